@@ -1,0 +1,1 @@
+"""Captures as people have them: photographs, videos, intrinsics."""

@@ -1,0 +1,1 @@
+"""Reconstructions in the formats of other tools."""

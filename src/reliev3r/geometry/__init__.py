@@ -1,0 +1,1 @@
+"""Cameras, rigid motions, alignment, robust statistics and sampling: pure functions of tensors."""

@@ -1,0 +1,79 @@
+"""Rigid motions as 4x4 matrices named ``a_from_b``; rotations in float32 or better, outside autocast."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def rigid_from(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
+    """The 4x4 matrix of x -> rotation @ x + translation."""
+    top = torch.cat([rotation, translation[..., None]], dim=-1)
+    bottom = torch.zeros_like(top[..., :1, :])
+    bottom[..., 3] = 1
+    return torch.cat([top, bottom], dim=-2)
+
+
+def invert(a_from_b: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
+    """b_from_a, in closed form."""
+    rotation = a_from_b[..., :3, :3].mT
+    return rigid_from(rotation, -(rotation @ a_from_b[..., :3, 3:])[..., 0])
+
+
+def relative(world_from_cam: Float[Tensor, "*b v 4 4"]) -> Float[Tensor, "*b v v 4 4"]:
+    """All ordered pairs: entry [i, j] is cam_i_from_cam_j."""
+    return invert(world_from_cam)[..., :, None, :, :] @ world_from_cam[..., None, :, :, :]
+
+
+def so3_exp(omega: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """Rotation by the angle |omega| (radians) about omega (Rodrigues)."""
+    return torch.linalg.matrix_exp(skew(omega))
+
+
+def skew(omega: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """The matrix of the cross product: skew(a) @ b = a x b."""
+    x, y, z = omega.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+
+
+def rotation_angle(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
+    """Angle in radians, in [0, pi]: atan2 of the axis vector's length and the trace, accurate at both ends.
+
+    Differentiable everywhere except where the rotation is exactly the identity or a half turn; there the gradient is 0.
+    """
+    axis = torch.stack(
+        [
+            rotation[..., 2, 1] - rotation[..., 1, 2],
+            rotation[..., 0, 2] - rotation[..., 2, 0],
+            rotation[..., 1, 0] - rotation[..., 0, 1],
+        ],
+        dim=-1,
+    )
+    trace = rotation.diagonal(dim1=-2, dim2=-1).sum(-1)
+    squared = axis.square().sum(-1)
+    length = torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt()
+    sine = torch.where(squared > 0, length, torch.zeros_like(length))
+    return torch.atan2(sine + 1e-12, trace - 1)
+
+
+def rotation_from_9d(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
+    """The rotation nearest to an arbitrary matrix, by SVD (Levinson et al. 2020; pi^3's pose head)."""
+    u, _, vh = torch.linalg.svd(matrix.float())
+    sign = torch.det(u @ vh)
+    diagonal = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], dim=-1)
+    return (u * diagonal[..., None, :]) @ vh
+
+
+def angle_between(a: Float[Tensor, "*b 3"], b: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
+    """Angle in radians between two vectors by Kahan's atan2(|a x b| + eps, a . b), in [0, pi].
+
+    The gradient's magnitude is 1/|b| for every angle in (0, pi), also beyond 90 degrees. It is finite (0) where
+    a x b is exactly 0 or where a vector is 0; a zero vector gives an angle of about pi/2 at most.
+    """
+    cross = torch.linalg.cross(a, b, dim=-1)
+    squared = cross.square().sum(-1)
+    positive = squared > 0
+    sine = torch.where(positive, torch.where(positive, squared, torch.ones_like(squared)).sqrt(), squared)
+    return torch.atan2(sine + torch.finfo(a.dtype).tiny ** 0.5, (a * b).sum(-1))

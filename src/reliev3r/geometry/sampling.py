@@ -1,0 +1,45 @@
+"""Reading maps at sub-pixel positions."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def sample_bilinear(maps: Float[Tensor, "*b h w"], uv: Float[Tensor, "*b m 2"]) -> Float[Tensor, "*b m"]:
+    """Bilinear lookup of ``maps`` at pixels ``uv`` (corner convention), clamped to the outermost pixel centres.
+
+    Differentiable in ``maps`` and in ``uv``.
+    """
+    height, width = maps.shape[-2:]
+    x = (uv[..., 0] - 0.5).clamp(0, width - 1)
+    y = (uv[..., 1] - 0.5).clamp(0, height - 1)
+    x0 = x.detach().floor().clamp_max(max(width - 2, 0))
+    y0 = y.detach().floor().clamp_max(max(height - 2, 0))
+    dx, dy = x - x0, y - y0
+    x0, y0 = x0.long(), y0.long()
+    x1, y1 = (x0 + 1).clamp_max(width - 1), (y0 + 1).clamp_max(height - 1)
+    flat = maps.flatten(-2)
+
+    def corner(row: Tensor, column: Tensor) -> Tensor:
+        return flat.gather(-1, row * width + column)
+
+    top = corner(y0, x0) * (1 - dx) + corner(y0, x1) * dx
+    bottom = corner(y1, x0) * (1 - dx) + corner(y1, x1) * dx
+    return top * (1 - dy) + bottom * dy
+
+
+def inside(uv: Float[Tensor, "*b m 2"], height: int, width: int) -> Bool[Tensor, "*b m"]:
+    """Whether a pixel position lies on the image."""
+    u, v = uv.unbind(-1)
+    return (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
+
+
+def depth_edges(depth: Float[Tensor, "*b h w"], *, rtol: float = 0.03) -> Bool[Tensor, "*b h w"]:
+    """Pixels whose 3x3 neighbourhood spans more than ``rtol`` of their own depth (pi^3's edge mask)."""
+    flat = depth.reshape(-1, 1, *depth.shape[-2:])
+    padded = torch.nn.functional.pad(flat, (1, 1, 1, 1), mode="replicate")
+    highest = torch.nn.functional.max_pool2d(padded, 3, stride=1)
+    lowest = -torch.nn.functional.max_pool2d(-padded, 3, stride=1)
+    return ((highest - lowest) > rtol * flat).reshape(depth.shape)

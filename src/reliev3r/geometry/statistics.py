@@ -1,0 +1,36 @@
+"""Weighted robust statistics."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def weighted_median(values: Float[Tensor, "*b n"], weight: Float[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
+    """The lower weighted median: the smallest value at which the cumulative weight reaches half of the total.
+
+    Differentiable in ``values`` (the gradient reaches the one value that is picked). 0 where all weights are 0.
+    """
+    order = values.argsort(dim=-1)
+    cumulative = weight.gather(-1, order).cumsum(-1)
+    total = cumulative[..., -1:]
+    position = torch.searchsorted(cumulative.contiguous(), 0.5 * total).clamp_max(values.shape[-1] - 1)
+    picked = values.gather(-1, order.gather(-1, position))[..., 0]
+    return torch.where(total[..., 0] > 0, picked, torch.zeros_like(picked))
+
+
+def weighted_mean(
+    values: Float[Tensor, "*b n"], weight: Float[Tensor, "*b n"], *, eps: float = 1e-12
+) -> Float[Tensor, "*b"]:
+    """Sum of weight * value over the sum of weights; 0 where all weights are 0. Weightless values are not read."""
+    values = torch.where(weight > 0, values, torch.zeros_like(values))
+    return (weight * values).sum(-1) / weight.sum(-1).clamp_min(eps)
+
+
+def weighted_mad(
+    values: Float[Tensor, "*b n"], weight: Float[Tensor, "*b n"]
+) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    """Weighted median and weighted mean absolute deviation from it (the paper's WMAD; MiDaS' shift and scale)."""
+    median = weighted_median(values, weight)
+    return median, weighted_mean((values - median[..., None]).abs(), weight)

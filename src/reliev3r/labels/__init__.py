@@ -1,0 +1,1 @@
+"""Pseudo-labels: monocular depth and sparse tracks."""

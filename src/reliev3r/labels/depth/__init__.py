@@ -1,0 +1,1 @@
+"""Depth experts, one adapter a file."""

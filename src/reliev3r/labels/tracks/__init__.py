@@ -1,0 +1,1 @@
+"""Track experts, one adapter a file."""

@@ -1,0 +1,1 @@
+"""The network: pi^3-style, permutation-equivariant, any number of views."""

@@ -1,0 +1,1 @@
+"""Rendered captures with exact ground truth, and simulated experts for controlled tests."""
