@@ -1,8 +1,8 @@
 """The vocabulary of the project: frozen dataclasses of tensors that flow through data, model, losses and evaluation.
 
 Conventions (docs/conventions.md): transforms are ``a_from_b``; OpenCV camera axes (x right, y down, z forward); pixel
-``uv`` has (0, 0) at the top-left *corner* of the image, so the first pixel's centre is (0.5, 0.5); ``K`` is in pixels of
-the tensor it travels with; ``depth`` is z; masks are boolean and tensors never carry NaN or infinity as a sentinel.
+``uv`` has (0, 0) at the top-left *corner* of the image, so the first pixel's centre is (0.5, 0.5); ``K`` is in pixels
+of the tensor it travels with; ``depth`` is z; masks are boolean and tensors never carry NaN or infinity as a sentinel.
 
 ``*b`` stands for any number of leading batch dimensions, ``v`` views, ``h w`` pixels, ``m`` tracks.
 """
@@ -62,7 +62,7 @@ class _Tensors:
             if isinstance(value, _Tensors):
                 changed[field.name] = value._take(index, axis)
             elif isinstance(value, Tensor):
-                position = self._AXES[field.name].get(axis)  # type: ignore[attr-defined]
+                position = self._AXES[field.name].get(axis)
                 if position is not None:
                     indices = torch.as_tensor(index, device=value.device)
                     changed[field.name] = value.index_select(value.ndim + position, indices)
@@ -115,8 +115,10 @@ class DepthLabels(_Tensors):
     valid: Bool[Tensor, "*b v h w"]
     ambiguity: Ambiguity = "scale"
     """Declared by the expert."""
+    trust: Float[Tensor, "*b v"] | None = None
+    """In [0, 1]: how far the tracks agree with the expert in each view; ``None`` counts as 1."""
 
-    _AXES: ClassVar[dict[str, dict[str, int]]] = {"depth": {"v": -3}, "valid": {"v": -3}}
+    _AXES: ClassVar[dict[str, dict[str, int]]] = {"depth": {"v": -3}, "valid": {"v": -3}, "trust": {"v": -1}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,118 @@
+"""Reprojection losses over tracks: the paper's trigonometric (angular) form, and others for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reliev3r.geometry.camera import transform
+from reliev3r.geometry.rigid import angle_between
+from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.types import Prediction, Tracks
+
+Form = Literal["angle", "focal_angle", "pixel", "chord", "cosine", "point"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReprojectionConfig:
+    """Which residual compares view i's observation of a track with the point that view j predicts for it."""
+
+    form: Form = "angle"
+    """``angle``: the paper's, radians. ``focal_angle``: angle times focal / width, for predicted intrinsics (the plain
+    angle shrinks with every longer lens). ``pixel``: image distance / focal, clipped. ``chord``: 2 sin(angle / 2).
+    ``cosine``: 1 - cos(angle). ``point``: 3D distance / scene factor."""
+    pixel_clip: float = 10.0
+    """Upper bound of the ``pixel`` residual in focal lengths (points near or behind the image plane)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackGeometry:
+    """What the reprojection losses look at, at every track observation."""
+
+    rays: Float[Tensor, "*b v m 3"]
+    """Observed camera-frame rays with z = 1."""
+    points_cam: Float[Tensor, "*b v m 3"]
+    """Point that each view predicts for each track, in its own camera frame."""
+    points_world: Float[Tensor, "*b v m 3"]
+
+
+def track_geometry(prediction: Prediction, tracks: Tracks) -> TrackGeometry:
+    """Look up depth and rays at the track observations (bilinear; differentiable in both)."""
+    depth = sample_bilinear(prediction.depth, tracks.uv)
+    xy = [sample_bilinear(prediction.rays[..., axis], tracks.uv) for axis in (0, 1)]
+    rays = torch.stack([*xy, torch.ones_like(xy[0])], dim=-1)
+    points_cam = rays * depth[..., None]
+    return TrackGeometry(
+        rays=rays, points_cam=points_cam, points_world=transform(prediction.world_from_cam, points_cam)
+    )
+
+
+def reprojection_loss(
+    prediction: Prediction, tracks: Tracks, config: ReprojectionConfig
+) -> tuple[Float[Tensor, "*b v v m"], Float[Tensor, "*b v v m"]]:
+    """Residual [i, j, k] between view i's ray of track k and the point of view j, and its weight (0 for i = j).
+
+    The paper's L_rgst is the weighted mean of the ``angle`` form over all ordered pairs: angle(p_ik - t_i, p_jk - t_i).
+    The first direction depends on view i's rotation alone, so it is formed from the ray, never from view i's depth.
+    Unreduced; finite in value and gradient for points behind the camera, zero baseline and unseen tracks. float32.
+    """
+    geometry = track_geometry(prediction, tracks)
+    rotation, centre = prediction.world_from_cam[..., :3, :3], prediction.world_from_cam[..., :3, 3]
+    weight = tracks.weight[..., :, None, :] * tracks.weight[..., None, :, :]
+    views = weight.shape[-2]
+    weight = weight * (1 - torch.eye(views, device=weight.device, dtype=weight.dtype))[:, :, None]
+    if config.form == "point":
+        distance = _length(geometry.points_world[..., :, None, :, :] - geometry.points_world[..., None, :, :, :])
+        return distance / scene_factor(geometry.points_cam, tracks)[..., None, None, None], weight
+    observed = (geometry.rays @ rotation.mT)[..., :, None, :, :]
+    towards = geometry.points_world[..., None, :, :, :] - centre[..., :, None, None, :]
+    observed = observed.expand_as(towards)
+    if config.form == "pixel":
+        return _pixel_residual(geometry.rays, towards, rotation, config.pixel_clip), weight
+    angle = angle_between(observed, towards)
+    if config.form == "chord":
+        return 2 * torch.sin(0.5 * angle), weight
+    if config.form == "cosine":
+        return 1 - torch.cos(angle), weight
+    if config.form == "focal_angle":
+        focal_over_width = prediction.K[..., 0, 0] / prediction.depth.shape[-1]
+        return angle * focal_over_width[..., :, None, None], weight
+    return angle, weight
+
+
+def scene_factor(points_cam: Float[Tensor, "*b v m 3"], tracks: Tracks) -> Float[Tensor, "*b"]:
+    """Mean distance of the predicted track points from their cameras: the one length that fixes the gauge."""
+    weight = tracks.weight.flatten(-2)
+    total = (weight * _length(points_cam).flatten(-2)).sum(-1)
+    return (total / weight.sum(-1).clamp_min(1e-8)).clamp_min(1e-8)
+
+
+def gauge_loss(prediction: Prediction, tracks: Tracks) -> Float[Tensor, "*b"]:
+    """Squared log of the scene factor: keeps the one free scale at 1 (both main losses are blind to it).
+
+    Without it the scale drifts and Adam's effective step shrinks with it (measured in method.md's toy: 97 % to 66 %).
+    Falls back to the mean log depth where no track is seen.
+    """
+    geometry = track_geometry(prediction, tracks)
+    seen = tracks.weight.flatten(-2).sum(-1) > 0
+    by_tracks = scene_factor(geometry.points_cam, tracks).log()
+    by_depth = prediction.depth.clamp_min(1e-8).log().mean((-3, -2, -1))
+    return torch.where(seen, by_tracks, by_depth).square()
+
+
+def _length(vector: Tensor) -> Tensor:
+    """Euclidean length with zero, not NaN, gradient at zero."""
+    squared = vector.square().sum(-1)
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, torch.ones_like(squared)).sqrt(), squared)
+
+
+def _pixel_residual(rays: Tensor, towards: Tensor, rotation: Tensor, clip: float) -> Tensor:
+    """Distance on the z = 1 plane, depth clipped at 1e-3 (MASt3R-SfM's guard), the residual at ``clip``."""
+    in_camera = towards @ rotation[..., :, None, :, :]
+    image = in_camera[..., :2] / in_camera[..., 2:].clamp_min(1e-3)
+    return _length(image - rays[..., :, None, :, :2]).clamp_max(clip)

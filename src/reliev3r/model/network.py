@@ -1,0 +1,209 @@
+"""The Reliev3R network: pi^3 with a depth head, confidence in (0, 2) and an optional field-of-view head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from reliev3r.geometry.camera import K_from_focal, ray_map
+from reliev3r.model.attention import Block, Rope, rope_tables
+from reliev3r.model.encoder import Encoder
+from reliev3r.model.heads import CameraHead, HeadDecoder, PixelHead
+from reliev3r.types import Prediction, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Sizes of the network. The defaults that no preset changes are pi^3's."""
+
+    dim: int
+    """Width of encoder and decoder."""
+    heads: int
+    """Attention heads of encoder and decoder."""
+    encoder_depth: int
+    decoder_depth: int
+    """Blocks; even ones attend within a view, odd ones over all views. An even number of at least two."""
+    patch_size: int = 14
+    encoder_grid: int = 37
+    """Patches per side of the image that the learned encoder positions belong to (37 x 14 = 518 pixels)."""
+    encoder_registers: int = 4
+    decoder_registers: int = 5
+    head_dim: int = 1024
+    head_heads: int = 16
+    head_depth: int = 5
+    camera_dim: int = 512
+    mlp_ratio: float = 4.0
+    layer_scale: float = 0.01
+    """Initial LayerScale of the decoder."""
+    rope_base: float = 100.0
+    shape: Literal["depth", "point"] = "depth"
+    """``depth``: one channel, rays from the intrinsics (the paper). ``point``: pi^3's head, which gives rays too."""
+    fov: Literal["none", "per_view", "shared"] = "none"
+    """Field-of-view head: absent, one focal length per view, or one for all views of a sample (one camera)."""
+
+    def __post_init__(self) -> None:
+        """Sizes that do not fit together are told at once."""
+        if self.decoder_depth < 2 or self.decoder_depth % 2:
+            raise ValueError(f"decoder_depth must be even and at least 2, got {self.decoder_depth}")
+        for dim, heads in ((self.dim, self.heads), (self.head_dim, self.head_heads)):
+            if dim % heads or (dim // heads) % 4:
+                raise ValueError(f"width {dim} over {heads} heads does not give a multiple of 4 (2D RoPE needs it)")
+
+
+PRESETS: dict[str, NetworkConfig] = {
+    "tiny": NetworkConfig(
+        dim=128, heads=4, encoder_depth=3, decoder_depth=6, patch_size=8, encoder_grid=12, head_dim=128, head_heads=4,
+        head_depth=1, camera_dim=128, layer_scale=0.1,
+    ),
+    "small": NetworkConfig(
+        dim=384, heads=6, encoder_depth=6, decoder_depth=8, head_dim=384, head_heads=6, head_depth=1, camera_dim=384,
+        layer_scale=0.1,
+    ),
+    "base": NetworkConfig(dim=768, heads=12, encoder_depth=12, decoder_depth=24),
+    "large": NetworkConfig(dim=1024, heads=16, encoder_depth=24, decoder_depth=36),
+}  # fmt: skip
+"""``tiny`` trains on a CPU; ``base`` has the paper's size; ``large`` is pi^3's own layout."""
+
+
+class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license="apache-2.0"):
+    """Views to depth, confidence and cameras in one forward pass, for any number of views in any order.
+
+    ``Reliev3R.from_pretrained(folder_or_id)`` and ``save_pretrained(folder)`` use safetensors and a JSON config.
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, config: NetworkConfig | dict[str, Any]) -> None:
+        super().__init__()
+        if isinstance(config, dict):  # as the hub mixin reads it from config.json
+            config = NetworkConfig(**config)
+        self.config = config
+        self.encoder = Encoder(
+            dim=config.dim, depth=config.encoder_depth, heads=config.heads, patch_size=config.patch_size,
+            grid=config.encoder_grid, registers=config.encoder_registers, mlp_ratio=config.mlp_ratio,
+        )  # fmt: skip
+        self.register_token = nn.Parameter(torch.zeros(1, 1, config.decoder_registers, config.dim))
+        nn.init.normal_(self.register_token, std=1e-6)
+        self.decoder = nn.ModuleList(
+            Block(
+                config.dim, config.heads, mlp_ratio=config.mlp_ratio, qk_norm=True, layer_scale=config.layer_scale
+            )
+            for _ in range(config.decoder_depth)
+        )  # fmt: skip
+
+        def head_decoder(out_dim: int) -> HeadDecoder:
+            return HeadDecoder(
+                2 * config.dim, config.head_dim, out_dim,
+                depth=config.head_depth, heads=config.head_heads, mlp_ratio=config.mlp_ratio,
+            )  # fmt: skip
+
+        self.depth_decoder = head_decoder(config.head_dim)
+        self.depth_head = PixelHead(config.head_dim, config.patch_size, 1 if config.shape == "depth" else 3)
+        self.conf_decoder = head_decoder(config.head_dim)
+        self.conf_head = PixelHead(config.head_dim, config.patch_size, 1)
+        self.camera_decoder = head_decoder(config.camera_dim)
+        self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none")
+        self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+    def forward(self, views: Views) -> Prediction:
+        """Predict depth, rays, confidence and world_from_cam, all float32, shapes as :class:`Prediction` says.
+
+        Any leading batch dimensions, any number of views; height and width must be multiples of the patch size. Where
+        ``views.K`` is known the rays come from it; otherwise from the point head or from the field-of-view head.
+
+        Raises:
+            ValueError: image size is no multiple of the patch, or K is unknown and nothing predicts it.
+        """
+        batch, (height, width) = views.image.shape[:-3], views.size
+        patch = self.config.patch_size
+        if height % patch or width % patch:
+            raise ValueError(f"image size {height}x{width} is no multiple of the patch size {patch}")
+        image = (views.image.reshape(-1, 3, height, width) - self.image_mean) / self.image_std
+        features, rope = self._decode(self.encoder(image), batch[-1], height // patch, width // patch)
+        registers = self.config.decoder_registers
+
+        def run(decoder: HeadDecoder) -> Tensor:
+            return decoder(features, rope)[:, registers:]
+
+        depth_tokens, conf_tokens, camera_tokens = map(
+            run, (self.depth_decoder, self.conf_decoder, self.camera_decoder)
+        )
+        with torch.autocast(views.image.device.type, enabled=False):
+            shape = self.depth_head(depth_tokens.float(), height, width)
+            conf = 2 * torch.sigmoid(self.conf_head(conf_tokens.float(), height, width)[:, 0])
+            world_from_cam, focal = self.camera_head(camera_tokens.float())
+            depth = shape[:, -1].clamp_max(15).exp()
+            return Prediction(
+                depth=depth.unflatten(0, batch),
+                rays=self._rays(views, shape.unflatten(0, batch), None if focal is None else focal.unflatten(0, batch)),
+                conf=conf.unflatten(0, batch),
+                world_from_cam=world_from_cam.unflatten(0, batch),
+            )
+
+    def _decode(
+        self, tokens: Float[Tensor, "n t c"], views: int, rows: int, columns: int
+    ) -> tuple[Float[Tensor, "n s c2"], Rope]:
+        """Alternating frame and global attention; the features are the last block of each kind, side by side."""
+        n, _, dim = tokens.shape
+        registers = self.config.decoder_registers
+        x = torch.cat([self.register_token[0].expand(n, -1, -1).to(tokens.dtype), tokens], dim=1)
+        frame_rope = rope_tables(
+            rows, columns, registers=registers, views=1, head_dim=dim // self.config.heads, base=self.config.rope_base,
+            device=x.device,
+        )  # fmt: skip
+        global_rope = (frame_rope[0].repeat(views, 1), frame_rope[1].repeat(views, 1))
+        frame = x
+        for index, block in enumerate(self.decoder):
+            if index % 2 == 0:
+                x = frame = block(x, frame_rope)
+            else:
+                x = block(x.reshape(n // views, -1, dim), global_rope).reshape(n, -1, dim)
+        head_rope = rope_tables(
+            rows, columns, registers=registers, views=1, head_dim=self.config.head_dim // self.config.head_heads,
+            base=self.config.rope_base, device=x.device,
+        )  # fmt: skip
+        return torch.cat([frame, x], dim=-1), head_rope
+
+    def _rays(
+        self, views: Views, shape: Float[Tensor, "*b v c h w"], focal: Float[Tensor, "*b v"] | None
+    ) -> Float[Tensor, "*b v h w 3"]:
+        """Rays with z = 1 from known K, else from the point head, else from the predicted focal length."""
+        height, width = views.size
+        if views.K is not None:
+            return ray_map(views.K.float(), height, width)
+        if self.config.shape == "point":
+            xy = shape[..., :2, :, :].movedim(-3, -1)
+            return torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
+        if focal is None:
+            raise ValueError(
+                "the intrinsics are unknown and this network predicts none: give K or a field-of-view head"
+            )
+        if self.config.fov == "shared":
+            focal = focal.log().mean(-1, keepdim=True).exp().expand_as(focal)
+        return ray_map(K_from_focal(focal * width, height, width), height, width)
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Number of parameters of each direct part of a model, and ``total``."""
+    parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    own = {name: p.numel() for name, p in model.named_parameters(recurse=False)}
+    return {**own, **parts, "total": sum(p.numel() for p in model.parameters())}
+
+
+def set_initial_focal(model: Reliev3R, focal_over_width: float) -> None:
+    """Start the field-of-view head from a known guess of the focal length (in image widths)."""
+    if model.camera_head.fc_fov is None:
+        raise ValueError("this network has no field-of-view head")
+    nn.init.constant_(model.camera_head.fc_fov.bias, math.log(focal_over_width))
+
+
+__all__: Sequence[str] = ("NetworkConfig", "PRESETS", "Reliev3R", "parameter_counts", "set_initial_focal")
