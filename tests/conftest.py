@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
 hook = install_import_hook("reliev3r", "beartype.beartype")
+
+# a busy machine is no failure, and a few dozen examples find what there is to find
+settings.register_profile("here", deadline=None, max_examples=30, derandomize=True)
+settings.load_profile("here")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from reliev3r.errors import UserError
@@ -35,6 +35,10 @@ class Reconstruction:
     """(width, height) of the original images."""
     regions: Float[Tensor, "v 4"]
     """(left, top, width, height) in original pixels (corner convention) of the part that the maps cover."""
+    found: Bool[Tensor, "v"] | None = None
+    """Views whose camera was found; ``None`` means all (a feed-forward model). The others' cameras mean nothing."""
+    predicts_depth: bool = True
+    """``False`` for a system that gives cameras only: the depth and confidence maps then mean nothing."""
     meta: dict[str, Any] = field(default_factory=dict)
     """System, checkpoint hash, source of the intrinsics, seconds: shown beside numbers."""
 
@@ -73,6 +77,8 @@ class Reconstruction:
             "names": self.names,
             "image_files": self.image_files,
             "sizes": self.sizes,
+            "found": None if self.found is None else self.found.tolist(),
+            "predicts_depth": self.predicts_depth,
             "meta": self.meta,
             "sha256": file_hash(folder / "prediction.npz"),
         }
@@ -101,5 +107,7 @@ class Reconstruction:
             image=tensors["image"],
             sizes=tuple((width, height) for width, height in manifest["sizes"]),
             regions=tensors["regions"],
+            found=None if manifest["found"] is None else torch.tensor(manifest["found"]),
+            predicts_depth=manifest["predicts_depth"],
             meta=manifest["meta"],
         )

@@ -64,8 +64,8 @@ class _Tensors:
             elif isinstance(value, Tensor):
                 position = self._AXES[field.name].get(axis)
                 if position is not None:
-                    indices = torch.as_tensor(index, device=value.device)
-                    changed[field.name] = value.index_select(value.ndim + position, indices)
+                    chosen = index if isinstance(index, Tensor) else torch.tensor(index, dtype=torch.long)
+                    changed[field.name] = value.index_select(value.ndim + position, chosen.to(value.device))
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.geometry.rigid import rotation_from_9d
 from reliev3r.geometry.statistics import weighted_median
 
 
@@ -30,7 +31,8 @@ def align_scale_shift(
     dx, dy = x - x_mean[..., None], y - y_mean[..., None]
     variance = (weight * dx * dx).sum(-1) / total
     covariance = (weight * dx * dy).sum(-1) / total
-    scale = torch.where(variance > 1e-12, covariance / variance.clamp_min(1e-12), torch.ones_like(variance))
+    varies = variance > 1e-12 * (weight * x * x).sum(-1) / total  # relative: x may come in any unit
+    scale = torch.where(varies, covariance / torch.where(varies, variance, torch.ones_like(variance)), 1.0)
     return scale, y_mean - scale * x_mean
 
 
@@ -55,3 +57,20 @@ def umeyama(
     scale = (singular * sign).sum(-1) / variance if with_scale else torch.ones_like(variance)
     translation = target_mean - scale[..., None] * (rotation @ source_mean[..., None])[..., 0]
     return scale, rotation, translation
+
+
+def align_cameras(
+    source: Float[Tensor, "v 4 4"], target: Float[Tensor, "v 4 4"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "3 3"], Float[Tensor, "3"]]:
+    """(s, R, t) of the similarity that takes ``world_from_cam`` poses onto others; cameras on a line are no exception.
+
+    R is the mean (chordal) of the cameras' own relative rotations, s and t then fit the centres by least squares;
+    s = 1 where all centres coincide.
+    """
+    rotation = rotation_from_9d((target[:, :3, :3] @ source[:, :3, :3].mT).mean(0))
+    x, y = source[:, :3, 3] @ rotation.T, target[:, :3, 3]
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    variance, covariance = (x - x_mean).square().sum(), ((x - x_mean) * (y - y_mean)).sum()
+    usable = (variance > 1e-24) & (covariance > 0)
+    scale = torch.where(usable, covariance / variance.clamp_min(1e-24), torch.ones_like(variance))
+    return scale, rotation, y_mean - scale * x_mean

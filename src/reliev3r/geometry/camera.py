@@ -54,13 +54,17 @@ def transform(a_from_b: Float[Tensor, "*b 4 4"], points_b: Float[Tensor, "*b m 3
     return points_b @ a_from_b[..., :3, :3].mT + a_from_b[..., None, :3, 3]
 
 
-def K_from_fov(fov: Float[Tensor, "*b"] | float, height: int, width: int) -> Float[Tensor, "*b 3 3"]:
-    """Intrinsics with square pixels and centred principal point from the *horizontal* field of view in radians."""
-    fov = torch.as_tensor(fov, dtype=torch.float32)
-    focal = 0.5 * width / torch.tan(0.5 * fov)
+def K_from_focal(focal: Float[Tensor, "*b"], height: int, width: int) -> Float[Tensor, "*b 3 3"]:
+    """Intrinsics with square pixels and centred principal point from the focal length in pixels; differentiable."""
     zero, one = torch.zeros_like(focal), torch.ones_like(focal)
     rows = [focal, zero, one * (width / 2), zero, focal, one * (height / 2), zero, zero, one]
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def K_from_fov(fov: Float[Tensor, "*b"] | float, height: int, width: int) -> Float[Tensor, "*b 3 3"]:
+    """Intrinsics with square pixels and centred principal point from the *horizontal* field of view in radians."""
+    fov = torch.as_tensor(fov, dtype=torch.float32)
+    return K_from_focal(0.5 * width / torch.tan(0.5 * fov), height, width)
 
 
 def fov_from_K(K: Float[Tensor, "*b 3 3"], width: int) -> Float[Tensor, "*b"]:

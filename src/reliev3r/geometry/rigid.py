@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -58,22 +60,49 @@ def rotation_angle(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
     return torch.atan2(sine + 1e-12, trace - 1)
 
 
+class _NearestRotation(torch.autograd.Function):
+    """SVD projection whose gradient divides by sums of singular values, not by differences.
+
+    Autograd through ``torch.linalg.svd`` is infinite at equal singular values, the identity among them, although the
+    projection is smooth there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        """U diag(1, 1, det(U V^T)) V^T."""
+        u, singular, vh = torch.linalg.svd(matrix)
+        sign = torch.ones_like(singular)
+        sign[..., 2] = torch.where(torch.det(u @ vh) < 0, -1.0, 1.0)
+        u = u * sign[..., None, :]
+        ctx.save_for_backward(u, singular * sign, vh)
+        return u @ vh
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """dR = U ((A - A^T) / (s_i + s_j)) V^T with A = U^T dM V, transposed (Levinson et al. 2020, appendix)."""
+        u, singular, vh = ctx.saved_tensors
+        inner = u.mT @ gradient @ vh.mT
+        total = singular[..., :, None] + singular[..., None, :]
+        total = torch.where(total.abs() < 1e-6, torch.full_like(total, 1e-6), total)
+        return u @ ((inner - inner.mT) / total) @ vh
+
+
 def rotation_from_9d(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The rotation nearest to an arbitrary matrix, by SVD (Levinson et al. 2020; pi^3's pose head)."""
-    u, _, vh = torch.linalg.svd(matrix.float())
-    sign = torch.det(u @ vh)
-    diagonal = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], dim=-1)
-    return (u * diagonal[..., None, :]) @ vh
+    """The rotation nearest to an arbitrary matrix, by SVD (Levinson et al. 2020; pi^3's pose head), float32 or more."""
+    return _NearestRotation.apply(matrix if matrix.dtype == torch.float64 else matrix.float())
 
 
-def angle_between(a: Float[Tensor, "*b 3"], b: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
+def angle_between(a: Float[Tensor, "*#b 3"], b: Float[Tensor, "*#b 3"]) -> Float[Tensor, "*#b"]:
     """Angle in radians between two vectors by Kahan's atan2(|a x b| + eps, a . b), in [0, pi].
 
-    The gradient's magnitude is 1/|b| for every angle in (0, pi), also beyond 90 degrees. It is finite (0) where
-    a x b is exactly 0 or where a vector is 0; a zero vector gives an angle of about pi/2 at most.
+    The gradient's magnitude is 1/|b| for every angle in (0, pi), also beyond 90 degrees. It is 0 where a x b is
+    exactly 0, and where a vector is 0; a zero vector gives an angle of pi/2.
     """
     cross = torch.linalg.cross(a, b, dim=-1)
     squared = cross.square().sum(-1)
     positive = squared > 0
     sine = torch.where(positive, torch.where(positive, squared, torch.ones_like(squared)).sqrt(), squared)
-    return torch.atan2(sine + torch.finfo(a.dtype).tiny ** 0.5, (a * b).sum(-1))
+    cosine = (a * b).sum(-1)
+    cosine = torch.where(positive | (cosine != 0), cosine, torch.zeros_like(cosine))  # no gradient at a zero vector
+    return torch.atan2(sine + torch.finfo(a.dtype).tiny ** 0.5, cosine)

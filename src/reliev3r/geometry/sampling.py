@@ -43,3 +43,30 @@ def depth_edges(depth: Float[Tensor, "*b h w"], *, rtol: float = 0.03) -> Bool[T
     highest = torch.nn.functional.max_pool2d(padded, 3, stride=1)
     lowest = -torch.nn.functional.max_pool2d(-padded, 3, stride=1)
     return ((highest - lowest) > rtol * flat).reshape(depth.shape)
+
+
+def resize_linear(
+    maps: Float[Tensor, "*b h w c"], height: int, width: int, *, extrapolate: bool = False
+) -> Float[Tensor, "*b h2 w2 c"]:
+    """``maps`` at the pixel centres of a ``height`` x ``width`` grid over the same area, bilinearly (no low-pass).
+
+    Beyond the outermost centres it gives the outermost value or, with ``extrapolate``, the linear continuation, which
+    is exact for the ray map of a pinhole.
+    """
+    rows = _interpolation_matrix(maps.shape[-3], height, extrapolate).to(maps)
+    columns = _interpolation_matrix(maps.shape[-2], width, extrapolate).to(maps)
+    return torch.einsum("yh,...hwc,xw->...yxc", rows, maps, columns)
+
+
+def _interpolation_matrix(source: int, target: int, extrapolate: bool) -> Float[Tensor, "target source"]:
+    """Weights of each source sample in each target sample, in float64."""
+    if source == 1:
+        return torch.ones(target, 1, dtype=torch.float64)
+    position = (torch.arange(target, dtype=torch.float64) + 0.5) * source / target - 0.5
+    if not extrapolate:
+        position = position.clamp(0, source - 1)
+    left = position.floor().clamp(0, source - 2)
+    share = position - left
+    matrix = torch.zeros(target, source, dtype=torch.float64)
+    matrix.scatter_(1, left.long()[:, None], (1 - share)[:, None])
+    return matrix.scatter_add_(1, left.long()[:, None] + 1, share[:, None])

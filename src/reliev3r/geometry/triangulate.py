@@ -28,9 +28,12 @@ def triangulate(
 ) -> Float[Tensor, "*b m 3"]:
     """The point of each track nearest to its rays, re-weighted by 1/distance^2 so that angles count, not lengths.
 
-    ``rays`` are unit vectors in the world frame. Tracks seen by fewer than two views, or without parallax, give a finite
-    but meaningless point (a small damping towards the mean camera centre): judge a point by its angles.
+    ``rays`` are unit vectors in the world frame. Tracks seen by fewer than two views, or without parallax, give a
+    finite but meaningless point (a small damping towards the mean camera centre): judge a point by its angles.
+    Computed in float64: in float32, parallel rays give systems that are exactly singular.
     """
+    dtype = rays.dtype
+    rays, centres, weight = torch.nn.functional.normalize(rays.double(), dim=-1), centres.double(), weight.double()
     identity = torch.eye(3, dtype=rays.dtype, device=rays.device)
     projector = identity - rays[..., :, None] * rays[..., None, :]
     anchor = centres.mean(-2)[..., None, :]
@@ -45,7 +48,7 @@ def triangulate(
         points = torch.linalg.solve(normal, right + damping * anchor[..., None])[..., 0]
         squared = (points[..., None, :, :] - centres[..., :, None, :]).square().sum(-1)
         inverse_square = 1 / squared.clamp_min(1e-12)
-    return points
+    return points.to(dtype)
 
 
 def triangulation_angles(

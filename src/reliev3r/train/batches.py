@@ -20,22 +20,20 @@ class BatchConfig:
     """Views a step; captures with more are sampled along the track graph."""
     tracks: int = 768
     """Tracks a step, drawn so that loosely tied pairs of views are heard as often as others."""
-    seed: int = 0
-
 
 class CaptureBatches:
     """Batches [1, v, ...] of one capture; a pure function of the step."""
 
-    def __init__(self, views: Views, labels: PseudoLabels, config: BatchConfig) -> None:
+    def __init__(self, views: Views, labels: PseudoLabels, config: BatchConfig, *, seed: int = 0) -> None:
         """``views`` and ``labels`` without batch dimension, tracks without the held-out ones."""
-        self.views, self.labels, self.config = views, labels, config
+        self.views, self.labels, self.config, self.seed = views, labels, config, seed
         seen = (labels.tracks.weight > 0).float()
         self.shared = (seen @ seen.T).fill_diagonal_(0)
         self.rarity = pair_rarity(labels.tracks)
 
     def __call__(self, step: int, progress: float) -> tuple[Views, PseudoLabels]:
         """The batch of one step."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         views, labels = self.views, self.labels
         rarity = self.rarity
         count = views.image.shape[0]

@@ -30,6 +30,7 @@ class TrainConfig:
     precision: Precision = "auto"
     """``auto``: bf16 autocast where the device multiplies bf16 matrices in hardware, else float32."""
     seed: int = 0
+    """Of the initial weights and of the batches."""
     log_every: int = 10
     evaluate_every: float = 0.1
     """Share of the run between evaluations."""

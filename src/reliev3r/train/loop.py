@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,8 @@ from reliev3r.types import Prediction, PseudoLabels, Views
 logger = logging.getLogger(__name__)
 
 
-class Batches(Protocol):
-    """Where batches come from; a pure function of the step and the progress, so that a resumed run repeats nothing."""
-
-    def __call__(self, step: int, progress: float) -> tuple[Views, PseudoLabels]:
-        """The batch of one step; ``progress`` in [0, 1] of the run."""
-        ...
-
+Batches = Callable[[int, float], tuple[Views, PseudoLabels]]
+"""(step, progress in [0, 1]) -> the batch of that step: a pure function, so that a resumed run repeats nothing."""
 
 Objective = Callable[[Prediction, PseudoLabels, float], Loss]
 """(prediction, labels, progress) -> loss."""
@@ -99,8 +94,9 @@ class _Run:
 
         self.config = config
         self.folder = folder / "training"
-        device = Accelerator().device
-        self.accelerator = Accelerator(mixed_precision=resolve_precision(config.precision, device))
+        self.accelerator = Accelerator()
+        # Autocast is ours: Accelerate fixes its own once per process, and two runs of one process may differ.
+        self.bf16 = resolve_precision(config.precision, self.accelerator.device) == "bf16"
         optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.lr)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.average: dict[str, Tensor] | None = None
@@ -139,7 +135,7 @@ class _Run:
 
     def position(self) -> tuple[float, float]:
         if self.config.steps is not None:
-            return self.done, self.config.steps
+            return float(self.done), float(self.config.steps)
         return min(self.elapsed(), self._budget()), self._budget()
 
     def status(self) -> str:
@@ -159,7 +155,7 @@ class _Run:
         views, labels = batches(self.done, progress)
         device = self.accelerator.device
         self.model.train()
-        with self.accelerator.autocast():
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             prediction = self.model(views.to(device))
         loss = objective(prediction, labels.to(device), progress)
         if not torch.isfinite(loss.total):
@@ -177,7 +173,7 @@ class _Run:
         return loss
 
     def _advice(self, what: str, loss: Loss) -> str:
-        parts = ", ".join(f"{name} {float(value):.3g}" for name, value in loss.parts.items())
+        parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in loss.parts.items())
         return (
             f"{self.folder}: the {what} is not finite at step {self.done} ({parts}); nothing was changed by this step. "
             "Resume with a lower --lr, or check the labels"
@@ -186,10 +182,10 @@ class _Run:
     def log(self, loss: Loss, progress: float) -> None:
         if self.done % self.config.log_every and self.done > 1:
             return
-        parts = {name: float(value) for name, value in loss.parts.items()}
+        parts = {name: float(value.detach()) for name, value in loss.parts.items()}
         self.live = {**{k: v for k, v in self.live.items() if k.startswith("heldout")}, **parts}
         row = {"step": self.done, "seconds": self.elapsed(), "lr": self.learning_rate(progress)}
-        self.write({**row, "loss": float(loss.total), **parts})
+        self.write({**row, "loss": float(loss.total.detach()), **parts})
 
     def evaluation_due(self) -> bool:
         if self.progress - self.evaluated < self.config.evaluate_every or self.done == 0:

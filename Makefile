@@ -1,0 +1,40 @@
+# make setup | demo | test | test-slow | lint | gpu - see README.md
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= benchmarks/results
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test test-slow lint gpu ablation
+
+setup: $(VENV)/.installed
+
+# torch first and pinned, so that no other requirement may choose its build
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/reliev3r demo --out demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+# The loss forms and options on a rendered capture, three seeds each (docs/method.md); resumable, about two hours on two cores
+ablation: setup
+	$(BIN)/python benchmarks/ablation.py --out $(OUT)/ablation.json
+
+# Measurements that wait for an accelerator: the interpreter at hand, nothing installed, each resumable, 9 minutes at most
+gpu:
+	mkdir -p $(OUT)
+	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset tiny --out $(OUT)/step_tiny_gpu.json
+	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset base --out $(OUT)/step_base_gpu.json

@@ -1,0 +1,211 @@
+"""Bundle adjustment of cameras on tracks with pycolmap, from approximate cameras, tolerating false tracks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from reliev3r.export.colmap import build_model
+from reliev3r.geometry.align import align_cameras
+from reliev3r.geometry.rigid import invert, rigid_from
+from reliev3r.geometry.sparse import consistent_points
+from reliev3r.geometry.triangulate import triangulate, triangulation_angles, world_rays
+from reliev3r.types import Tracks
+
+_MIN_OBSERVATIONS = 12
+"""A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
+_MIN_PARALLAX = math.radians(0.5)
+_FLOOR_ANGLE = math.radians(0.1)
+"""Observations within this angle are never called outliers: about the noise of feature detectors."""
+_LOSS_SCALE = 4.0
+"""Scale of the Cauchy loss as a multiple of the median residual; outliers are mostly filtered before."""
+_GENEROUS = 6.0
+"""Outlier threshold as a multiple of the median residual. Most tracks have two views, and their residual (half of the
+epipolar distance) is 2.5 times smaller than that of a long track under the same noise; hence so generous."""
+
+
+_MIN_ROUNDS = 3
+
+
+class NotAdjusted(Exception):
+    """Why there is no solution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Adjusted cameras with the points and observations that they explain."""
+
+    world_from_cam: Float[Tensor, "v 4 4"]
+    """In the gauge of the cameras that came in."""
+    K: Float[Tensor, "v 3 3"]
+    points: Float[Tensor, "m 3"]
+    kept: Bool[Tensor, "v m"]
+    adjusted: Bool[Tensor, "v"]
+    """False for views with too few consistent observations: they follow the nearest adjusted view rigidly."""
+
+
+def adjust_bundle(
+    tracks: Tracks,
+    K: Float[Tensor, "v 3 3"],
+    world_from_cam: Float[Tensor, "v 4 4"],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    first_guess: Float[Tensor, "m 3"] | None = None,
+    estimate_focal: bool = False,
+    max_rounds: int = 10,
+) -> Bundle:
+    """Alternate triangulation, outlier filter and bundle adjustment (Cauchy loss) until the residuals stop falling.
+
+    Every round triangulates all tracks anew and keeps what is within a few medians of the residual angle, so the
+    filter tightens by itself as the cameras improve and takes tracks back in that have become consistent. Starts may
+    be off by several degrees; where rays then miss each other, ``first_guess`` (world points, for instance from predicted
+    depth) lets a track take part in the first round all the same. ``tracks`` in original pixels of images of ``sizes`` (width, height). Intrinsics are
+    fixed, or one focal length (fx = fy) per image size is adjusted with ``estimate_focal``. Each connected part of the
+    track graph is brought back to the incoming cameras by a similarity of its own.
+
+    Raises:
+        NotAdjusted: too few consistent tracks, a solver failure, or a focal length that runs away.
+    """
+    K, reference = K.double(), world_from_cam.double()
+    camera_of = list(range(len(sizes)))
+    if estimate_focal:
+        camera_of = [list(sizes).index(size) for size in sizes]
+        K = _shared_focal(K, camera_of)
+    best = current = (_median_angle(tracks, K, reference), reference, K)
+    for done in range(max_rounds):
+        current = _round(tracks, *current, sizes, camera_of, reference, first_guess if done == 0 else None, estimate_focal)
+        stalled = current[0] > 0.99 * best[0]
+        best = min(best, current, key=lambda state: state[0])
+        if stalled and done >= _MIN_ROUNDS:
+            break
+    residual, cameras, new_K = best
+    if not ((new_K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
+        raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
+    points, kept, parts = _usable(tracks, new_K, cameras, max(_FLOOR_ANGLE, _GENEROUS * residual))
+    return Bundle(world_from_cam=cameras, K=new_K, points=points, kept=kept, adjusted=parts >= 0)
+
+
+def _round(tracks, residual, cameras, K, sizes, camera_of, reference, first_guess, estimate_focal):
+    points, kept, parts = _usable(tracks, K, cameras, max(_FLOOR_ANGLE, _GENEROUS * residual), first_guess)
+    names = [str(view) for view in range(len(sizes))]
+    model = build_model(
+        names, sizes, K, cameras, tracks, points, kept, camera_of=camera_of, square_pixels=estimate_focal
+    )
+    loss_scale_px = max(0.5, _LOSS_SCALE * residual * float(K[:, 0, 0].mean()))
+    _solve(model, parts, loss_scale_px=loss_scale_px, focal=estimate_focal)
+    cameras, K = _read(model, parts, K, camera_of, focal=estimate_focal)
+    cameras = _in_gauge(cameras, reference, parts)
+    return _median_angle(tracks, K, cameras), cameras, K
+
+
+def _shared_focal(K: Tensor, camera_of: list[int]) -> Tensor:
+    """Intrinsics with one focal length and principal point for all views that share a camera: their medians."""
+    index = torch.tensor(camera_of)
+    shared = K.clone()
+    for camera in set(camera_of):
+        members = K[index == camera]
+        shared[index == camera] = members.median(0).values
+        shared[index == camera, 0, 0] = shared[index == camera, 1, 1] = members[:, [0, 1], [0, 1]].median()
+    return shared
+
+
+def _median_angle(tracks: Tracks, K: Tensor, world_from_cam: Tensor) -> float:
+    """Median residual angle (radians) of all observations, false ones included."""
+    rays = world_rays(tracks.to(torch.float64), K, world_from_cam)
+    centres = world_from_cam[:, :3, 3]
+    points = triangulate(rays, centres, tracks.weight.double())
+    return triangulation_angles(points, rays, centres)[tracks.visible].median().item()
+
+
+def _usable(
+    tracks: Tracks, K: Tensor, world_from_cam: Tensor, max_angle: float, guess: Tensor | None = None
+) -> tuple[Tensor, Bool[Tensor, "v m"], Int[Tensor, "v"]]:
+    """Points, observations to adjust on, and the connected part each view belongs to (-1: too few observations)."""
+    points, kept = consistent_points(tracks, K, world_from_cam, max_angle=max_angle, min_parallax=_MIN_PARALLAX)
+    if guess is not None:
+        rays, guess = world_rays(tracks.to(torch.float64), K, world_from_cam), guess.double()
+        close = tracks.visible & (triangulation_angles(guess, rays, world_from_cam[:, :3, 3]) < max_angle)
+        rescued = ~kept.any(0) & (close.sum(0) >= 2)
+        points, kept = torch.where(rescued[:, None], guess, points), kept | (close & rescued)
+    while True:  # leaving out a view may leave its neighbours with too little
+        poor = (kept.sum(1) < _MIN_OBSERVATIONS) & kept.any(1)
+        if not poor.any():
+            break
+        kept = kept & ~poor[:, None]
+        kept = kept & (kept.sum(0) >= 2)
+    parts = connected_views(kept)
+    if not (parts >= 0).any():
+        raise NotAdjusted(f"no view has {_MIN_OBSERVATIONS} track observations that agree with the cameras")
+    return points, kept, parts
+
+
+def connected_views(seen: Bool[Tensor, "v m"]) -> Int[Tensor, "v"]:
+    """Number of the connected part of the track graph that each view lies in; -1 for views that see no track."""
+    linked = (seen.double() @ seen.double().T) > 0
+    parts = torch.where(seen.any(1), torch.arange(len(seen)), torch.full((len(seen),), -1))
+    for _ in range(len(seen)):  # spread the smallest number; a chain of v views needs v - 1 steps
+        reach = torch.where(linked, parts[None, :], torch.full_like(linked, len(seen), dtype=parts.dtype))
+        spread = torch.where(parts >= 0, torch.minimum(reach.amin(1), parts), parts)
+        if torch.equal(spread, parts):
+            break
+        parts = spread
+    return parts
+
+
+def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool) -> None:
+    """Adjust the poses (and focal lengths) of the views that belong to a part, in place."""
+    import pycolmap
+
+    options = pycolmap.BundleAdjustmentOptions(
+        refine_focal_length=focal, refine_principal_point=False, refine_extra_params=False, print_summary=False
+    )
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = loss_scale_px
+    config = pycolmap.BundleAdjustmentConfig()
+    for view in (parts >= 0).nonzero()[:, 0].tolist():
+        config.add_image(view + 1)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    verbosity, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 2  # else a warning for every rejected step
+    try:
+        summary = pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    finally:
+        pycolmap.logging.minloglevel = verbosity
+    if not summary.is_solution_usable():
+        raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
+
+
+def _read(model: Any, parts: Tensor, K: Tensor, camera_of: list[int], *, focal: bool) -> tuple[Tensor, Tensor]:
+    """Cameras and intrinsics of a solved model."""
+    cam_from_world = [model.image(view + 1).cam_from_world().matrix() for view in range(len(parts))]
+    matrices = torch.stack([torch.from_numpy(matrix) for matrix in cam_from_world])
+    K = K.clone()
+    if focal:
+        K[:, 0, 0] = K[:, 1, 1] = torch.tensor(
+            [model.camera(camera + 1).focal_length for camera in camera_of], dtype=K.dtype
+        )
+    return invert(rigid_from(matrices[:, :, :3], matrices[:, :, 3])), K
+
+
+def _in_gauge(world_from_cam: Tensor, reference: Tensor, parts: Tensor) -> Tensor:
+    """Each part moved onto the reference by a similarity; left-out views put where their neighbour's motion takes them.
+
+    The similarity takes its rotation from the cameras' rotations, so that cameras along a line are no special case.
+    """
+    moved = reference.clone()
+    for part in set(parts[parts >= 0].tolist()):
+        members = parts == part
+        scale, rotation, translation = align_cameras(world_from_cam[members], reference[members])
+        moved[members, :3, :3] = rotation @ world_from_cam[members, :3, :3]
+        moved[members, :3, 3] = scale * world_from_cam[members, :3, 3] @ rotation.T + translation
+    adjusted = (parts >= 0).nonzero()[:, 0]
+    for view in (parts < 0).nonzero()[:, 0]:
+        distance = (reference[adjusted, :3, 3] - reference[view, :3, 3]).norm(dim=-1)
+        neighbour = adjusted[distance.argmin()]
+        moved[view] = moved[neighbour] @ invert(reference[neighbour]) @ reference[view]
+    return moved

@@ -1,0 +1,104 @@
+"""COLMAP's incremental structure from motion, through pycolmap: what people pick instead. Cameras only."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from reliev3r.data.capture import Capture
+
+if TYPE_CHECKING:
+    import pycolmap
+
+_log = logging.getLogger(__name__)
+
+
+def reconstruct_colmap(
+    capture: Capture, K: Float[Tensor, "v 3 3"], *, threads: int = 1
+) -> tuple[Float[Tensor, "v 4 4"], Bool[Tensor, "v"]]:
+    """world_from_cam of all frames (identity where not registered) and which frames were registered.
+
+    SIFT, exhaustive matching and incremental mapping with COLMAP's defaults, on the upright images; the intrinsics
+    ``K`` (original pixels, corner convention, which is COLMAP's own) stay fixed. If COLMAP splits the images into
+    several models, the largest one counts. float64, seeded.
+    """
+    import pycolmap
+
+    pycolmap.set_random_seed(0)
+    with _quiet(), tempfile.TemporaryDirectory(prefix="reliev3r-colmap-") as folder:
+        images, database, models = Path(folder) / "images", Path(folder) / "database.db", Path(folder) / "models"
+        images.mkdir()
+        models.mkdir()
+        names = [f"{index:05d}.png" for index in range(len(capture.frames))]
+        for index, name in enumerate(names):
+            cv2.imwrite(str(images / name), cv2.cvtColor(capture.image(index), cv2.COLOR_RGB2BGR))
+        _match(database, images, K, names, threads)
+        found = pycolmap.incremental_mapping(database, images, models, _mapper_options(threads))
+        world_from_cam = torch.eye(4, dtype=torch.float64).repeat(len(names), 1, 1)
+        registered = torch.zeros(len(names), dtype=torch.bool)
+        if found:
+            model = max(found.values(), key=lambda model: model.num_reg_images())
+            for image in model.images.values():
+                if image.has_pose:
+                    index = names.index(image.name)
+                    world_from_cam[index, :3] = torch.from_numpy(image.cam_from_world().inverse().matrix())
+                    registered[index] = True
+    _log.info("COLMAP registered %d of %d images", int(registered.sum()), len(names))
+    return world_from_cam, registered
+
+
+def _match(database: Path, images: Path, K: Tensor, names: list[str], threads: int) -> None:
+    """Features, intrinsics and verified matches into COLMAP's database."""
+    import pycolmap
+
+    extraction, matching = pycolmap.FeatureExtractionOptions(), pycolmap.FeatureMatchingOptions()
+    extraction.use_gpu = matching.use_gpu = False
+    extraction.num_threads = matching.num_threads = threads
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = "PINHOLE"
+    pycolmap.extract_features(
+        database, images, names, pycolmap.CameraMode.PER_IMAGE, reader, extraction, pycolmap.Device.cpu
+    )
+    with pycolmap.Database.open(database) as opened:
+        for image in opened.read_all_images():
+            camera = opened.read_camera(image.camera_id)
+            k = K[names.index(image.name)].double()
+            camera.params = [float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])]
+            camera.has_prior_focal_length = True
+            opened.update_camera(camera)
+    pycolmap.match_exhaustive(database, matching, device=pycolmap.Device.cpu)
+
+
+def _mapper_options(threads: int) -> pycolmap.IncrementalPipelineOptions:
+    """COLMAP's defaults with fixed intrinsics; small models are kept."""
+    import pycolmap
+
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = threads
+    options.random_seed = 0
+    options.min_model_size = 2
+    options.ba_refine_focal_length = options.ba_refine_principal_point = options.ba_refine_extra_params = False
+    options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
+    options.extract_colors = False
+    return options
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without COLMAP's own log, which would run through the progress bar; what it comes to is in the result."""
+    import pycolmap
+
+    level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 3
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level

@@ -1,0 +1,143 @@
+"""Where a capture's intrinsics come from: its own file, another file, a field of view, EXIF, or nowhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from reliev3r.data.capture import Capture, Frame, intrinsics_from_entry
+from reliev3r.data.images import is_transposed
+from reliev3r.errors import UserError
+from reliev3r.files import read_json
+from reliev3r.geometry.camera import focal_from_35mm
+
+logger = logging.getLogger(__name__)
+
+_EXIF_IFD, _FOCAL, _FOCAL_35MM, _STORED_WIDTH, _PLANE_RESOLUTION, _PLANE_UNIT = 34665, 37386, 41989, 40962, 41486, 41488
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of FocalPlaneResolutionUnit
+
+
+def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
+    """The capture with the intrinsics that ``spec`` asks for; ``K_source`` says which.
+
+    ``FILE``: JSON in the format of ``cameras.json`` (matched by frame name) or one shared {"K", "width", "height"}, K
+    with integer pixel centres; ``fov:DEG``: *horizontal* field of view of every upright image, square pixels, centred
+    principal point; ``exif``: focal length from the images' EXIF; ``estimate``: none, whatever is known. By default
+    those of the capture's own ``cameras.json``, else EXIF where all images have it, else none.
+
+    Raises:
+        UserError: the file does not fit the frames, a field of view outside (0, 180), images without EXIF focal length.
+    """
+    if spec is None:
+        return _default(capture)
+    if spec == "estimate":
+        return _replaced(capture, lambda _: None, None)
+    if spec == "exif":
+        missing = [frame.file for frame in capture.frames if _exif_K(frame) is None]
+        if missing:
+            raise UserError(f"{capture.root}: no focal length in the EXIF of {_some(missing)}; give fov:DEG or a file")
+        return _replaced(capture, _exif_K, "exif")
+    if spec.startswith("fov:"):
+        return _from_fov(capture, spec)
+    return _from_file(capture, Path(spec))
+
+
+def _default(capture: Capture) -> Capture:
+    if capture.has_K:
+        return capture
+    if all(_exif_K(frame) is not None for frame in capture.frames):
+        return _replaced(capture, _exif_K, "exif")
+    return _replaced(capture, lambda _: None, None)
+
+
+def _replaced(capture: Capture, K_of: Callable[[Frame], np.ndarray | None], source: str | None) -> Capture:
+    frames = tuple(dataclasses.replace(frame, K=K_of(frame)) for frame in capture.frames)
+    return dataclasses.replace(capture, frames=frames, K_source=source)
+
+
+def _from_fov(capture: Capture, spec: str) -> Capture:
+    try:
+        degrees = float(spec.removeprefix("fov:"))
+    except ValueError:
+        degrees = math.nan
+    if not 0 < degrees < 180:
+        raise UserError(f"{spec}: a horizontal field of view lies between 0 and 180 degrees, for instance fov:60")
+    if len({frame.width > frame.height for frame in capture.frames}) > 1:
+        raise UserError(f"{spec}: {capture.root} mixes upright and wide images; give a file with a K for each frame")
+    tangent = math.tan(math.radians(degrees) / 2)
+    return _replaced(capture, lambda frame: _centred_K(frame, frame.width / 2 / tangent), spec)
+
+
+def _from_file(capture: Capture, file: Path) -> Capture:
+    if not file.is_file():
+        raise UserError(f"--intrinsics {file}: no such file; give a JSON file, fov:DEG, exif or estimate")
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f'{file}: must hold "frames" or one "K", "width" and "height"')
+    if "frames" not in content:
+        return _replaced(capture, lambda frame: _fitted_K(frame, content, file), file.name)
+    try:
+        entries = {str(entry["name"]): entry for entry in content["frames"]}
+    except (TypeError, KeyError) as error:
+        raise UserError(f'{file}: "frames" must be a list of objects with "name" and "K"') from error
+    missing = [frame.name for frame in capture.frames if frame.name not in entries]
+    if missing:
+        raise UserError(f"{file}: no intrinsics for {_some(missing)}; add them or give one shared K")
+    return _replaced(capture, lambda frame: _fitted_K(frame, entries[frame.name], file), file.name)
+
+
+def _fitted_K(frame: Frame, entry: dict[str, Any], file: Path) -> Float[np.ndarray, "3 3"]:
+    """K of an entry, scaled where it was measured on the same images at another resolution."""
+    where = f"{file}: intrinsics of {frame.name}"
+    K = intrinsics_from_entry(entry, where)
+    try:
+        scale = np.array([frame.width / float(entry["width"]), frame.height / float(entry["height"])])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{where}: need the image's width and height in pixels") from error
+    if (scale <= 0).any() or abs(scale[0] / scale[1] - 1) > 0.01:
+        raise UserError(
+            f"{where}: for {entry['width']}x{entry['height']}, but {frame.file} is {frame.width}x{frame.height} "
+            "(another aspect ratio); give a K measured on these images"
+        )
+    return np.diag([*scale, 1.0]) @ K
+
+
+def _centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
+    return np.array([[focal, 0, frame.width / 2], [0, focal, frame.height / 2], [0, 0, 1]])
+
+
+def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
+    """Intrinsics from FocalLengthIn35mmFilm, else from FocalLength and the sensor's pixel pitch; None if absent."""
+    with Image.open(frame.path) as image:
+        tags = image.getexif().get_ifd(_EXIF_IFD)
+        stored_width = frame.height if is_transposed(image) else frame.width
+    focal_35mm = _number(tags.get(_FOCAL_35MM))
+    if focal_35mm:
+        return _centred_K(frame, focal_from_35mm(focal_35mm, frame.height, frame.width))
+    focal, resolution = _number(tags.get(_FOCAL)), _number(tags.get(_PLANE_RESOLUTION))
+    unit = _MM_PER_UNIT.get(tags.get(_PLANE_UNIT, 2))
+    if not (focal and resolution and unit):
+        return None
+    resized = stored_width / (_number(tags.get(_STORED_WIDTH)) or stored_width)
+    return _centred_K(frame, focal * resolution / unit * resized)
+
+
+def _number(value: Any) -> float:
+    """A positive finite EXIF number, else 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,138 @@
+"""Tables of systems against metrics: plain text, Markdown and JSON, with the definitions that the numbers need."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reliev3r.evaluate.scores import DEFINITIONS, Protocol, Scores
+from reliev3r.reconstruction import Reconstruction
+
+CROSS = "×"
+"""What stands for a quantity that a system does not predict, or that has no truth: never a zero."""
+
+_COLUMNS = {
+    "point_rel": ("point rel ↓", 4),
+    "point_tau": ("point τ ↑", 4),
+    "ate": ("ATE ↓", 4),
+    "auc30": ("AUC@30 ↑", 2),
+    "depth_rel": ("depth rel ↓", 4),
+    "depth_tau": ("depth τ ↑", 4),
+    "rotation_median_deg": ("rot med °", 2),
+    "translation_median_deg": ("trans med °", 2),
+}
+"""Field of ``Scores`` -> heading, decimals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One system's scores and what must be said beside them."""
+
+    system: str
+    scores: Scores
+    frames: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Systems (rows) under one protocol on one capture."""
+
+    protocol: Protocol
+    capture: str
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain JSON values; a quantity that is not predicted is ``None``."""
+        return {
+            "protocol": self.protocol,
+            "definition": DEFINITIONS[self.protocol],
+            "capture": self.capture,
+            "rows": [
+                {
+                    "system": row.system,
+                    "scores": dataclasses.asdict(row.scores),
+                    "frames": list(row.frames),
+                    "frames_hash": frames_hash(row.frames),
+                    "notes": list(row.notes),
+                    "meta": row.meta,
+                }
+                for row in self.rows
+            ],
+        }
+
+    def to_text(self) -> str:
+        """Aligned columns for a terminal, then notes and definition."""
+        cells = self._cells()
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+            for row in cells
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join([*lines, "", *self._footer()]) + "\n"
+
+    def to_markdown(self) -> str:
+        """A Markdown table, then notes and definition."""
+        cells = self._cells()
+        header, *body = ["| " + " | ".join(row) + " |" for row in cells]
+        rule = "|" + " --- |" + " ---: |" * (len(cells[0]) - 1)
+        return "\n".join([header, rule, *body, "", *(f"- {line}" for line in self._footer())]) + "\n"
+
+    def _cells(self) -> list[list[str]]:
+        """Heading and one row of cells per system; extras become columns where any system has them."""
+        extras = list(dict.fromkeys(name for row in self.rows for name in row.scores.extras))
+        head = ["system", *(title for title, _ in _COLUMNS.values()), *(name.replace("_", " ") for name in extras)]
+        body = [
+            [
+                row.system,
+                *(_cell(getattr(row.scores, name), decimals) for name, (_, decimals) in _COLUMNS.items()),
+                *(_cell(row.scores.extras.get(name), 4) for name in extras),
+            ]
+            for row in self.rows
+        ]
+        return [head, *body]
+
+    def _footer(self) -> list[str]:
+        """Capture, frames, what each row needs said, and the protocol's definition."""
+        lines = [f"capture {self.capture}"]
+        hashes = {frames_hash(row.frames): len(row.frames) for row in self.rows}
+        lines += [f"{count} frames, list {digest}" for digest, count in hashes.items()]
+        if len(hashes) > 1:
+            lines.append("CAUTION: the rows were scored on different frames and cannot be compared")
+        lines += [f"{row.system}: {note}" for row in self.rows for note in row.notes]
+        if any(CROSS in cell for row in self._cells()[1:] for cell in row[1:]):
+            lines.append(f"{CROSS} = not predicted, or no ground truth for it")
+        return [*lines, DEFINITIONS[self.protocol]]
+
+
+def make_row(system: str, reconstruction: Reconstruction, scores: Scores) -> Row:
+    """A table's row, with the caveats that the reconstruction's origin calls for."""
+    notes = []
+    if scores.views_without_camera:
+        notes.append(
+            f"no camera for {scores.views_without_camera} of {scores.views} views: each of their pairs counts as 180 "
+            "degrees, and the ATE is of the others"
+        )
+    if "simulated" in json.dumps(reconstruction.meta.get("labels", "")):
+        notes.append(
+            "its labels came from a SIMULATED expert (ground truth made worse), so this says nothing about what real "
+            "experts would give"
+        )
+    return Row(
+        system=system, scores=scores, frames=reconstruction.names, notes=tuple(notes), meta=dict(reconstruction.meta)
+    )
+
+
+def frames_hash(names: Sequence[str]) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the frame names, one a line: the same list, the same hash."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+
+
+def _cell(value: float | None, decimals: int) -> str:
+    return CROSS if value is None else f"{value:.{decimals}f}"

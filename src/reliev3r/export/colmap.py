@@ -1,0 +1,161 @@
+"""COLMAP models: cameras and images at original resolution, points triangulated from the tracks."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from reliev3r.export.points import coloured_points
+from reliev3r.files import atomic_directory
+from reliev3r.geometry.rigid import invert
+from reliev3r.geometry.sparse import consistent_points, reprojection_errors
+from reliev3r.reconstruction import Reconstruction
+from reliev3r.types import Tracks
+
+_log = logging.getLogger(__name__)
+_DENSE_POINTS = 100_000  # start for splats where there are no tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColmapSummary:
+    """What was written."""
+
+    points: int
+    observations: int
+    mean_reprojection_px: float
+    """Mean over points of the mean over their observations, in original pixels, as COLMAP defines it; 0 if none."""
+
+
+def write_colmap(
+    reconstruction: Reconstruction,
+    tracks: Tracks | None,
+    folder: Path | str,
+    *,
+    max_angle_deg: float = 1.0,
+    min_parallax_deg: float = 0.5,
+) -> ColmapSummary:
+    """Write a binary COLMAP model (PINHOLE, original resolution) into ``folder``, by custom ``.../sparse/0``.
+
+    ``tracks`` [v, m] are in original pixels. Every observation becomes a 2D point of its image; those within
+    ``max_angle_deg`` of the point triangulated from their track, in front of the camera and with ``min_parallax_deg``
+    among them are linked to a 3D point. Image names are relative to the capture's ``images`` folder (to the capture
+    itself where it has none). Without tracks, or where none is consistent, the points are the confident pixels'
+    without observations.
+    """
+    names = [relative_to_images(file) for file in reconstruction.image_files]
+    camera_of = shared_cameras(reconstruction.K_original, reconstruction.sizes)
+    K, world_from_cam = reconstruction.K_original[camera_of], reconstruction.prediction.world_from_cam.double()
+    if tracks is None:
+        tracks = Tracks(uv=torch.zeros(len(names), 0, 2), weight=torch.zeros(len(names), 0))
+    points, kept = consistent_points(
+        tracks,
+        K,
+        world_from_cam,
+        max_angle=math.radians(max_angle_deg),
+        min_parallax=math.radians(min_parallax_deg),
+    )
+    colours = track_colours(reconstruction, tracks, kept)
+    model = build_model(
+        names, reconstruction.sizes, K, world_from_cam, tracks, points, kept, camera_of=camera_of, colours=colours
+    )
+    if not model.num_points3D():
+        _add_dense_points(model, reconstruction)
+    model.update_point_3d_errors()
+    with atomic_directory(folder) as temporary:
+        model.write(str(temporary))
+    error, _ = reprojection_errors(points, tracks, K, world_from_cam)
+    used = kept.any(0)
+    per_point = (error * kept).sum(0)[used] / kept.sum(0)[used]
+    mean = per_point.mean().item() if len(per_point) else 0.0
+    return ColmapSummary(points=model.num_points3D(), observations=int(kept.sum()), mean_reprojection_px=mean)
+
+
+def build_model(
+    names: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    K: Float[Tensor, "v 3 3"],
+    world_from_cam: Float[Tensor, "v 4 4"],
+    tracks: Tracks,
+    points: Float[Tensor, "m 3"],
+    kept: Bool[Tensor, "v m"],
+    *,
+    camera_of: Sequence[int],
+    colours: UInt8[Tensor, "m 3"] | None = None,
+    square_pixels: bool = False,
+) -> Any:
+    """A ``pycolmap.Reconstruction``; image ids are view + 1, camera ids ``camera_of[view]`` + 1, point ids track + 1.
+
+    Our pixels and axes are COLMAP's; only the direction of the pose differs (COLMAP stores cam_from_world).
+    ``camera_of`` is the view whose intrinsics a view uses. ``square_pixels`` makes the cameras SIMPLE_PINHOLE with
+    fx = fy, else they are PINHOLE.
+    """
+    import pycolmap
+
+    model = pycolmap.Reconstruction()
+    cam_from_world = invert(world_from_cam.double()).numpy()
+    visible = tracks.visible
+    slot = visible.long().cumsum(1) - 1  # index of a track's observation among the 2D points of its image
+    for view, (name, (width, height)) in enumerate(zip(names, sizes, strict=True)):
+        camera_id = camera_of[view] + 1
+        if not model.exists_camera(camera_id):
+            fx, fy, cx, cy = (K[view, row, column].item() for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
+            kind, params = ("SIMPLE_PINHOLE", [fx, cx, cy]) if square_pixels else ("PINHOLE", [fx, fy, cx, cy])
+            camera = pycolmap.Camera(camera_id=camera_id, model=kind, width=width, height=height, params=params)
+            model.add_camera_with_trivial_rig(camera)
+        keypoints = tracks.uv[view, visible[view]].double().numpy()
+        image = pycolmap.Image(name=name, keypoints=keypoints, camera_id=camera_id, image_id=view + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(cam_from_world[view, :3]))
+    for track in kept.any(0).nonzero()[:, 0].tolist():
+        views = kept[:, track].nonzero()[:, 0].tolist()
+        elements = [pycolmap.TrackElement(view + 1, slot[view, track].item()) for view in views]
+        point = pycolmap.Point3D(xyz=points[track].double().numpy(), track=pycolmap.Track(elements))
+        if colours is not None:
+            point.color = colours[track].numpy()
+        model.add_point3D_with_id(track + 1, point)
+    return model
+
+
+def shared_cameras(
+    K: Float[Tensor, "v 3 3"], sizes: Sequence[tuple[int, int]], *, tolerance_px: float = 0.01
+) -> list[int]:
+    """For each view the first view of the same size with the same intrinsics (float32 rays blur them a little)."""
+
+    def same(a: int, b: int) -> bool:
+        return sizes[a] == sizes[b] and bool((K[a] - K[b]).abs().max() < tolerance_px)
+
+    return [next(other for other in range(view + 1) if same(view, other)) for view in range(len(sizes))]
+
+
+def relative_to_images(file: str) -> str:
+    """A frame's file as COLMAP and splatting tools name it: without the leading ``images/``."""
+    return file.removeprefix("images/")
+
+
+def track_colours(
+    reconstruction: Reconstruction, tracks: Tracks, kept: Bool[Tensor, "v m"]
+) -> UInt8[Tensor, "m 3"]:
+    """Mean colour of each track over its kept observations; black where there is none."""
+    height, width = reconstruction.image.shape[1:3]
+    to_map = torch.tensor([width, height]) / reconstruction.regions[:, None, 2:]
+    pixels = ((tracks.uv - reconstruction.regions[:, None, :2]) * to_map).floor().long()
+    column, row = pixels[..., 0].clamp(0, width - 1), pixels[..., 1].clamp(0, height - 1)
+    view = torch.arange(len(column))[:, None].expand_as(column)
+    colours = reconstruction.image[view, row, column].double() * kept[..., None]
+    return (colours.sum(0) / kept.sum(0).clamp_min(1)[:, None]).round().to(torch.uint8)
+
+
+def _add_dense_points(model: Any, reconstruction: Reconstruction) -> None:
+    import pycolmap
+
+    _log.warning("COLMAP model: no consistent tracks, so its points are confident pixels without 2D observations")
+    points, colours = coloured_points(reconstruction, max_points=_DENSE_POINTS)
+    for xyz, colour in zip(points.double().numpy(), colours.numpy(), strict=True):
+        model.add_point3D(xyz, pycolmap.Track(), colour)

@@ -1,0 +1,41 @@
+"""Depth and confidence of each frame, as arrays for programs and pictures for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from reliev3r.export.colours import colour_map
+from reliev3r.files import atomic_directory, write_json
+from reliev3r.reconstruction import Reconstruction
+
+
+def depth_scale(depth: Tensor) -> tuple[float, float]:
+    """(near, far) z-depth at the ends of the colour scale: 2nd and 98th percentile over all views."""
+    near, far = np.percentile(depth.numpy(), [2, 98])
+    return float(near), float(far)
+
+
+def write_maps(reconstruction: Reconstruction, folder: Path | str) -> None:
+    """Write ``NAME.depth.npy``, ``NAME.conf.npy`` (float32 [h, w]), a PNG of each, and ``maps.json``, into ``folder``.
+
+    Depth is z in the reconstruction's unit, confidence lies in (0, 2). The maps have the network's resolution and
+    cover the part (left, top, width, height) of the original image that ``maps.json`` gives for each frame, in pixels
+    with (0, 0) at the corner. The pictures share one linear colour scale each, given there too: depth turbo (blue is
+    near), confidence viridis (yellow is sure). The folder is replaced as a whole.
+    """
+    prediction = reconstruction.prediction
+    scales = {"depth": depth_scale(prediction.depth), "conf": (0.0, 2.0)}
+    with atomic_directory(folder) as temporary:
+        for i, name in enumerate(reconstruction.names):
+            for kind, values in (("depth", prediction.depth[i].numpy()), ("conf", prediction.conf[i].numpy())):
+                target = temporary / f"{name}.{kind}.npy"
+                target.parent.mkdir(parents=True, exist_ok=True)  # a frame's name may hold folders
+                np.save(target, values, allow_pickle=False)
+                picture = colour_map(values, *scales[kind], kind=kind)
+                cv2.imwrite(str(target.with_suffix(".png")), picture[..., ::-1])
+        regions = dict(zip(reconstruction.names, reconstruction.regions.tolist(), strict=True))
+        write_json(temporary / "maps.json", {"colour_scales": scales, "regions": regions})

@@ -1,0 +1,213 @@
+"""One capture, from raw images to a trained network, cameras, depth, points and a report - without annotation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.intrinsics import with_intrinsics
+from reliev3r.errors import UserError
+from reliev3r.evaluate.quality import Quality, assess, heldout_angles
+from reliev3r.files import file_hash, read_json, write_json
+from reliev3r.labels.depth import depth_expert
+from reliev3r.labels.pipeline import CaptureLabels, label_capture
+from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
+from reliev3r.labels.quality import check_labels
+from reliev3r.labels.tracks import track_expert
+from reliev3r.losses.objective import Loss, ObjectiveConfig, objective
+from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
+from reliev3r.model.pretrained import load_network
+from reliev3r.outputs import write_outputs
+from reliev3r.reconstruct import predict
+from reliev3r.reconstruction import Reconstruction
+from reliev3r.settings import flatten, from_plain, to_plain
+from reliev3r.train.batches import BatchConfig, CaptureBatches
+from reliev3r.train.config import TrainConfig
+from reliev3r.train.loop import TrainResult, train
+from reliev3r.types import Prediction, PseudoLabels
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str, float, float, str], None]
+"""(stage, done, total, what): the command line draws it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(TrainConfig):
+    """Settings of ``reliev3r fit``; those of the training loop are its own."""
+
+    depth: str = "depth-anything-v2-small"
+    """Depth expert: depth-anything-v2-small[:DIR], depth-pro[:DIR], folder:PATH, folder-disparity:PATH, simulated
+    (synthetic captures only), none."""
+    tracks: str = "sift"
+    """Track expert."""
+    intrinsics: str | None = None
+    """FILE, fov:DEG (horizontal), exif, or estimate; by default the capture's cameras.json, else EXIF, else estimate."""
+    views: int | None = None
+    """Use this many frames, evenly spaced."""
+    preset: Literal["tiny", "small", "base", "large"] = "tiny"
+    init: str = "random"
+    """random, or the folder of a checkpoint to start from (its own sizes replace the preset)."""
+    refine: bool = False
+    """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(teacher_weight=1.0))
+    teacher_until: float = 0.5
+    """Share of the run after which the teacher (cameras solved from the same tracks) is silent."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What ``fit`` hands back (all of it is in the run's folder too)."""
+
+    folder: Path
+    reconstruction: Reconstruction
+    quality: Quality
+    training: TrainResult
+    notes: tuple[str, ...]
+    """Warnings and choices, in plain language."""
+
+
+def fit(capture_path: Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None) -> FitResult | None:
+    """Label a capture, train a network on the labels alone, and write everything a user needs to ``out``.
+
+    Returns ``None`` after Ctrl-C (a checkpoint was saved; ``resume`` goes on).
+
+    Raises:
+        UserError: bad input, unusable labels, or an ``out`` that holds something else.
+    """
+    report = report or (lambda stage, done, total, what: None)
+    config = _open_run(out, capture_path, config, resume=resume)
+    capture = load_capture(capture_path, views=config.views, cache=out / "frames", progress=_staged(report, "frames"))
+    capture = with_intrinsics(capture, config.intrinsics)
+    labels = label_capture(
+        capture, depth=depth_expert(config.depth), tracks=track_expert(config.tracks), out=out / "labels",
+        progress=_staged(report, "labels"),
+    )  # fmt: skip
+    notes = check_labels(labels.tracks, [frame.name for frame in capture.frames])
+    model = _network(config, known_intrinsics=capture.frames[0].K is not None)
+    report("prepare", 0, 1, "solving cameras from tracks")
+    prepared = prepare_capture(capture, labels, config.prepare, patch=model.config.patch_size)
+    report("prepare", 1, 1, "")
+    notes += prepared.notes
+    if prepared.focal_over_width is not None and config.init == "random":
+        set_initial_focal(model, prepared.focal_over_width)
+    for note in notes:
+        logger.warning(note)
+    training = _train(model, prepared, config, out, resume=resume, report=report)
+    if not training.finished:
+        return None
+    model.save_pretrained(out / "checkpoint")
+    reconstruction = _reconstruction(model, capture, labels, prepared, config, training, out)
+    quality = assess(reconstruction.prediction, prepared.heldout)
+    notes += list(quality.alarms)
+    report("outputs", 0, 1, "writing cameras, points and the report")
+    write_outputs(
+        out, reconstruction, capture=capture, labels=labels, prepared=prepared, quality=quality, notes=notes,
+        settings=to_plain(config), refine=config.refine,
+    )  # fmt: skip
+    report("outputs", 1, 1, "")
+    return FitResult(
+        folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes)
+    )
+
+
+def _open_run(out: Path, capture_path: Path, config: FitConfig, *, resume: bool) -> FitConfig:
+    """Refuse a folder that holds something else; on resume take the run's own settings."""
+    path = out / "config.json"
+    if resume:
+        if not path.is_file():
+            raise UserError(f"{path}: not found, so there is no run to resume; drop --resume")
+        stored = read_json(path)
+        if Path(stored["capture"]) != capture_path.resolve():
+            raise UserError(f"{path}: this run was fitted to {stored['capture']}; choose another --out")
+        kept = from_plain(FitConfig, stored["settings"], source=str(path))
+        _refuse_changes(kept, config, path)
+        return kept
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: not an empty folder; choose another --out, or --resume the run in it")
+    write_json(path, {"format": "reliev3r-run/1", "capture": str(capture_path.resolve()), "settings": to_plain(config)})
+    return config
+
+
+def _refuse_changes(kept: FitConfig, given: FitConfig, path: Path) -> None:
+    """A flag that differs from the run's own setting would silently do nothing, so it is an error."""
+    stored, default, now = (flatten(to_plain(c)) for c in (kept, FitConfig(), given))
+    changed = [name for name, value in now.items() if value != default[name] and value != stored[name]]
+    if changed:
+        raise UserError(f"{path}: the run has {changed[0]} = {stored[changed[0]]!r}; drop that flag, or start a new run")
+
+
+def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
+    if config.init != "random":
+        model = load_network(config.init)
+        if not known_intrinsics and model.config.fov == "none" and model.config.shape == "depth":
+            raise UserError(f"{config.init}: this checkpoint predicts no field of view; give --intrinsics")
+        return model
+    torch.manual_seed(config.seed)
+    sizes = PRESETS[config.preset]
+    return Reliev3R(sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"))
+
+
+def _train(
+    model: Reliev3R, prepared: Prepared, config: FitConfig, out: Path, *, resume: bool, report: Report
+) -> TrainResult:
+    """The weak objective over this capture, with the teacher fading out."""
+    settings = config.objective
+    if settings.tracks_weight == 0:  # the teacher is made of tracks, so an ablation without tracks has none
+        settings = dataclasses.replace(settings, teacher_weight=0.0)
+    if prepared.views.K is None and settings.reprojection.form == "angle":
+        settings = dataclasses.replace(
+            settings, reprojection=dataclasses.replace(settings.reprojection, form="focal_angle")
+        )
+
+    def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
+        fade = max(0.0, 1 - progress / config.teacher_until) if config.teacher_until > 0 else 0.0
+        return objective(prediction, labels, settings, teacher=fade)
+
+    def evaluate(network: torch.nn.Module) -> dict[str, float]:
+        prediction = predict(network, prepared.views)
+        angles = heldout_angles(prediction, prepared.heldout)
+        return {"heldout_deg": float(angles.median()) if angles.numel() else 0.0}
+
+    batches = CaptureBatches(prepared.views, prepared.labels, config.batch, seed=config.seed)
+    return train(
+        model, weak, batches, config, folder=out, resume=resume,
+        evaluate=evaluate, progress=lambda done, total, what: report("train", done, total, what),
+    )  # fmt: skip
+
+
+def _reconstruction(
+    model: Reliev3R, capture: Capture, labels: CaptureLabels, prepared: Prepared, config: FitConfig,
+    training: TrainResult, out: Path,
+) -> Reconstruction:  # fmt: skip
+    """The network's last word on its own capture, with what is shown beside its numbers."""
+    return Reconstruction(
+        prediction=predict(model, prepared.views),
+        names=tuple(frame.name for frame in capture.frames),
+        image_files=tuple(frame.file for frame in capture.frames),
+        image=(prepared.views.image.movedim(-3, -1) * 255).round().to(torch.uint8),
+        sizes=tuple((frame.width, frame.height) for frame in capture.frames),
+        regions=prepared.regions,
+        meta={
+            "system": f"reliev3r fit ({config.preset if config.init == 'random' else config.init})",
+            "checkpoint_sha256": file_hash(out / "checkpoint" / "model.safetensors"),
+            "intrinsics": capture.K_source or "estimated",
+            "labels": json.loads(json.dumps(labels.fingerprints)),
+            "steps": training.steps,
+            "seconds": round(training.seconds, 1),
+        },
+    )
+
+
+def _staged(report: Report, stage: str) -> Callable[[int, int, str], None]:
+    return lambda done, total, what: report(stage, done, total, what)

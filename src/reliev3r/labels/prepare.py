@@ -1,0 +1,112 @@
+"""From stored labels to what one capture is trained on: network-sized views, registered depth, pseudo cameras, held-out tracks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reliev3r.data.capture import Capture
+from reliev3r.labels.pipeline import CaptureLabels
+from reliev3r.labels.register import RegisterConfig, register_depth
+from reliev3r.labels.sample import network_sample
+from reliev3r.labels.solve import CameraSolve, SolveConfig, solve_cameras, solve_focal
+from reliev3r.types import PseudoLabels, Tracks, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """How labels become supervision."""
+
+    image_size: int = 96
+    """Long side of the network's images, rounded to a multiple of the patch."""
+    heldout: float = 0.1
+    """Share of the tracks that training never sees; they judge the result."""
+    solve: bool = True
+    """Solve pseudo cameras from the training tracks: teacher of the pose head, start of an unknown focal length."""
+    register: bool = True
+    """Bend the monocular depth towards the depths that the solved tracks triangulate, and trust it by their agreement."""
+    registration: RegisterConfig = field(default_factory=RegisterConfig)
+    solver: SolveConfig = field(default_factory=SolveConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """One capture ready for training; nothing in it was made from ground truth by this module."""
+
+    views: Views
+    """[v ...]; ``K`` is ``None`` where the intrinsics are unknown."""
+    labels: PseudoLabels
+    """[v ...] at network resolution, tracks without the held-out ones."""
+    heldout: Tracks
+    """At network resolution."""
+    regions: Float[Tensor, "v 4"]
+    """(left, top, width, height) in original pixels of what the network sees."""
+    train_index: Tensor
+    heldout_index: Tensor
+    """Positions of both kinds in the stored tracks."""
+    raw_depth: Float[Tensor, "v h w"]
+    """The expert's depth before registration, for the report."""
+    focal_over_width: float | None
+    """Estimated shared focal length, where the intrinsics are unknown."""
+    notes: list[str]
+
+
+def prepare_capture(capture: Capture, labels: CaptureLabels, config: PrepareConfig, *, patch: int) -> Prepared:
+    """Sample, split and enrich the labels of one capture; a pure function of its arguments."""
+    views, pseudo, regions = network_sample(capture, labels, long_side=config.image_size, patch=patch)
+    train_index, heldout_index = split_tracks(pseudo.tracks, config.heldout)
+    heldout = pseudo.tracks.select_tracks(heldout_index)
+    pseudo = dataclasses.replace(pseudo, tracks=pseudo.tracks.select_tracks(train_index))
+    raw_depth = pseudo.depth.depth
+    notes: list[str] = []
+    solve, focal = _solve(views, pseudo, config, notes)
+    if solve is not None:
+        pseudo = dataclasses.replace(pseudo, cameras=solve.labels)
+        if config.register and bool(pseudo.depth.valid.any()):
+            depth, valid = solve.track_depth
+            registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, valid, config.registration)
+            pseudo = dataclasses.replace(pseudo, depth=registered)
+        unreached = [frame.name for frame, ok in zip(capture.frames, solve.reached.tolist()) if not ok]
+        if unreached:
+            notes.append(
+                f"too few matches tie {', '.join(unreached)} to the other images: their cameras are the least certain; "
+                "more images between them and the rest would help"
+            )
+    return Prepared(
+        views=views, labels=pseudo, heldout=heldout, regions=regions, train_index=train_index,
+        heldout_index=heldout_index, raw_depth=raw_depth, focal_over_width=focal, notes=notes,
+    )  # fmt: skip
+
+
+def split_tracks(tracks: Tracks, share: float) -> tuple[Tensor, Tensor]:
+    """(training, held-out) indices of tracks [v, m]; always the same for the same number of tracks."""
+    count = tracks.weight.shape[-1]
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
+    heldout = math.floor(share * count)
+    return order[heldout:].sort().values, order[:heldout].sort().values
+
+
+def _solve(
+    views: Views, pseudo: PseudoLabels, config: PrepareConfig, notes: list[str]
+) -> tuple[CameraSolve | None, float | None]:
+    """Pseudo cameras, and the focal length in image widths where it had to be estimated."""
+    if views.K is not None:
+        solve = solve_cameras(pseudo.tracks, views.K, config.solver) if config.solve else None
+        focal = None
+    else:
+        found = solve_focal(pseudo.tracks, views.size, config=config.solver)
+        if found is None:
+            notes.append("the focal length could not be estimated from the matches; 58 degrees is where it starts")
+            return None, None
+        focal, solve = found
+        fov = 2 * math.degrees(math.atan(0.5 / focal))
+        notes.append(f"intrinsics estimated: the matches alone suggest a horizontal field of view of {fov:.0f} degrees")
+        solve = solve if config.solve else None
+    if config.solve and solve is None and not any("focal" in note for note in notes):
+        notes.append("no two images share enough matches to solve cameras from; training starts without a teacher")
+    return solve, focal

@@ -1,0 +1,41 @@
+"""Frozen dataclasses of settings to and from plain JSON values."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any, TypeVar
+
+from reliev3r.errors import UserError
+
+T = TypeVar("T")
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """Nested dictionaries of a (nested) dataclass."""
+    return dataclasses.asdict(settings)
+
+
+def from_plain(kind: type[T], plain: dict[str, Any], *, source: str) -> T:
+    """The dataclass ``kind`` from nested dictionaries; fields that are absent take their defaults.
+
+    Raises:
+        UserError: a name that ``kind`` does not have (``source`` says where it was read).
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(plain) - set(hints))
+    if unknown:
+        raise UserError(f"{source}: unknown setting {unknown[0]!r}; it was written by another version of reliev3r")
+    values = {
+        name: from_plain(hints[name], value, source=source) if dataclasses.is_dataclass(hints[name]) else value
+        for name, value in plain.items()
+    }
+    return kind(**values)
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in plain.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat

@@ -1,0 +1,165 @@
+"""Systems by name: runs read back, COLMAP wired in, clear words for what is not there."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from reliev3r.data.truth import load_truth
+from reliev3r.errors import UserError
+from reliev3r.evaluate import systems
+from reliev3r.evaluate.systems import evaluate_systems, system_from_spec
+from reliev3r.geometry.camera import ray_map
+from reliev3r.geometry.rigid import rigid_from, so3_exp
+from reliev3r.reconstruction import Reconstruction
+from reliev3r.types import Prediction
+
+SIZE = (24, 32)
+NAMES = ("a", "b", "c", "d")
+
+
+def true_cameras():
+    generator = torch.Generator().manual_seed(0)
+    omega = 0.2 * torch.randn(4, 3, generator=generator).double()
+    return rigid_from(so3_exp(omega), torch.randn(4, 3, generator=generator).double())
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """Four noise images with poses and flat depth."""
+    root = tmp_path / "capture"
+    (root / "images").mkdir(parents=True)
+    (root / "depth").mkdir()
+    frames = []
+    for index, (name, pose) in enumerate(zip(NAMES, true_cameras())):
+        image = np.random.default_rng(index).integers(0, 255, (*SIZE, 3), np.uint8)
+        cv2.imwrite(str(root / "images" / f"{name}.png"), image)
+        cv2.imwrite(str(root / "depth" / f"{name}.png"), np.full(SIZE, 2000 + 100 * index, np.uint16))
+        frame = {"name": name, "image": f"images/{name}.png", "width": 32, "height": 24, "depth": f"depth/{name}.png"}
+        K = [[30, 0, 15.5], [0, 30, 11.5], [0, 0, 1]]
+        frames.append({**frame, "K": K, "cam_to_world": pose.tolist()})
+    (root / "cameras.json").write_text(json.dumps({"convention": "test", "frames": frames}))
+    return root
+
+
+def perfect_run(capture, folder, names=NAMES, meta=None):
+    """A run whose prediction is the truth."""
+    regions = torch.tensor([[0.0, 0.0, 32.0, 24.0]]).expand(len(names), 4)
+    truth = load_truth(capture, names, regions=regions, size=SIZE)
+    Reconstruction(
+        prediction=Prediction(
+            depth=truth.depth,
+            rays=ray_map(truth.K, *SIZE),
+            conf=torch.ones_like(truth.depth),
+            world_from_cam=truth.world_from_cam,
+        ),
+        names=tuple(names),
+        image_files=tuple(f"images/{name}.png" for name in names),
+        image=torch.zeros(len(names), *SIZE, 3, dtype=torch.uint8),
+        sizes=((32, 24),) * len(names),
+        regions=regions,
+        meta=meta or {},
+    ).save(folder)
+
+
+def test_runs_are_read_back_and_scored(capture, tmp_path):
+    run = tmp_path / "run"
+    perfect_run(capture, run / "prediction", meta={"which": "network", "labels": "simulated"})
+    perfect_run(capture, run / "refined", meta={"which": "refined"})
+    assert system_from_spec(f"fit:{run}", capture).meta["which"] == "network"
+    assert system_from_spec(f"fit:{run}@refined", capture).meta["which"] == "refined"
+    seen = []
+    table = evaluate_systems([f"fit:{run}", f"fit:{run}@refined"], capture, progress=lambda *step: seen.append(step))
+    assert [row.scores.auc30 for row in table.rows] == [100, 100]
+    assert table.rows[0].scores.depth_rel == pytest.approx(0, abs=1e-6)
+    assert "SIMULATED" in table.rows[0].notes[0]
+    assert table.rows[1].notes == ()
+    assert seen == [(0, 2, f"fit:{run}"), (1, 2, f"fit:{run}@refined")]
+
+
+def test_colmap_takes_the_frames_of_the_run_and_its_losses_count(capture, tmp_path, monkeypatch):
+    perfect_run(capture, tmp_path / "run" / "prediction", names=("d", "a", "b"))
+
+    def fake(given, K, *, threads=1):
+        assert [frame.name for frame in given.frames] == ["d", "a", "b"]
+        assert given.image(0).shape == (*SIZE, 3)
+        assert K[0].tolist() == [[30, 0, 16], [0, 30, 12], [0, 0, 1]]  # corner convention, as COLMAP has it
+        return 3 * true_cameras()[[3, 0, 1]], torch.tensor([True, True, False])
+
+    monkeypatch.setattr(systems, "reconstruct_colmap", fake)
+    table = evaluate_systems(["colmap", f"fit:{tmp_path / 'run'}"], capture, "strict")
+    colmap, run = (row.scores for row in table.rows)
+    assert colmap.views_without_camera == 1
+    assert colmap.depth_rel is None
+    assert colmap.point_rel is None
+    assert run.auc30 == 100
+    assert "colmap: no camera for 1 of 3 views" in table.to_text()
+
+
+def test_colmap_alone_takes_evenly_spaced_views(capture, monkeypatch):
+    monkeypatch.setattr(
+        systems, "reconstruct_colmap", lambda given, K, **_: (true_cameras()[[0, 3]], torch.ones(2, dtype=torch.bool))
+    )
+    system = system_from_spec("colmap", capture, views=2)
+    assert system.names == ("a", "d")
+    assert system.image.shape[1:] == (48, 64, 3)
+    assert torch.allclose(
+        system.K_original[0], torch.tensor([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]).double(), atol=1e-3
+    )
+    assert evaluate_systems(["colmap"], capture, "mapanything", views=2).rows[0].scores.auc30 == 100
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("vggt", "unknown system 'vggt'; known are fit:RUN"),
+        ("fit:", "unknown system 'fit:'"),
+        ("colmap:x", "unknown system 'colmap:x'"),
+        ("fit:/nowhere", "/nowhere: no such run; make one with `reliev3r fit"),
+    ],
+)
+def test_unknown_systems_are_named(capture, spec, message):
+    with pytest.raises(UserError, match=message):
+        system_from_spec(spec, capture)
+
+
+def test_unfinished_and_unrefined_runs_say_what_to_do(capture, tmp_path):
+    with pytest.raises(UserError, match="holds no predicted reconstruction; finish the run with --resume"):
+        system_from_spec(f"fit:{tmp_path}", capture)
+    with pytest.raises(UserError, match="holds no refined reconstruction; fit with --refine"):
+        system_from_spec(f"fit:{tmp_path}@refined", capture)
+
+
+def test_frames_of_another_capture_are_refused(capture):
+    with pytest.raises(UserError, match="has no frame 'z'"):
+        system_from_spec("colmap", capture, names=["a", "z"])
+
+
+def test_colmap_needs_intrinsics(capture):
+    (capture / "cameras.json").unlink()
+    with pytest.raises(UserError, match="known intrinsics"):
+        system_from_spec("colmap", capture)
+
+
+def test_nothing_to_evaluate_is_an_error(capture):
+    with pytest.raises(UserError, match="name at least one system"):
+        evaluate_systems([], capture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "expected"), [("box_rgbd", 95.2), ("livingroom1", 97.5)])
+def test_colmap_on_real_captures_reaches_what_it_is_known_to_reach(shared_data, name, expected):
+    table = evaluate_systems(["colmap"], shared_data / name, "strict", views=12)
+    scores = table.rows[0].scores
+    assert scores.views_without_camera == 0
+    assert scores.auc30 == pytest.approx(expected, abs=1.0)
+
+
+def test_colmap_with_nothing_to_match_registers_nothing(capture):
+    """Noise images: the real COLMAP finds no pair, and says so by registering none."""
+    scores = evaluate_systems(["colmap"], capture, "strict").rows[0].scores
+    assert scores.views_without_camera == 4
+    assert scores.auc30 == 0
+    assert scores.ate is None

@@ -1,0 +1,350 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from reliev3r.geometry.camera import K_from_fov, ray_map
+from reliev3r.geometry.rigid import rigid_from, so3_exp
+from reliev3r.losses.depth import DepthLossConfig, depth_loss
+from reliev3r.losses.objective import ObjectiveConfig, objective
+from reliev3r.losses.pose import relative_pose_loss
+from reliev3r.losses.reprojection import ReprojectionConfig, gauge_loss, reprojection_loss
+from reliev3r.types import CameraLabels, DepthLabels, Prediction, PseudoLabels, Tracks
+
+FORMS = ("angle", "focal_angle", "pixel", "chord", "cosine", "point")
+H, W = 12, 16
+
+
+def prediction(views: int = 3, seed: int = 0, *, grad: bool = False) -> Prediction:
+    g = torch.Generator().manual_seed(seed)
+    rotation = so3_exp(0.4 * torch.randn(1, views, 3, generator=g))
+    leaves = {
+        "depth": 1 + torch.rand(1, views, H, W, generator=g),
+        "conf": 0.2 + 1.6 * torch.rand(1, views, H, W, generator=g),
+        "world_from_cam": rigid_from(rotation, torch.randn(1, views, 3, generator=g)),
+    }
+    leaves = {name: value.requires_grad_(grad) for name, value in leaves.items()}
+    return Prediction(rays=ray_map(K_from_fov(1.2, H, W).expand(1, views, 3, 3), H, W), **leaves)
+
+
+def labels(views: int = 3, seed: int = 1, tracks: int = 20) -> PseudoLabels:
+    g = torch.Generator().manual_seed(seed)
+    return PseudoLabels(
+        depth=DepthLabels(
+            depth=1 + torch.rand(1, views, H, W, generator=g), valid=torch.rand(1, views, H, W, generator=g) > 0.2
+        ),
+        tracks=Tracks(
+            uv=torch.rand(1, views, tracks, 2, generator=g) * torch.tensor([W, H]),
+            weight=(torch.rand(1, views, tracks, generator=g) > 0.3).float(),
+        ),
+    )
+
+
+def moved(p: Prediction, scale: float, seed: int = 4) -> Prediction:
+    """The same prediction in another world: scaled, turned and shifted."""
+    g = torch.Generator().manual_seed(seed)
+    turn, shift = so3_exp(torch.randn(3, generator=g)), torch.randn(3, generator=g)
+    rotation, centre = p.world_from_cam[..., :3, :3], p.world_from_cam[..., :3, 3]
+    world_from_cam = rigid_from(turn @ rotation, scale * centre @ turn.T + shift)
+    return dataclasses.replace(p, depth=scale * p.depth, world_from_cam=world_from_cam)
+
+
+# depth loss ----------------------------------------------------------------------------------------------------------
+
+
+def one_row(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32).reshape(1, 1, 1, -1)
+
+
+def test_depth_loss_by_hand() -> None:
+    # prediction: median 3, mean |d - 3| = 6/5; label: median 30, deviation 12, so G is the same for both
+    # but for the last pixel: (10 - 3) against (50 - 30)
+    conf = torch.full((1, 1, 1, 5), 0.5)
+    label = DepthLabels(depth=one_row([10, 20, 30, 40, 50]), valid=torch.ones(1, 1, 1, 5, dtype=torch.bool))
+    config = DepthLossConfig(normalisation="mad", alpha=0.7)
+    values, _ = depth_loss(one_row([1, 2, 3, 4, 5]), conf, label, config)
+    torch.testing.assert_close(values, torch.full_like(values, -0.7 * math.log(0.5)))
+    values, _ = depth_loss(one_row([1, 2, 3, 4, 10]), conf, label, config)
+    deviation = (2 + 1 + 0 + 1 + 7) / 5
+    expected = 0.5 * abs(7 / deviation - 20 / 12) - 0.7 * math.log(0.5)
+    assert float(values[..., -1]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_median_normalisation_by_hand() -> None:
+    label = DepthLabels(depth=one_row([2, 4, 8]), valid=torch.ones(1, 1, 1, 3, dtype=torch.bool))
+    config = DepthLossConfig(normalisation="median", confidence=False)
+    values, _ = depth_loss(one_row([1, 2, 3]), torch.ones(1, 1, 1, 3), label, config)
+    torch.testing.assert_close(values, one_row([0, 0, 0.5]))
+
+
+@pytest.mark.parametrize("space", ["depth", "log", "disparity"])
+@pytest.mark.parametrize("normalisation", ["mad", "median"])
+def test_depth_loss_ignores_the_scale_of_each_view(space: str, normalisation: str) -> None:
+    p, label = prediction(), labels().depth
+    config = DepthLossConfig(space=space, normalisation=normalisation)
+    factor = torch.tensor([0.1, 3.0, 40.0]).reshape(1, 3, 1, 1)
+    a, _ = depth_loss(p.depth, p.conf, label, config)
+    b, _ = depth_loss(factor * p.depth, p.conf, label, config)
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_mad_normalisation_ignores_a_shift_too_and_median_does_not() -> None:
+    p, label = prediction(), labels().depth
+    for normalisation, ignores in (("mad", True), ("median", False)):
+        config = DepthLossConfig(normalisation=normalisation)
+        a, _ = depth_loss(p.depth, p.conf, label, config)
+        b, _ = depth_loss(p.depth + 2, p.conf, label, config)
+        assert torch.allclose(a, b, atol=1e-4) == ignores
+
+
+def test_auto_normalisation_follows_the_declared_ambiguity() -> None:
+    p = prediction()
+    for ambiguity, expected in (("scale", "median"), ("metric", "median"), ("scale+shift", "mad")):
+        label = dataclasses.replace(labels().depth, ambiguity=ambiguity)
+        a, _ = depth_loss(p.depth, p.conf, label, DepthLossConfig())
+        b, _ = depth_loss(p.depth, p.conf, label, DepthLossConfig(normalisation=expected))
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
+
+
+def test_statistics_are_weighted_by_confidence_without_its_gradient() -> None:
+    # a doubted outlier does not move the normalisation; and W gets the gradient of its own pixel alone
+    label = DepthLabels(depth=one_row([1, 2, 3, 4, 90]), valid=torch.ones(1, 1, 1, 5, dtype=torch.bool))
+    conf = one_row([1, 1, 1, 1, 1e-6]).requires_grad_()
+    depth = one_row([1, 2, 3, 4, 5])
+    values, _ = depth_loss(depth, conf, label, DepthLossConfig(normalisation="mad", alpha=0.3))
+    assert values[..., :4].abs().max() < 1e-3
+    values[..., 0].sum().backward()
+    assert conf.grad[..., 1:].abs().max() == 0
+    assert float(conf.grad[..., 0]) == pytest.approx(-0.3, abs=1e-3)
+
+
+def test_the_best_confidence_is_alpha_over_error() -> None:
+    # W* = min(2, alpha / l), method.md; found here by descent on W alone
+    label = DepthLabels(depth=one_row([1, 2, 3, 4, 9]), valid=torch.ones(1, 1, 1, 5, dtype=torch.bool))
+    x = torch.zeros(1, 1, 1, 5, requires_grad=True)
+    depth, config = one_row([1, 2, 3, 4, 5]), DepthLossConfig(normalisation="median", alpha=0.5)
+    for _ in range(400):
+        x.grad = None
+        depth_loss(depth, 2 * torch.sigmoid(x), label, config)[0].sum().backward()
+        x.data -= 4 * x.grad
+    error = abs(5 / 3 - 9 / 3)
+    assert 2 * torch.sigmoid(x[..., -1]).item() == pytest.approx(0.5 / error, rel=1e-2)
+    assert 2 * torch.sigmoid(x[..., 0]).item() > 1.9
+
+
+@pytest.mark.parametrize("normalisation", ["mad", "median"])
+def test_depth_loss_survives_no_valid_pixel_and_flat_views(normalisation: str) -> None:
+    p = prediction(grad=True)
+    empty = DepthLabels(depth=torch.zeros(1, 3, H, W), valid=torch.zeros(1, 3, H, W, dtype=torch.bool))
+    flat = DepthLabels(depth=torch.ones(1, 3, H, W), valid=torch.ones(1, 3, H, W, dtype=torch.bool))
+    config = DepthLossConfig(normalisation=normalisation)
+    for label in (empty, flat):
+        values, _ = depth_loss(p.depth, p.conf, label, config)
+        values.sum().backward()
+        assert torch.isfinite(values).all()
+        assert torch.isfinite(p.depth.grad).all()
+        assert torch.isfinite(p.conf.grad).all()
+    values, _ = depth_loss(torch.ones(1, 3, H, W, requires_grad=True), p.conf, flat, config)
+    assert torch.isfinite(values).all()
+
+
+# reprojection --------------------------------------------------------------------------------------------------------
+
+
+def by_hand(p: Prediction, tracks: Tracks) -> tuple[float, float]:
+    """The paper's L_rgst by a loop over ordered pairs, with nearest-pixel tracks: sum and count."""
+    total, count = 0.0, 0.0
+    points = p.points_world[0]
+    for k in range(tracks.uv.shape[-2]):
+        for i in range(points.shape[0]):
+            for j in range(points.shape[0]):
+                if i == j or not (tracks.weight[0, i, k] > 0 and tracks.weight[0, j, k] > 0):
+                    continue
+                (ui, vi), (uj, vj) = tracks.uv[0, i, k], tracks.uv[0, j, k]
+                t = p.world_from_cam[0, i, :3, 3]
+                a, b = points[i, int(vi), int(ui)] - t, points[j, int(vj), int(uj)] - t
+                total += float(torch.acos((a @ b / a.norm() / b.norm()).clamp(-1, 1)))
+                count += 1
+    return total, count
+
+
+def test_angle_equals_the_papers_formula_pair_by_pair() -> None:
+    p, tracks = prediction(), labels().tracks
+    tracks = dataclasses.replace(tracks, uv=tracks.uv.floor() + 0.5)
+    values, weight = reprojection_loss(p, tracks, ReprojectionConfig())
+    total, count = by_hand(p, tracks)
+    assert float(weight.sum()) == count
+    assert float((values * weight).sum()) == pytest.approx(total, rel=1e-4)
+
+
+def test_forms_by_hand() -> None:
+    # two cameras side by side, both looking along z; the point lies at 45 degrees to the right of camera 0
+    K = K_from_fov(math.pi / 2, 10, 10).expand(1, 2, 3, 3)
+    world_from_cam = torch.eye(4).repeat(1, 2, 1, 1)
+    world_from_cam[0, 1, 0, 3] = 4.0
+    depth = torch.full((1, 2, 10, 10), 4.0)
+    p = Prediction(depth=depth, rays=ray_map(K, 10, 10), conf=torch.ones_like(depth), world_from_cam=world_from_cam)
+    centre = torch.tensor([5.0, 5.0])
+    tracks = Tracks(uv=centre.expand(1, 2, 1, 2), weight=torch.ones(1, 2, 1))
+    # view 1 puts the track at (4, 0, 4); camera 0 saw it straight ahead
+    expected = {"angle": math.pi / 4, "chord": 2 * math.sin(math.pi / 8), "cosine": 1 - math.cos(math.pi / 4),
+                "pixel": 1.0, "focal_angle": math.pi / 8, "point": 1.0}  # fmt: skip
+    for form, value in expected.items():
+        values, weight = reprojection_loss(p, tracks, ReprojectionConfig(form=form))
+        assert float(values[0, 0, 1, 0]) == pytest.approx(value, rel=1e-4), form
+        assert weight[0, 0, 0, 0] == 0
+        assert weight[0, 0, 1, 0] == 1
+
+
+def test_consistent_geometry_costs_nothing() -> None:
+    # a plane at z = 2, seen by shifted cameras: exact tracks have no residual in any form
+    K = K_from_fov(1.0, H, W).expand(1, 3, 3, 3)
+    world_from_cam = torch.eye(4).repeat(1, 3, 1, 1)
+    world_from_cam[0, :, 0, 3] = torch.tensor([0.0, 0.3, -0.2])
+    depth = torch.full((1, 3, H, W), 2.0)
+    p = Prediction(depth=depth, rays=ray_map(K, H, W), conf=torch.ones_like(depth), world_from_cam=world_from_cam)
+    base = torch.tensor([[6.0, 5.0], [9.2, 6.7]])
+    shift = -world_from_cam[0, :, None, 0, 3] / 2 * K[0, :, 0, 0][:, None]
+    uv = base[None] + torch.stack([shift.expand(3, 2), torch.zeros(3, 2)], -1)
+    tracks = Tracks(uv=uv[None], weight=torch.ones(1, 3, 2))
+    for form in FORMS:
+        values, weight = reprojection_loss(p, tracks, ReprojectionConfig(form=form))
+        assert float((values * weight).abs().max()) < 2e-3, form
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_are_finite_in_the_worst_places(form: str) -> None:
+    p = prediction(grad=True)
+    behind = rigid_from(so3_exp(torch.tensor([[[0, 0, 0], [0, math.pi, 0], [0, 0, 0]]])), torch.zeros(1, 3, 3))
+    cases = {
+        "nothing seen": (p.world_from_cam, torch.zeros(1, 3, 20)),
+        "behind the camera and no baseline": (behind.requires_grad_(), torch.ones(1, 3, 20)),
+        "identical cameras": (torch.eye(4).repeat(1, 3, 1, 1).requires_grad_(), torch.ones(1, 3, 20)),
+    }
+    for name, (world_from_cam, weight) in cases.items():
+        case = dataclasses.replace(p, world_from_cam=world_from_cam)
+        tracks = dataclasses.replace(labels().tracks, weight=weight)
+        loss = objective(
+            case,
+            dataclasses.replace(labels(), tracks=tracks),
+            ObjectiveConfig(reprojection=ReprojectionConfig(form=form)),
+        )
+        gradients = torch.autograd.grad(loss.total, (case.depth, case.conf, case.world_from_cam))
+        assert torch.isfinite(loss.total), name
+        assert all(torch.isfinite(g).all() for g in gradients), name
+
+
+def test_an_angle_has_gradient_behind_the_camera_and_a_clipped_pixel_has_none() -> None:
+    turned = rigid_from(so3_exp(torch.tensor([[[0, 0, 0], [0, 2.8, 0]]])), torch.tensor([[[0, 0, 0], [0.3, 0, 0]]]))
+    p = dataclasses.replace(prediction(2), world_from_cam=turned.requires_grad_())
+    tracks = Tracks(uv=torch.tensor([8.0, 6.0]).expand(1, 2, 1, 2), weight=torch.ones(1, 2, 1))
+    gradient = {}
+    for form in ("angle", "pixel"):
+        values, weight = reprojection_loss(p, tracks, ReprojectionConfig(form=form))
+        gradient[form] = torch.autograd.grad((values * weight).sum(), turned)[0].abs().sum()
+    assert gradient["angle"] > 0.1
+    assert gradient["pixel"] == 0
+
+
+@pytest.mark.parametrize("form", ["angle", "chord", "cosine", "point", "pixel"])
+def test_losses_do_not_see_the_world_frame_or_its_scale(form: str) -> None:
+    p, label = prediction(), labels()
+    config = ObjectiveConfig(reprojection=ReprojectionConfig(form=form), gauge_weight=0.0)
+    a, b = objective(p, label, config).parts, objective(moved(p, 7.0), label, config).parts
+    for name in ("depth", "tracks"):
+        torch.testing.assert_close(a[name], b[name], atol=1e-4, rtol=1e-4)
+
+
+def test_the_gauge_term_sees_the_scale_alone() -> None:
+    p, tracks = prediction(), labels().tracks
+    near, far = gauge_loss(moved(p, 0.01), tracks), gauge_loss(moved(p, 100.0), tracks)
+    assert gauge_loss(moved(p, 1.0, seed=5), tracks).item() == pytest.approx(gauge_loss(p, tracks).item(), rel=1e-4)
+    assert near > 9
+    assert far > 9
+    nothing = dataclasses.replace(tracks, weight=torch.zeros_like(tracks.weight))
+    assert torch.isfinite(gauge_loss(p, nothing)).all()
+
+
+def test_focal_times_angle_takes_away_the_reward_for_a_longer_lens() -> None:
+    # fixed geometry, wrong by a few pixels: a longer lens shrinks every angle, not the angle times the focal length
+    costs = {}
+    for form in ("angle", "focal_angle"):
+        costs[form] = []
+        for fov in (1.2, 0.3):
+            p = dataclasses.replace(prediction(), rays=ray_map(K_from_fov(fov, H, W).expand(1, 3, 3, 3), H, W))
+            world_from_cam = torch.eye(4).repeat(1, 3, 1, 1)
+            values, weight = reprojection_loss(
+                dataclasses.replace(p, world_from_cam=world_from_cam), labels().tracks, ReprojectionConfig(form=form)
+            )
+            costs[form].append(float((values * weight).sum()))
+    assert costs["angle"][1] < 0.3 * costs["angle"][0]
+    assert costs["focal_angle"][1] > 0.9 * costs["focal_angle"][0]
+
+
+# teacher and objective -----------------------------------------------------------------------------------------------
+
+
+def test_pose_loss_is_blind_to_a_similarity_and_counts_weighted_pairs() -> None:
+    p = prediction()
+    target = moved(p, 3.0).world_from_cam
+    values, weight = relative_pose_loss(p.world_from_cam, target, torch.ones(1, 3))
+    assert float((values * weight).max()) < 1e-3
+    assert float(weight.sum()) == 6
+    _, weight = relative_pose_loss(p.world_from_cam, target, torch.tensor([[1.0, 0.0, 1.0]]))
+    assert float(weight.sum()) == 2
+
+
+def test_pose_loss_by_hand() -> None:
+    target = torch.eye(4).repeat(1, 2, 1, 1)
+    target[0, 1, 0, 3] = 2.0
+    turned = target.clone()
+    turned[0, 1, :3, :3] = so3_exp(torch.tensor([0.0, 0.0, 0.3]))
+    values, _ = relative_pose_loss(turned, target, torch.ones(1, 2))
+    # seen from 1, camera 0 lies turned by 0.3: the scale (lower median of both projections) is cos 0.3
+    assert float(values[0, 0, 1]) == pytest.approx(0.3 + 1 / math.cos(0.3) - 1, abs=1e-3)
+    assert float(values[0, 1, 0]) == pytest.approx(0.3 + math.tan(0.3), abs=1e-3)
+
+
+def test_pose_loss_has_a_gradient_when_all_cameras_coincide() -> None:
+    start = torch.eye(4).repeat(1, 3, 1, 1).requires_grad_()
+    values, weight = relative_pose_loss(start, prediction().world_from_cam, torch.ones(1, 3))
+    (gradient,) = torch.autograd.grad((values * weight).sum(), start)
+    assert torch.isfinite(gradient).all()
+    assert gradient[..., :3, 3].abs().sum() > 0.1
+
+
+def test_objective_is_the_weighted_sum_of_its_parts() -> None:
+    p, label = prediction(), labels()
+    cameras = CameraLabels(world_from_cam=prediction(seed=9).world_from_cam, weight=torch.ones(1, 3))
+    label = dataclasses.replace(label, cameras=cameras)
+    config = ObjectiveConfig(depth_weight=2.0, tracks_weight=0.5, gauge_weight=0.1, teacher_weight=3.0)
+    loss = objective(p, label, config, teacher=0.25)
+    parts = loss.parts
+    expected = 2 * parts["depth"] + 0.5 * parts["tracks"] + 0.1 * parts["gauge"] + 0.75 * parts["teacher"]
+    torch.testing.assert_close(loss.total, expected)
+    values, weight = reprojection_loss(p, label.tracks, config.reprojection)
+    torch.testing.assert_close(parts["tracks"], (values * weight).sum() / weight.sum())
+    only = objective(p, label, ObjectiveConfig(depth_weight=0.0, gauge_weight=0.0), teacher=0.0)
+    assert set(only.parts) == {"tracks"}
+    assert set(objective(p, label, ObjectiveConfig(tracks_weight=0.0, gauge_weight=0.0)).parts) == {"depth"}
+
+
+def test_an_untrusted_expert_weighs_less() -> None:
+    p, label = prediction(), labels()
+    config = ObjectiveConfig(tracks_weight=0.0, gauge_weight=0.0)
+    half = dataclasses.replace(label, depth=dataclasses.replace(label.depth, trust=torch.full((1, 3), 0.5)))
+    torch.testing.assert_close(objective(p, half, config).total, 0.5 * objective(p, label, config).total)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    p, label = prediction(2), labels(2, tracks=6).to(torch.float64)
+
+    def total(depth: torch.Tensor, world_from_cam: torch.Tensor) -> torch.Tensor:
+        case = Prediction(depth=depth, rays=p.rays.double(), conf=p.conf.double(), world_from_cam=world_from_cam)
+        values, weight = reprojection_loss(case, label.tracks, ReprojectionConfig())
+        shape, _ = depth_loss(depth, case.conf, label.depth, DepthLossConfig(normalisation="median"))
+        return (values * weight).sum() + shape.sum()
+
+    inputs = (p.depth.double().requires_grad_(), p.world_from_cam.double().requires_grad_())
+    assert torch.autograd.gradcheck(total, inputs, atol=1e-5)
