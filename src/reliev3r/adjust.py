@@ -23,14 +23,16 @@ _MIN_OBSERVATIONS = 12
 _MIN_PARALLAX = math.radians(0.5)
 _FLOOR_ANGLE = math.radians(0.1)
 """Observations within this angle are never called outliers: about the noise of feature detectors."""
-_LOSS_SCALE = 4.0
+_LOSS_SCALE = 3.0
 """Scale of the Cauchy loss as a multiple of the median residual; outliers are mostly filtered before."""
 _GENEROUS = 6.0
 """Outlier threshold as a multiple of the median residual. Most tracks have two views, and their residual (half of the
 epipolar distance) is 2.5 times smaller than that of a long track under the same noise; hence so generous."""
 
 
+_CEILING_ANGLE = math.radians(20)
 _MIN_ROUNDS = 3
+"""The first round from a poor start may raise the median residual and still lead to the solution."""
 
 
 class NotAdjusted(Exception):
@@ -56,7 +58,6 @@ def adjust_bundle(
     world_from_cam: Float[Tensor, "v 4 4"],
     sizes: Sequence[tuple[int, int]],
     *,
-    first_guess: Float[Tensor, "m 3"] | None = None,
     estimate_focal: bool = False,
     max_rounds: int = 10,
 ) -> Bundle:
@@ -64,8 +65,7 @@ def adjust_bundle(
 
     Every round triangulates all tracks anew and keeps what is within a few medians of the residual angle, so the
     filter tightens by itself as the cameras improve and takes tracks back in that have become consistent. Starts may
-    be off by several degrees; where rays then miss each other, ``first_guess`` (world points, for instance from predicted
-    depth) lets a track take part in the first round all the same. ``tracks`` in original pixels of images of ``sizes`` (width, height). Intrinsics are
+    be off by several degrees. ``tracks`` in original pixels of images of ``sizes`` (width, height). Intrinsics are
     fixed, or one focal length (fx = fy) per image size is adjusted with ``estimate_focal``. Each connected part of the
     track graph is brought back to the incoming cameras by a similarity of its own.
 
@@ -77,31 +77,51 @@ def adjust_bundle(
     if estimate_focal:
         camera_of = [list(sizes).index(size) for size in sizes]
         K = _shared_focal(K, camera_of)
+    problem = _Problem(tracks=tracks, sizes=tuple(sizes), camera_of=camera_of, focal=estimate_focal, reference=reference)
     best = current = (_median_angle(tracks, K, reference), reference, K)
     for done in range(max_rounds):
-        current = _round(tracks, *current, sizes, camera_of, reference, first_guess if done == 0 else None, estimate_focal)
+        current = _round(problem, *current)
         stalled = current[0] > 0.99 * best[0]
         best = min(best, current, key=lambda state: state[0])
-        if stalled and done >= _MIN_ROUNDS:
+        if stalled and done + 1 >= _MIN_ROUNDS:
             break
-    residual, cameras, new_K = best
-    if not ((new_K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
+    residual, cameras, adjusted_K = best
+    if not ((adjusted_K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
         raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
-    points, kept, parts = _usable(tracks, new_K, cameras, max(_FLOOR_ANGLE, _GENEROUS * residual))
-    return Bundle(world_from_cam=cameras, K=new_K, points=points, kept=kept, adjusted=parts >= 0)
+    points, kept, parts = _usable(tracks, adjusted_K, cameras, residual)
+    return Bundle(world_from_cam=cameras, K=adjusted_K, points=points, kept=kept, adjusted=parts >= 0)
 
 
-def _round(tracks, residual, cameras, K, sizes, camera_of, reference, first_guess, estimate_focal):
-    points, kept, parts = _usable(tracks, K, cameras, max(_FLOOR_ANGLE, _GENEROUS * residual), first_guess)
-    names = [str(view) for view in range(len(sizes))]
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """What stays the same over the rounds."""
+
+    tracks: Tracks
+    sizes: tuple[tuple[int, int], ...]
+    camera_of: list[int]
+    focal: bool
+    reference: Tensor
+
+
+def _round(problem: _Problem, residual: float, cameras: Tensor, K: Tensor) -> tuple[float, Tensor, Tensor]:
+    """(median residual angle, cameras, intrinsics) after one more triangulation, filter and adjustment."""
+    points, kept, parts = _usable(problem.tracks, K, cameras, residual)
     model = build_model(
-        names, sizes, K, cameras, tracks, points, kept, camera_of=camera_of, square_pixels=estimate_focal
+        [str(view) for view in range(len(parts))],
+        problem.sizes,
+        K,
+        cameras,
+        problem.tracks,
+        points,
+        kept,
+        camera_of=problem.camera_of,
+        square_pixels=problem.focal,
     )
-    loss_scale_px = max(0.5, _LOSS_SCALE * residual * float(K[:, 0, 0].mean()))
-    _solve(model, parts, loss_scale_px=loss_scale_px, focal=estimate_focal)
-    cameras, K = _read(model, parts, K, camera_of, focal=estimate_focal)
-    cameras = _in_gauge(cameras, reference, parts)
-    return _median_angle(tracks, K, cameras), cameras, K
+    loss_scale_px = _LOSS_SCALE * max(residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
+    _solve(model, parts, loss_scale_px=loss_scale_px, focal=problem.focal)
+    cameras, K = _read(model, parts, K, problem.camera_of, focal=problem.focal)
+    cameras = _in_gauge(cameras, problem.reference, parts)
+    return _median_angle(problem.tracks, K, cameras), cameras, K
 
 
 def _shared_focal(K: Tensor, camera_of: list[int]) -> Tensor:
@@ -124,15 +144,11 @@ def _median_angle(tracks: Tracks, K: Tensor, world_from_cam: Tensor) -> float:
 
 
 def _usable(
-    tracks: Tracks, K: Tensor, world_from_cam: Tensor, max_angle: float, guess: Tensor | None = None
+    tracks: Tracks, K: Tensor, world_from_cam: Tensor, residual: float
 ) -> tuple[Tensor, Bool[Tensor, "v m"], Int[Tensor, "v"]]:
     """Points, observations to adjust on, and the connected part each view belongs to (-1: too few observations)."""
+    max_angle = min(max(_FLOOR_ANGLE, _GENEROUS * residual), _CEILING_ANGLE)
     points, kept = consistent_points(tracks, K, world_from_cam, max_angle=max_angle, min_parallax=_MIN_PARALLAX)
-    if guess is not None:
-        rays, guess = world_rays(tracks.to(torch.float64), K, world_from_cam), guess.double()
-        close = tracks.visible & (triangulation_angles(guess, rays, world_from_cam[:, :3, 3]) < max_angle)
-        rescued = ~kept.any(0) & (close.sum(0) >= 2)
-        points, kept = torch.where(rescued[:, None], guess, points), kept | (close & rescued)
     while True:  # leaving out a view may leave its neighbours with too little
         poor = (kept.sum(1) < _MIN_OBSERVATIONS) & kept.any(1)
         if not poor.any():

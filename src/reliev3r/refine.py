@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reliev3r.adjust import Bundle, NotAdjusted, adjust_bundle
-from reliev3r.geometry.camera import transform, unproject
+from reliev3r.geometry.camera import transform
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import inside, sample_bilinear
 from reliev3r.geometry.sparse import reprojection_errors
@@ -82,7 +82,6 @@ def refine_cameras(
             reconstruction.K_original,
             reconstruction.prediction.world_from_cam,
             reconstruction.sizes,
-            first_guess=_depth_points(reconstruction, tracks),
             estimate_focal=estimate_focal,
         )
         refined = _with_bundle(reconstruction, tracks, bundle)
@@ -189,10 +188,3 @@ def _depth_at(reconstruction: Reconstruction, tracks: Tracks) -> tuple[Float[Ten
     uv = (tracks.uv.double() - regions[..., :2]) / regions[..., 2:] * torch.tensor([width, height])
     return sample_bilinear(depth, uv), tracks.visible & inside(uv, height, width)
 
-
-def _depth_points(reconstruction: Reconstruction, tracks: Tracks) -> Float[Tensor, "m 3"]:
-    """World point of each track by the predicted depth, mean over its observations; the origin where none has depth."""
-    depth, covered = _depth_at(reconstruction, tracks)
-    points_cam = unproject(tracks.uv.double(), depth, reconstruction.K_original)
-    points = transform(reconstruction.prediction.world_from_cam.double(), points_cam) * covered[..., None]
-    return points.sum(0) / covered.sum(0).clamp_min(1)[:, None]

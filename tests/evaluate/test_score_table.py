@@ -108,3 +108,13 @@ def test_different_frames_are_no_comparison():
 def test_the_hash_of_a_frame_list_depends_on_its_order():
     assert frames_hash(["a", "b"]) == frames_hash(("a", "b")) != frames_hash(["b", "a"])
     assert frames_hash(["ab"]) != frames_hash(["a", "b"])
+
+
+def test_times_are_shown_where_they_are_known():
+    timed = Row(system="colmap", scores=POSES, frames=("a",), meta={"seconds": 7.26})
+    untimed = Row(system="fit:run", scores=POSES, frames=("a",))
+    lines = make_table(timed, untimed).to_text().splitlines()
+    assert lines[0].split()[-1] == "seconds"
+    assert lines[2].split()[-1] == "7.3"
+    assert lines[3].split()[-1] == CROSS
+    assert "seconds" not in make_table().to_text()

@@ -89,7 +89,7 @@ def test_loss_falls_and_metrics_are_kept(tmp_path) -> None:
     assert [row["step"] for row in rows] == list(range(1, 61))
     losses = [row["loss"] for row in rows]
     assert sum(losses[-5:]) < sum(losses[:5]) - 1
-    assert sum("heldout_deg" in row for row in read_metrics(tmp_path / "metrics.jsonl")) == 4
+    assert sum("heldout_deg" in row for row in read_metrics(tmp_path / "metrics.jsonl")) in (4, 5)
     assert seen[-1] == (60, 60)
     rates = [row["lr"] for row in rows]
     assert max(rates) == pytest.approx(3e-3, rel=0.01)

@@ -85,7 +85,7 @@ class Table:
         return "\n".join([header, rule, *body, "", *(f"- {line}" for line in self._footer())]) + "\n"
 
     def _cells(self) -> list[list[str]]:
-        """Heading and one row of cells per system; extras become columns where any system has them."""
+        """Heading and one row of cells per system; extras and seconds become columns where any has them."""
         extras = list(dict.fromkeys(name for row in self.rows for name in row.scores.extras))
         head = ["system", *(title for title, _ in _COLUMNS.values()), *(name.replace("_", " ") for name in extras)]
         body = [
@@ -96,6 +96,10 @@ class Table:
             ]
             for row in self.rows
         ]
+        if any("seconds" in row.meta for row in self.rows):
+            head.append("seconds")
+            for cells, row in zip(body, self.rows):
+                cells.append(_cell(row.meta.get("seconds"), 1))
         return [head, *body]
 
     def _footer(self) -> list[str]:

@@ -15,7 +15,7 @@ DEFINITIONS: dict[Protocol, str] = {
         "strict: points in view 0's frame under one L1-optimal scale, depth under one scale per scene, rel = |p-q|/|q| "
         "(mean over pixels, then views), tau = share with rel < 0.10, on the truth's pixels (long side <= 640); ATE = "
         "RMSE after Sim(3), divided by the RMS spread of the true centres; AUC@30 over all pairs of max(rotation, "
-        "signed translation direction)."
+        "signed translation direction), seen from either camera."
     ),
     "mapanything": (
         "mapanything: everything in view 0's frame, divided by the mean distance of valid points (one factor each), on "

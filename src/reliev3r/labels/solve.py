@@ -228,18 +228,16 @@ class _Solver:
         return self._result(cameras, solve.reached, points, inlier)
 
     def _points(self, cameras: Tensor, reached: Tensor) -> tuple[Tensor, Tensor]:
-        """Triangulate every track from the reached views, once more without the worst observations."""
+        """Triangulate every track from the reached views; false observations lose their say as the scale tightens."""
         rays = self.bearings @ cameras[:, :3, :3].mT
         centres = cameras[:, :3, 3]
+        seen = self.seen & reached[:, None]
         weight = self.weight * reached[:, None]
-        inlier = self.seen & reached[:, None]
         points = triangulate(rays, centres, weight)
-        for factor in (4.0, 1.0):
-            angles = triangulation_angles(points, rays, centres)
-            inlier = self.seen & reached[:, None] & (angles < factor * self.config.inlier_angle)
-            points = triangulate(rays, centres, weight * inlier)
-        angles = triangulation_angles(points, rays, centres)
-        inlier = self.seen & reached[:, None] & (angles < self.config.inlier_angle)
+        for factor in (16.0, 4.0, 1.0, 0.5):
+            angles = triangulation_angles(points, rays, centres) / (factor * self.config.inlier_angle)
+            points = triangulate(rays, centres, weight / (1 + angles.square()).square(), iterations=2)
+        inlier = seen & (triangulation_angles(points, rays, centres) < self.config.inlier_angle)
         return points, inlier & (inlier.sum(0) >= 2)
 
     def _adjust(

@@ -1,0 +1,85 @@
+"""Networks of the transformers library as depth experts: finding, fingerprinting and loading their weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from reliev3r.errors import UserError
+from reliev3r.files import file_hash
+
+logger = logging.getLogger(__name__)
+
+
+def weights_folder(expert: str, folder: str | None, model_id: str) -> Path:
+    """The local folder with ``config.json`` and safetensors weights: the given one, else from the Hugging Face hub.
+
+    The hub's copy is downloaded at the first use and read from its cache afterwards, also offline.
+
+    Raises:
+        UserError: the folder lacks a file, or the download failed; says what to do.
+    """
+    if folder is not None:
+        path = Path(folder)
+        if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
+            raise UserError(f"{path}: needs config.json and *.safetensors of {model_id}")
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=["config.json", "*.safetensors*"]))
+    except Exception as error:  # the hub raises classes of several HTTP libraries
+        logger.debug("download of %s failed", model_id, exc_info=error)
+        raise UserError(
+            f"{expert}: its weights are neither in the Hugging Face cache nor could they be downloaded; where there is "
+            f"a network run `hf download {model_id} --local-dir DIR`, then use {expert}:DIR"
+        ) from error
+
+
+def weights_hash(folder: Path) -> str:
+    """One hash of the configuration and all weight files of a folder."""
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        digest.update(f"{path.name} {file_hash(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def load_pretrained(class_name: str, folder: Path, *, device: str) -> Any:
+    """A transformers model in evaluation mode, from safetensors in a local folder; never touches the network.
+
+    Raises:
+        UserError: transformers is not installed, or the folder holds another or an incomplete model.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError("this depth expert needs transformers: pip install 'reliev3r[experts]'") from error
+    model_class = getattr(transformers, class_name)
+    try:
+        model, info = model_class.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # whatever transformers and safetensors raise on foreign files
+        raise UserError(f"{folder}: holds no readable {class_name} ({_first_line(error)}); download it again") from error
+    if info["missing_keys"] or info["mismatched_keys"]:  # transformers would go on with random weights
+        raise UserError(f"{folder}: its weights do not fill a {class_name}; download the matching checkpoint")
+    return model.eval().to(device)
+
+
+def to_tensor(
+    image: UInt8[np.ndarray, "h w 3"], *, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Float[Tensor, "1 3 h w"]:
+    """RGB, normalised per channel."""
+    rgb = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    return ((rgb - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
