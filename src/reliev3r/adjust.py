@@ -77,12 +77,15 @@ def adjust_bundle(
     if estimate_focal:
         camera_of = [list(sizes).index(size) for size in sizes]
         K = _shared_focal(K, camera_of)
-    problem = _Problem(tracks=tracks, sizes=tuple(sizes), camera_of=camera_of, focal=estimate_focal, reference=reference)
+    problem = _Problem(
+        tracks=tracks, sizes=tuple(sizes), camera_of=camera_of, focal=estimate_focal, reference=reference
+    )
     best = current = (_median_angle(tracks, K, reference), reference, K)
     for done in range(max_rounds):
         current = _round(problem, *current)
         stalled = current[0] > 0.99 * best[0]
-        best = min(best, current, key=lambda state: state[0])
+        if current[0] < 1.01 * best[0]:  # of equals the later one has converged further
+            best = current
         if stalled and done + 1 >= _MIN_ROUNDS:
             break
     residual, cameras, adjusted_K = best
@@ -183,6 +186,7 @@ def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool) -> N
     )
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale_px
+    options.ceres.solver_options.function_tolerance = 1e-6
     config = pycolmap.BundleAdjustmentConfig()
     for view in (parts >= 0).nonzero()[:, 0].tolist():
         config.add_image(view + 1)

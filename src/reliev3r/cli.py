@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         known = "\n".join(f"  {name:<12} {text}" for name, (_, text) in verbs.items())
         asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
         stream = sys.stdout if asked_for_help else sys.stderr
-        print(f"usage: reliev3r VERB ...\n\n{known}\n\n`reliev3r VERB --help` lists the options of a verb.", file=stream)
+        hint = "`reliev3r VERB --help` lists the options of a verb."
+        print(f"usage: reliev3r VERB ...\n\n{known}\n\n{hint}", file=stream)
         return 0 if asked_for_help else 2
     _configure_logging()
     try:
@@ -203,10 +204,10 @@ def label(argv: list[str]) -> int:
     given = _parse(Label, "label", argv)
     from reliev3r.data.capture import load_capture
     from reliev3r.data.intrinsics import with_intrinsics
-    from reliev3r.labels.depth import depth_expert
+    from reliev3r.labels.depth.registry import depth_expert
     from reliev3r.labels.pipeline import label_capture
     from reliev3r.labels.quality import check_labels
-    from reliev3r.labels.tracks import track_expert
+    from reliev3r.labels.tracks.registry import track_expert
 
     with progress_bars() as report:
         capture = load_capture(given.capture, views=given.views, cache=given.out / "frames")
@@ -215,7 +216,7 @@ def label(argv: list[str]) -> int:
             capture, depth=depth_expert(given.depth), tracks=track_expert(given.tracks), out=given.out,
             progress=lambda done, total, what: report("labels", done, total, what),
         )  # fmt: skip
-    for note in check_labels(labels.tracks, [frame.name for frame in capture.frames]):
+    for note in check_labels(labels.tracks, capture.names):
         print(f"note: {note}")
     seen = (labels.tracks.weight > 0).sum(0)
     print(f"{len(capture.frames)} frames, {len(seen)} tracks ({int((seen >= 3).sum())} of three views or more)")
@@ -296,14 +297,15 @@ def _configure_logging() -> None:
 @contextmanager
 def progress_bars() -> Iterator[Report]:
     """One bar a stage, with rate and time left, on standard error."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:<9}"), BarColumn(bar_width=24), TaskProgressColumn(show_speed=True),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
+        progress.TextColumn("{task.description:<9}"), progress.BarColumn(bar_width=24), progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[what]}"),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: float, total: float, what: str) -> None:

@@ -17,11 +17,11 @@ from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.errors import UserError
 from reliev3r.evaluate.quality import Quality, assess, heldout_angles
 from reliev3r.files import file_hash, read_json, write_json
-from reliev3r.labels.depth import depth_expert
+from reliev3r.labels.depth.registry import depth_expert
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality import check_labels
-from reliev3r.labels.tracks import track_expert
+from reliev3r.labels.tracks.registry import track_expert
 from reliev3r.losses.objective import Loss, ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.pretrained import load_network
@@ -50,7 +50,7 @@ class FitConfig(TrainConfig):
     tracks: str = "sift"
     """Track expert."""
     intrinsics: str | None = None
-    """FILE, fov:DEG (horizontal), exif, or estimate; by default the capture's cameras.json, else EXIF, else estimate."""
+    """FILE, fov:DEG (horizontal), exif, or estimate; by default cameras.json, else EXIF, else estimate."""
     views: int | None = None
     """Use this many frames, evenly spaced."""
     preset: Literal["tiny", "small", "base", "large"] = "tiny"
@@ -77,7 +77,9 @@ class FitResult:
     """Warnings and choices, in plain language."""
 
 
-def fit(capture_path: Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None) -> FitResult | None:
+def fit(
+    capture_path: Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
+) -> FitResult | None:
     """Label a capture, train a network on the labels alone, and write everything a user needs to ``out``.
 
     Returns ``None`` after Ctrl-C (a checkpoint was saved; ``resume`` goes on).
@@ -93,8 +95,8 @@ def fit(capture_path: Path, out: Path, config: FitConfig, *, resume: bool = Fals
         capture, depth=depth_expert(config.depth), tracks=track_expert(config.tracks), out=out / "labels",
         progress=_staged(report, "labels"),
     )  # fmt: skip
-    notes = check_labels(labels.tracks, [frame.name for frame in capture.frames])
-    model = _network(config, known_intrinsics=capture.frames[0].K is not None)
+    notes = list(check_labels(labels.tracks, capture.names))
+    model = _network(config, known_intrinsics=capture.has_K)
     report("prepare", 0, 1, "solving cameras from tracks")
     prepared = prepare_capture(capture, labels, config.prepare, patch=model.config.patch_size)
     report("prepare", 1, 1, "")
@@ -116,9 +118,7 @@ def fit(capture_path: Path, out: Path, config: FitConfig, *, resume: bool = Fals
         settings=to_plain(config), refine=config.refine,
     )  # fmt: skip
     report("outputs", 1, 1, "")
-    return FitResult(
-        folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes)
-    )
+    return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
 
 
 def _open_run(out: Path, capture_path: Path, config: FitConfig, *, resume: bool) -> FitConfig:
@@ -133,7 +133,8 @@ def _open_run(out: Path, capture_path: Path, config: FitConfig, *, resume: bool)
         kept = from_plain(FitConfig, stored["settings"], source=str(path))
         _refuse_changes(kept, config, path)
         return kept
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    unstarted = path.is_file() and not (out / "training").exists()  # it failed before training: labels are reused
+    if out.exists() and not unstarted and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: not an empty folder; choose another --out, or --resume the run in it")
     write_json(path, {"format": "reliev3r-run/1", "capture": str(capture_path.resolve()), "settings": to_plain(config)})
     return config
@@ -144,7 +145,8 @@ def _refuse_changes(kept: FitConfig, given: FitConfig, path: Path) -> None:
     stored, default, now = (flatten(to_plain(c)) for c in (kept, FitConfig(), given))
     changed = [name for name, value in now.items() if value != default[name] and value != stored[name]]
     if changed:
-        raise UserError(f"{path}: the run has {changed[0]} = {stored[changed[0]]!r}; drop that flag, or start a new run")
+        name = changed[0]
+        raise UserError(f"{path}: the run has {name} = {stored[name]!r}; drop that flag, or start a new run")
 
 
 def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
@@ -193,7 +195,7 @@ def _reconstruction(
     """The network's last word on its own capture, with what is shown beside its numbers."""
     return Reconstruction(
         prediction=predict(model, prepared.views),
-        names=tuple(frame.name for frame in capture.frames),
+        names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(prepared.views.image.movedim(-3, -1) * 255).round().to(torch.uint8),
         sizes=tuple((frame.width, frame.height) for frame in capture.frames),

@@ -37,8 +37,8 @@ def write_outputs(
 ) -> RefineResult | None:
     """Write prediction, cameras, maps, point clouds, COLMAP model, quality figures and the report into ``out``.
 
-    With ``refine`` the refined reconstruction goes to ``refined/`` (its own cameras, points and COLMAP model) beside the
-    network's, if held-out tracks do not speak against it; ``quality.json`` says what was decided and why.
+    With ``refine`` the refined reconstruction goes to ``refined/`` (its own cameras, points, COLMAP model) beside
+    the network's, if held-out tracks do not speak against it; ``quality.json`` says what was decided and why.
     """
     tracks = labels.tracks.select_tracks(prepared.train_index)
     heldout = labels.tracks.select_tracks(prepared.heldout_index)

@@ -46,13 +46,12 @@ def reconstruct(
     """
     model = load_network(checkpoint)
     capture = with_intrinsics(load_capture(images, views=views, cache=cache, progress=progress), intrinsics)
-    known = all(frame.K is not None for frame in capture.frames)
-    if not known and model.config.fov == "none" and model.config.shape == "depth":
+    if not capture.has_K and model.config.fov == "none" and model.config.shape == "depth":
         raise UserError(f"{images}: the intrinsics are unknown and {checkpoint} predicts none; give --intrinsics")
     sample, regions = network_views(capture, long_side=image_size, patch=model.config.patch_size)
     return Reconstruction(
         prediction=predict(model, sample),
-        names=tuple(frame.name for frame in capture.frames),
+        names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(sample.image.movedim(-3, -1) * 255).round().to(torch.uint8),
         sizes=tuple((frame.width, frame.height) for frame in capture.frames),

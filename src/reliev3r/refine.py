@@ -169,7 +169,8 @@ def _with_bundle(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle)
 def _depth_factors(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle) -> Float[Tensor, "v"]:
     """Per view the median of adjusted over predicted depth; the median view's where a view has too few points."""
     depth, covered = _depth_at(reconstruction, tracks)
-    ratio = transform(invert(bundle.world_from_cam), bundle.points)[..., 2] / depth
+    points = bundle.points.expand(len(depth), -1, -1)
+    ratio = transform(invert(bundle.world_from_cam), points)[..., 2] / depth
     usable = bundle.kept & covered
     rich = usable.sum(1) >= _MIN_RATIOS
     if not rich.any():
@@ -187,4 +188,3 @@ def _depth_at(reconstruction: Reconstruction, tracks: Tracks) -> tuple[Float[Ten
     regions = reconstruction.regions.double()[:, None]
     uv = (tracks.uv.double() - regions[..., :2]) / regions[..., 2:] * torch.tensor([width, height])
     return sample_bilinear(depth, uv), tracks.visible & inside(uv, height, width)
-

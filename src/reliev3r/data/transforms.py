@@ -34,11 +34,11 @@ def choose_size(frames: Sequence[Frame], *, long_side: int, patch: int) -> tuple
     return (short, long) if aspect >= 1 else (long, short)
 
 
-def fit_region(frame: Frame, size: tuple[int, int]) -> Region:
-    """The largest centred crop of a frame whose aspect is that of ``size`` within ``MAX_STRETCH``."""
+def fit_region(frame: Frame, size: tuple[int, int], *, max_stretch: float = MAX_STRETCH) -> Region:
+    """The largest centred crop of a frame whose aspect is that of ``size`` within ``max_stretch``."""
     aspect = size[1] / size[0]
-    width = min(float(frame.width), MAX_STRETCH * aspect * frame.height)
-    height = min(float(frame.height), MAX_STRETCH * frame.width / aspect)
+    width = min(float(frame.width), max_stretch * aspect * frame.height)
+    height = min(float(frame.height), max_stretch * frame.width / aspect)
     return ((frame.width - width) / 2, (frame.height - height) / 2, width, height)
 
 

@@ -66,7 +66,7 @@ def write_colmap(
     model = build_model(
         names, reconstruction.sizes, K, world_from_cam, tracks, points, kept, camera_of=camera_of, colours=colours
     )
-    if not model.num_points3D():
+    if not model.num_points3D() and reconstruction.predicts_depth:
         _add_dense_points(model, reconstruction)
     model.update_point_3d_errors()
     with atomic_directory(folder) as temporary:
@@ -139,9 +139,7 @@ def relative_to_images(file: str) -> str:
     return file.removeprefix("images/")
 
 
-def track_colours(
-    reconstruction: Reconstruction, tracks: Tracks, kept: Bool[Tensor, "v m"]
-) -> UInt8[Tensor, "m 3"]:
+def track_colours(reconstruction: Reconstruction, tracks: Tracks, kept: Bool[Tensor, "v m"]) -> UInt8[Tensor, "m 3"]:
     """Mean colour of each track over its kept observations; black where there is none."""
     height, width = reconstruction.image.shape[1:3]
     to_map = torch.tensor([width, height]) / reconstruction.regions[:, None, 2:]

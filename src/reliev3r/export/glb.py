@@ -64,7 +64,7 @@ def _corner_rays(reconstruction: Reconstruction) -> Float[np.ndarray, "v 4 3"]:
 
 
 def _frustum(corners: Float[np.ndarray, "4 3"], *, thickness: float) -> Any:
-    """Mesh of the eight edges of a pyramid with its apex at the origin, as thin bars (lines are one pixel in viewers)."""
+    """Eight edges of a pyramid with its apex at the origin, as thin bars (viewers draw lines one pixel wide)."""
     import trimesh
 
     apex = np.zeros(3)

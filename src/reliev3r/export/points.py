@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -10,9 +11,13 @@ from torch import Tensor
 
 from reliev3r.geometry.sampling import depth_edges
 from reliev3r.reconstruction import Reconstruction
+from reliev3r.types import Prediction
 
 _log = logging.getLogger(__name__)
-_FEWEST = 100  # fewer points than this (or than there are pixels) show nobody anything
+_FEWEST = 100
+_SMALLEST_SHARE = 0.1
+"""Where the edge filter leaves less than this of the confident pixels, it fits the maps badly and is not used."""
+_GRAZING = math.tan(math.radians(85))
 
 
 def coloured_points(
@@ -25,14 +30,14 @@ def coloured_points(
     """World points of the most confident pixels with their colours; never empty.
 
     ``keep`` is the share of pixels to keep, by confidence over all views together (a percentile, so that it means the
-    same for every model); pixels at depth edges (3x3 range above ``edge_rtol`` of the depth) are left out because they
-    float between surfaces. Where this leaves next to nothing, the most confident pixels are given regardless of edges,
-    with a warning. At most ``max_points`` are drawn, evenly at random with a fixed seed, in the order of the pixels.
+    same for every model); pixels that float between surfaces (:func:`floating_pixels` with ``edge_rtol``) are left out.
+    Where this leaves next to nothing, the most confident pixels are given all the same, with a warning. At most
+    ``max_points`` are drawn, evenly at random with a fixed seed, in the order of the pixels.
     """
     prediction = reconstruction.prediction
     confident = _most_confident(prediction.conf, keep)
-    chosen = confident & ~depth_edges(prediction.depth, rtol=edge_rtol)
-    if int(chosen.sum()) < min(_FEWEST, chosen.numel()):
+    chosen = confident & ~floating_pixels(prediction, rtol=edge_rtol)
+    if int(chosen.sum()) < min(chosen.numel(), max(_FEWEST, _SMALLEST_SHARE * int(confident.sum()))):
         chosen = _most_confident(prediction.conf, max(keep, _FEWEST / chosen.numel()))
         _log.warning("almost every pixel lies at a depth edge: points are exported without the edge filter")
     index = chosen.flatten().nonzero()[:, 0]
@@ -40,6 +45,23 @@ def coloured_points(
         generator = torch.Generator().manual_seed(0)
         index = index[torch.randperm(len(index), generator=generator)[:max_points].sort().values]
     return prediction.points_world.reshape(-1, 3)[index], reconstruction.image.reshape(-1, 3)[index]
+
+
+def floating_pixels(prediction: Prediction, *, rtol: float) -> Bool[Tensor, "v h w"]:
+    """Pixels at a step of the depth or on a ramp across one, told from slanted surfaces at any resolution.
+
+    Inverse depth is linear over the image of a plane, however slanted: a second difference above ``rtol`` of it is a
+    step. A network's blurred step is a ramp, known by its slope: a surface seen at more than 85 degrees.
+    """
+    inverse = 1 / prediction.depth
+    kink = torch.zeros_like(inverse, dtype=torch.bool)
+    for axis in (1, 2):
+        size = inverse.shape[axis] - 2
+        if size > 0:
+            before, here, after = (inverse.narrow(axis, start, size) for start in (0, 1, 2))
+            kink.narrow(axis, 1, size).logical_or_((before + after - 2 * here).abs() > rtol * here)
+    pixel_angle = 1 / float(prediction.K[:, 0, 0].mean())
+    return kink | depth_edges(prediction.depth, rtol=max(rtol, 2 * pixel_angle * _GRAZING))
 
 
 def _most_confident(conf: Tensor, keep: float) -> Bool[Tensor, "v h w"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from reliev3r.errors import UserError
@@ -15,8 +16,9 @@ from reliev3r.export.ply import write_ply
 from reliev3r.reconstruction import Reconstruction
 from reliev3r.types import Tracks
 
-FOLDER_CONTENTS = ("cameras.json", "transforms.json", "scene.ply", "scene.glb", "scene.npz", "maps", "sparse/0")
-"""What a folder export writes."""
+CAMERA_FILES = ("cameras.json", "transforms.json", "sparse/0")
+DEPTH_FILES = ("scene.ply", "scene.glb", "scene.npz", "maps")
+"""What a folder export writes; the latter only for systems that predict depth."""
 
 
 def export_reconstruction(
@@ -33,25 +35,48 @@ def export_reconstruction(
     The suffix decides: ``.ply``, ``.glb``, ``.npz``, ``.json`` (``transforms.json`` is nerfstudio's, any other name
     ours), none: a folder with all of them, ``maps/`` and a COLMAP model in ``sparse/0``. ``tracks`` [v, m] in original
     pixels give the COLMAP model its points; ``capture`` lets nerfstudio find the images; ``keep`` is the share of
-    pixels in the point clouds.
+    pixels in the point clouds. Views whose camera was not found are left out.
 
     Raises:
-        UserError: unknown suffix, or a file that exists already and ``overwrite`` is off.
+        UserError: unknown suffix, a file that exists already and ``overwrite`` is off, or nothing to write.
     """
     path = Path(path)
     if path.suffix not in ("", ".ply", ".glb", ".npz", ".json"):
         raise UserError(f"{path}: unknown format {path.suffix!r}; use .ply, .glb, .npz, .json or a folder")
-    targets = [path] if path.suffix else [path / name for name in FOLDER_CONTENTS]
     if not path.suffix and path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file, not a folder; choose another name or a suffix")
+    if path.suffix in (".ply", ".glb", ".npz") and not reconstruction.predicts_depth:
+        raise UserError(f"{path}: this reconstruction has cameras but no depth; export to .json or a folder")
+    reconstruction, tracks = _found_views(reconstruction, tracks)
+    contents = CAMERA_FILES + (DEPTH_FILES if reconstruction.predicts_depth else ())
+    targets = [path] if path.suffix else [path / name for name in contents]
     for target in targets:
         if target.exists() and not overwrite:
             raise UserError(f"{target}: exists already; choose another name or allow overwriting")
-    reconstruction, tracks = _found_views(reconstruction, tracks)
-    points = None if path.suffix else "scene.ply"
+    points = "scene.ply" if path / "scene.ply" in targets else None
     for target in targets:
         _write(reconstruction, tracks, target, capture=capture, keep=keep, points=points)
     return targets
+
+
+def _found_views(reconstruction: Reconstruction, tracks: Tracks | None) -> tuple[Reconstruction, Tracks | None]:
+    """The views with cameras: the others' mean nothing and must not reach other programs."""
+    if reconstruction.found is None or reconstruction.found.all():
+        return reconstruction, tracks
+    index = reconstruction.found.nonzero()[:, 0].tolist()
+    if not index:
+        raise UserError("no camera was found, so there is nothing to export")
+    selected = dataclasses.replace(
+        reconstruction,
+        prediction=reconstruction.prediction.select_views(index),
+        names=tuple(reconstruction.names[i] for i in index),
+        image_files=tuple(reconstruction.image_files[i] for i in index),
+        image=reconstruction.image[index],
+        sizes=tuple(reconstruction.sizes[i] for i in index),
+        regions=reconstruction.regions[index],
+        found=None,
+    )
+    return selected, None if tracks is None else tracks.select_views(index)
 
 
 def _write(

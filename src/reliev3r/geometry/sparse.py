@@ -68,6 +68,6 @@ def reprojection_errors(
 
     Float64; entries of unseen tracks mean nothing, nor does the distance of a point behind the camera.
     """
-    points_cam = transform(invert(world_from_cam.double()), points.double())
+    points_cam = transform(invert(world_from_cam.double()), points.double().expand(len(world_from_cam), -1, -1))
     error = (project(points_cam, K.double()) - tracks.uv.double()).norm(dim=-1)
     return error, points_cam[..., 2] > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -32,6 +32,7 @@ class DepthMap:
         return DepthMap(depth=np.where(valid, depth, 1).astype(np.float32), valid=valid)
 
 
+@runtime_checkable
 class DepthExpert(Protocol):
     """A monocular depth expert."""
 
@@ -57,6 +58,7 @@ class DepthExpert(Protocol):
         ...
 
 
+@runtime_checkable
 class TrackExpert(Protocol):
     """A source of sparse correspondences."""
 

@@ -1,4 +1,4 @@
-"""From stored labels to what one capture is trained on: network-sized views, registered depth, pseudo cameras, held-out tracks."""
+"""From stored labels to what one capture is trained on: sized views, registered depth, pseudo cameras, held-out tracks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PrepareConfig:
     solve: bool = True
     """Solve pseudo cameras from the training tracks: teacher of the pose head, start of an unknown focal length."""
     register: bool = True
-    """Bend the monocular depth towards the depths that the solved tracks triangulate, and trust it by their agreement."""
+    """Bend the monocular depth towards the depths that the solved tracks triangulate; trust it by their agreement."""
     registration: RegisterConfig = field(default_factory=RegisterConfig)
     solver: SolveConfig = field(default_factory=SolveConfig)
 

@@ -40,9 +40,9 @@ def register_depth(
 ) -> DepthLabels:
     """Bend each view's label smoothly so that it agrees with the triangulated ``track_depth`` at ``uv`` (label pixels).
 
-    The correction is a kernel regression of the log ratio over image position and label depth, shrunk to the view's median
-    ratio; so all views come to share one scale. ``trust`` falls where the ratio scatters after registration. Pseudo-labels
-    only: tracks and the expert, no ground truth.
+    The correction is a kernel regression of the log ratio over image position and label depth, shrunk to the view's
+    median ratio; so all views come to share one scale. ``trust`` falls where the ratio scatters after registration.
+    Pseudo-labels only: tracks and the expert, no ground truth.
     """
     config = config or RegisterConfig()
     depth, trust = labels.depth.clone(), torch.ones(labels.depth.shape[0])

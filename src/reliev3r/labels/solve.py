@@ -9,6 +9,8 @@ observations wins.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import cv2
@@ -79,6 +81,11 @@ def solve_cameras(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig
     scale is free: the solved cameras' median distance becomes 1.
     """
     config = config or SolveConfig()
+    with _one_thread():
+        return _solve(tracks, K, config)
+
+
+def _solve(tracks: Tracks, K: Tensor, config: SolveConfig) -> CameraSolve | None:
     chosen = balanced_tracks(tracks, config.max_tracks)
     state = _Solver(tracks.select_tracks(chosen), K, config)
     best: CameraSolve | None = None
@@ -93,8 +100,19 @@ def solve_cameras(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig
     return _Solver(tracks, K, config).polish(best)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of small operations are several times slower when threads are woken for each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def balanced_tracks(tracks: Tracks, count: int) -> Tensor:
-    """Indices of at most ``count`` tracks: longer ones first, those that tie rarely tied pairs of views before others."""
+    """Indices of at most ``count`` tracks [v, m]: long ones, and those that tie rarely tied pairs, before others."""
     if tracks.weight.shape[-1] <= count:
         return torch.arange(tracks.weight.shape[-1])
     return pair_rarity(tracks).topk(count).indices.sort().values

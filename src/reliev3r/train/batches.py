@@ -21,6 +21,7 @@ class BatchConfig:
     tracks: int = 768
     """Tracks a step, drawn so that loosely tied pairs of views are heard as often as others."""
 
+
 class CaptureBatches:
     """Batches [1, v, ...] of one capture; a pure function of the step."""
 

@@ -89,5 +89,7 @@ def _read_png(path: Path) -> np.ndarray:
     if values is None:
         raise ValueError("not a PNG image")
     if values.dtype != np.uint16 or values.ndim != 2:
-        raise UserError(f"{path}: must be a 16-bit grey PNG in millimetres, is {values.dtype} {values.shape}; or use .npy")
+        raise UserError(
+            f"{path}: must be a 16-bit grey PNG in millimetres, is {values.dtype} {values.shape}; or use .npy"
+        )
     return values

@@ -67,7 +67,9 @@ def load_pretrained(class_name: str, folder: Path, *, device: str) -> Any:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # whatever transformers and safetensors raise on foreign files
-        raise UserError(f"{folder}: holds no readable {class_name} ({_first_line(error)}); download it again") from error
+        raise UserError(
+            f"{folder}: holds no readable {class_name} ({_first_line(error)}); download it again"
+        ) from error
     if info["missing_keys"] or info["mismatched_keys"]:  # transformers would go on with random weights
         raise UserError(f"{folder}: its weights do not fill a {class_name}; download the matching checkpoint")
     return model.eval().to(device)

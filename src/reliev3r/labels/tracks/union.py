@@ -1,0 +1,133 @@
+"""From pairwise matches of any matcher to tracks over all images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from reliev3r.labels.tracks.epipolar import epipolar_distance
+from reliev3r.types import Tracks
+
+_PLACE = 0.25
+"""Keypoints of one image that fall into the same cell of this many pixels are one place."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairMatches:
+    """Verified matches of two images."""
+
+    first: int
+    second: int
+    """Positions of the images."""
+    index_first: Int[np.ndarray, "n"]
+    index_second: Int[np.ndarray, "n"]
+    """Positions in the images' lists of keypoints."""
+    doubt: Float[np.ndarray, "n"]
+    """The surer a match, the smaller; comparable across pairs."""
+    F: Float[np.ndarray, "3 3"]
+    """Fundamental matrix in the keypoints' pixels: [uv_second, 1]^T F [uv_first, 1] = 0."""
+
+
+def tracks_from_matches(points: Sequence[Float[np.ndarray, "_ 2"]], pairs: Sequence[PairMatches]) -> Tracks:
+    """Union-find over the keypoints of all images; the surest matches first.
+
+    A match that would bring two different places of one image into a track is left out, so no track visits an image
+    twice. Tracks are [v, m] in the keypoints' pixels, weight 1 where seen, the longest first.
+    """
+    start = np.concatenate([[0], np.cumsum([len(uv) for uv in points])])
+    place = np.concatenate([_places(uv) + start[view] for view, uv in enumerate(points)])
+    view_of = np.repeat(np.arange(len(points)), np.diff(start))
+    links = [np.zeros((0, 2), np.int64)]
+    links += [np.stack([p.index_first + start[p.first], p.index_second + start[p.second]], axis=1) for p in pairs]
+    links_array = place[np.concatenate(links)]
+    order = np.argsort(np.concatenate([np.zeros(0), *(p.doubt for p in pairs)]), kind="stable")
+    label = _union(links_array[order], view_of)
+
+    nodes = np.unique(links_array)
+    root, track = np.unique(label[nodes], return_inverse=True)
+    length = np.bincount(track, minlength=len(root))
+    keep = np.argsort(-length, kind="stable")[: int((length >= 2).sum())]
+    position = np.full(len(root), -1)
+    position[keep] = np.arange(len(keep))
+    nodes, column = nodes[position[track] >= 0], position[track][position[track] >= 0]
+    uv = np.zeros((len(points), len(keep), 2), np.float32)
+    weight = np.zeros((len(points), len(keep)), np.float32)
+    uv[view_of[nodes], column] = np.concatenate([np.zeros((0, 2)), *points])[nodes]
+    weight[view_of[nodes], column] = 1
+    return Tracks(uv=torch.from_numpy(uv), weight=torch.from_numpy(weight))
+
+
+def drop_inconsistent(tracks: Tracks, pairs: Sequence[PairMatches], *, threshold: float) -> Tracks:
+    """Take out observations that violate the geometry of over a third of their pairs by more than ``threshold`` pixels.
+
+    Chains of matches tie views together that were never compared for this track; here they are, where the geometry of
+    the two views is known. The worst observation of each track goes first, then the rest is judged again.
+    """
+    uv, seen = tracks.uv.double().numpy(), tracks.visible.numpy().copy()
+    checks = []
+    for pair in pairs:
+        both = np.nonzero(seen[pair.first] & seen[pair.second])[0]
+        violated = epipolar_distance(pair.F, uv[pair.first, both], uv[pair.second, both]) > threshold
+        checks.append((pair.first, pair.second, both, violated))
+    while True:
+        bad, total = np.zeros(seen.shape), np.zeros(seen.shape)
+        for first, second, both, violated in checks:
+            alive = seen[first, both] & seen[second, both]
+            for view in (first, second):
+                total[view, both] += alive
+                bad[view, both] += alive & violated
+        share = bad / np.maximum(total, 1)
+        track = np.nonzero(share.max(0, initial=0) > 1 / 3)[0]
+        if not len(track):
+            break
+        seen[share[:, track].argmax(0), track] = False
+    weight = torch.where(torch.from_numpy(seen), tracks.weight, torch.zeros_like(tracks.weight))
+    left = np.nonzero(seen.sum(0) >= 2)[0]
+    order = left[np.argsort(-seen.sum(0)[left], kind="stable")]
+    return Tracks(uv=tracks.uv, weight=weight).select_tracks(torch.from_numpy(order))
+
+
+def thin(tracks: Tracks, most: int) -> Tracks:
+    """At most ``most`` tracks, so chosen that every pair of views keeps its longest ones, as evenly as possible."""
+    seen = tracks.visible.numpy()
+    views, count = seen.shape
+    if count <= most:
+        return tracks
+    length = seen.sum(0)
+    rank = np.full(count, count)
+    for first in range(views):
+        for second in range(first + 1, views):
+            shared = np.nonzero(seen[first] & seen[second])[0]
+            by_length = shared[np.argsort(-length[shared], kind="stable")]
+            rank[by_length] = np.minimum(rank[by_length], np.arange(len(by_length)))
+    chosen = np.sort(np.lexsort((-length, rank))[:most])
+    return tracks.select_tracks(torch.from_numpy(chosen))
+
+
+def _places(uv: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "n"]:
+    """For each keypoint the first one of the same place (SIFT repeats a place for every orientation it sees)."""
+    _, first, group = np.unique(np.rint(uv / _PLACE).astype(np.int64), axis=0, return_index=True, return_inverse=True)
+    return first[group.ravel()]
+
+
+def _union(links: Int[np.ndarray, "n 2"], view_of: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    """The root of every node after joining the links in order, except those that would join two nodes of one view."""
+    parent = list(range(len(view_of)))
+    views = [1 << view for view in view_of.tolist()]
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for a, b in links.tolist():
+        a, b = root(a), root(b)
+        if a != b and not views[a] & views[b]:
+            parent[b] = a
+            views[a] |= views[b]
+    return np.array([root(node) for node in range(len(parent))], dtype=np.int64)

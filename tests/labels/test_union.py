@@ -1,0 +1,133 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reliev3r.labels.tracks.pairs import choose_pairs
+from reliev3r.labels.tracks.union import PairMatches, drop_inconsistent, thin, tracks_from_matches
+from reliev3r.types import Tracks
+
+ANY = np.zeros((3, 3))  # geometry that every match satisfies
+ROWS = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # rectified pair: matches lie in the same row
+
+
+def grid(count, view):
+    """``count`` keypoints on a line, far apart."""
+    return np.stack([10.0 * np.arange(count), np.full(count, 100.0 * view)], axis=1)
+
+
+def match(first, second, links, doubt=None, F=ANY):
+    links = np.array(links, dtype=np.int64).reshape(-1, 2)
+    doubt = np.zeros(len(links)) if doubt is None else np.array(doubt, dtype=np.float64)
+    return PairMatches(
+        first=first, second=second, index_first=links[:, 0], index_second=links[:, 1], doubt=doubt, F=F
+    )
+
+
+def as_sets(tracks):
+    """{view: keypoint index} of every track (keypoints of ``grid``)."""
+    return [
+        {v: int(tracks.uv[v, m, 0] / 10) for v in range(tracks.weight.shape[0]) if tracks.weight[v, m] > 0}
+        for m in range(tracks.weight.shape[1])
+    ]
+
+
+def test_chain_becomes_one_track_longest_first():
+    points = [grid(4, view) for view in range(3)]
+    tracks = tracks_from_matches(points, [match(0, 1, [(0, 1), (3, 3)]), match(1, 2, [(1, 2)])])
+    assert as_sets(tracks) == [{0: 0, 1: 1, 2: 2}, {0: 3, 1: 3}]
+    torch.testing.assert_close(tracks.uv[2, 0], torch.tensor([20.0, 200.0]))
+    assert set(tracks.weight.unique().tolist()) == {0.0, 1.0}
+
+
+def test_the_doubtful_match_that_would_visit_a_view_twice_is_left_out():
+    points = [grid(3, view) for view in range(3)]
+    # 0-0-0 is sure; then view 1's keypoint 0 would also meet keypoint 1 of view 0 through view 2.
+    pairs = [match(0, 1, [(0, 0)], [0.1]), match(1, 2, [(0, 0)], [0.2]), match(0, 2, [(1, 0)], [0.9])]
+    assert as_sets(tracks_from_matches(points, pairs)) == [{0: 0, 1: 0, 2: 0}]
+    pairs = [match(0, 1, [(0, 0)], [0.9]), match(1, 2, [(0, 0)], [0.2]), match(0, 2, [(1, 0)], [0.1])]
+    assert as_sets(tracks_from_matches(points, pairs)) == [{0: 1, 1: 0, 2: 0}]
+
+
+def test_keypoints_at_one_place_are_one():
+    twice = np.array([[5.0, 5.0], [5.0, 5.0], [50.0, 50.0]])  # SIFT gives a place several orientations
+    tracks = tracks_from_matches([twice, grid(2, 1), grid(2, 2)], [match(0, 1, [(0, 0)]), match(0, 2, [(1, 1)])])
+    assert tracks.weight.tolist() == [[1], [1], [1]]
+
+
+def test_nothing_matches():
+    for pairs in ([], [match(0, 1, [])]):
+        tracks = tracks_from_matches([grid(3, 0), np.zeros((0, 2))], pairs)
+        assert tracks.uv.shape == (2, 0, 2)
+        assert drop_inconsistent(tracks, pairs, threshold=1.0).weight.shape == (2, 0)
+        assert thin(tracks, 5).weight.shape == (2, 0)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32 - 1))
+def test_tracks_are_within_components_and_never_visit_a_view_twice(seed):
+    import networkx
+
+    rng = np.random.default_rng(seed)
+    points = [grid(6, view) for view in range(4)]
+    pairs, graph = [], networkx.Graph()
+    for first, second in choose_pairs(4):
+        links = rng.integers(0, 6, (rng.integers(0, 4), 2))
+        pairs.append(match(first, second, links, rng.random(len(links))))
+        graph.add_edges_from(((first, int(a)), (second, int(b))) for a, b in links)
+    component = {node: number for number, nodes in enumerate(networkx.connected_components(graph)) for node in nodes}
+    found = as_sets(tracks_from_matches(points, pairs))
+    nodes = [node for track in found for node in track.items()]
+    assert len(nodes) == len(set(nodes))
+    for track in found:
+        assert len(track) >= 2
+        assert len({component[node] for node in track.items()}) == 1
+    for nodes in networkx.connected_components(graph):
+        if len({view for view, _ in nodes}) == len(nodes):  # without conflict all of it is one track
+            assert dict(nodes) in found
+
+
+def three_views(v):
+    """One track seen in rows ``v`` of three (or more) views."""
+    uv = torch.tensor([[[10.0, row]] for row in v])
+    return Tracks(uv=uv, weight=torch.ones(len(v), 1))
+
+
+def rectified(views):
+    return [match(first, second, [], F=ROWS) for first, second in choose_pairs(views)]
+
+
+def test_the_observation_that_contradicts_the_others_goes():
+    result = drop_inconsistent(three_views([5.0, 5.5, 9.0, 5.2]), rectified(4), threshold=2.0)
+    assert result.weight[:, 0].tolist() == [1, 1, 0, 1]
+    torch.testing.assert_close(result.uv[:, 0, 1], torch.tensor([5.0, 5.5, 9.0, 5.2]))
+
+
+def test_consistent_tracks_stay_and_hopeless_ones_vanish():
+    assert drop_inconsistent(three_views([5.0, 6.0, 5.5]), rectified(3), threshold=2.0).weight.tolist() == [[1]] * 3
+    assert drop_inconsistent(three_views([0.0, 10.0]), rectified(2), threshold=2.0).weight.shape == (2, 0)
+    # Without the geometry of a pair nothing is known against it.
+    assert drop_inconsistent(three_views([0.0, 10.0]), [], threshold=2.0).weight.tolist() == [[1], [1]]
+
+
+def test_thinning_keeps_the_longest_of_every_pair():
+    weight = torch.zeros(4, 30)
+    weight[:3, :20] = 1  # twenty tracks over views 0, 1, 2
+    weight[0, 20:25] = weight[1, 20:25] = 1  # shorter ones of a pair that is well tied
+    weight[2, 25:] = weight[3, 25:] = 1  # the only ones of view 3
+    tracks = Tracks(uv=torch.arange(30.0)[None, :, None].expand(4, 30, 2), weight=weight)
+    kept = thin(tracks, 10).uv[0, :, 0].tolist()
+    assert len(kept) == 10
+    assert kept == sorted(kept)
+    assert set(kept) == {0, 1, 2, 3, 4, 25, 26, 27, 28, 29}
+    assert thin(tracks, 30) is tracks
+
+
+def test_pairs_are_exhaustive_then_windows_and_powers_of_two():
+    assert choose_pairs(3) == [(0, 1), (0, 2), (1, 2)]
+    assert len(choose_pairs(60)) == 60 * 59 // 2
+    many = choose_pairs(200)
+    assert len(set(many)) == len(many) < 200 * 12
+    gaps = {j - i for i, j in many}
+    assert gaps == {*range(1, 9), 16, 32, 64, 128}
+    assert all(0 <= i < j < 200 for i, j in many)
