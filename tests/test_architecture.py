@@ -25,7 +25,7 @@ ALLOWED = {
     "export": GROUND,
     "report": GROUND | {"export"},
     "refine": GROUND | {"adjust"},
-    "adjust": GROUND,
+    "adjust": GROUND | {"export"},
     "labels": GROUND | {"data", "synthetic"},
     "baselines": GROUND | {"data"},
     "evaluate": GROUND | {"data", "baselines"},

@@ -31,7 +31,7 @@ def perturbed(views=VIEWS, *, degrees=3.0, share=0.05, focal=1.0, seed=0):
     return dataclasses.replace(reconstruction, prediction=prediction).with_cameras(cameras)
 
 
-def tracks_of(cameras, *, count=700, noise_px=0.5, false_share=0.1, longest=6, seed=0):
+def tracks_of(cameras, *, count=400, noise_px=0.5, false_share=0.1, longest=6, seed=0):
     points = small_scene.wall_points(count, seed=seed)
     return small_scene.observe(
         points, cameras, noise_px=noise_px, false_share=false_share, longest=longest, seed=seed + 1
@@ -53,12 +53,18 @@ def cut(tracks, views, keep=0):
     return dataclasses.replace(tracks, weight=weight)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_recovers_cameras_from_three_degrees_and_false_tracks(seed):
-    start = perturbed(seed=seed)
-    result = refine_cameras(
-        start, tracks_of(small_scene.arc(VIEWS)), tracks_of(small_scene.arc(VIEWS), count=150, seed=9)
+@pytest.fixture(scope="module")
+def recovered():
+    start = perturbed()
+    tracks, heldout = (
+        tracks_of(small_scene.arc(VIEWS), count=1500),
+        tracks_of(small_scene.arc(VIEWS), count=150, seed=9),
     )
+    return start, refine_cameras(start, tracks, heldout)
+
+
+def test_recovers_cameras_from_three_degrees_and_false_tracks(recovered):
+    start, result = recovered
     assert result.kept
     assert result.unrefined_views == ()
     assert rotation_errors(start).median() > 2
@@ -68,10 +74,9 @@ def test_recovers_cameras_from_three_degrees_and_false_tracks(seed):
     assert "refined" in result.reason
 
 
-def test_result_stays_in_the_gauge_of_the_prediction():
-    start = perturbed()
-    refined = refine_cameras(start, tracks_of(small_scene.arc(VIEWS)), None).reconstruction
-    shift = (refined.prediction.world_from_cam - start.prediction.world_from_cam)[:, :3, 3]
+def test_result_stays_in_the_gauge_of_the_prediction(recovered):
+    start, result = recovered
+    shift = (result.reconstruction.prediction.world_from_cam - start.prediction.world_from_cam)[:, :3, 3]
     assert shift.norm(dim=-1).max() < 0.5  # 0.2 of perturbation each, not an arbitrary frame or scale
 
 
@@ -80,7 +85,7 @@ def test_depth_follows_the_refined_points():
     factors = torch.linspace(0.7, 1.5, VIEWS)[:, None, None]
     scaled = dataclasses.replace(start.prediction, depth=start.prediction.depth * factors)
     tracks = tracks_of(small_scene.arc(VIEWS), noise_px=0.1)
-    flat = small_scene.observe(small_scene.wall_points(500, relief=0.01), small_scene.arc(VIEWS), longest=6)
+    flat = small_scene.observe(small_scene.wall_points(300, relief=0.01), small_scene.arc(VIEWS), longest=6)
     both = dataclasses.replace(
         tracks, uv=torch.cat([tracks.uv, flat.uv], 1), weight=torch.cat([tracks.weight, flat.weight], 1)
     )
@@ -151,7 +156,7 @@ def test_a_view_without_tracks_moves_with_its_neighbour():
 def test_unconnected_parts_are_refined_each_in_its_own_place():
     start = perturbed()
     cameras = small_scene.arc(VIEWS)
-    tracks = tracks_of(cameras, count=1000)
+    tracks = tracks_of(cameras, count=800)
     weight = tracks.weight.clone()
     even = torch.arange(weight.shape[1]) % 2 == 0
     weight[:4, even] = 0

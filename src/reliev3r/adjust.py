@@ -31,6 +31,7 @@ epipolar distance) is 2.5 times smaller than that of a long track under the same
 
 
 _CEILING_ANGLE = math.radians(20)
+_JUDGED_TRACKS = 5000
 _MIN_ROUNDS = 3
 """The first round from a poor start may raise the median residual and still lead to the solution."""
 
@@ -139,7 +140,9 @@ def _shared_focal(K: Tensor, camera_of: list[int]) -> Tensor:
 
 
 def _median_angle(tracks: Tracks, K: Tensor, world_from_cam: Tensor) -> float:
-    """Median residual angle (radians) of all observations, false ones included."""
+    """Median residual angle (radians) of the observations, false ones included; of a part of very many tracks."""
+    count = tracks.weight.shape[1]
+    tracks = tracks.select_tracks(torch.arange(0, count, max(1, count // _JUDGED_TRACKS)))
     rays = world_rays(tracks.to(torch.float64), K, world_from_cam)
     centres = world_from_cam[:, :3, 3]
     points = triangulate(rays, centres, tracks.weight.double())

@@ -1,7 +1,6 @@
 """The command line: verbs to functions, progress bars, and errors as one line with exit code 2."""
 
-from __future__ import annotations
-
+# No postponed annotations here: tyro reads the fields' types where the verbs define them.
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import Positional, arg
 
 from reliev3r.errors import UserError
 
@@ -70,7 +69,7 @@ def fit(argv: list[str]) -> int:
         """Where everything goes: a new or empty folder."""
         resume: bool = False
         """Go on with the interrupted run in --out, under its own settings."""
-        config: Annotated[FitConfig, OmitArgPrefixes] = field(default_factory=FitConfig)
+        config: Annotated[FitConfig, arg(name="")] = field(default_factory=FitConfig)
 
     given = _parse(Fit, "fit", argv)
     with progress_bars() as report:
@@ -112,7 +111,7 @@ def reconstruct(argv: list[str]) -> int:
     with progress_bars() as report:
         result = run(
             given.images, given.checkpoint, intrinsics=given.intrinsics, views=given.views,
-            image_size=given.image_size, cache=given.out.parent / f"{given.out.stem}_frames",
+            image_size=given.image_size, cache=None,
             progress=lambda done, total, what: report("frames", done, total, what),
         )  # fmt: skip
     for path in export_reconstruction(result, None, given.out, overwrite=given.overwrite, capture=given.images):
@@ -210,7 +209,7 @@ def label(argv: list[str]) -> int:
     from reliev3r.labels.tracks.registry import track_expert
 
     with progress_bars() as report:
-        capture = load_capture(given.capture, views=given.views, cache=given.out / "frames")
+        capture = load_capture(given.capture, views=given.views, cache=given.out)
         capture = with_intrinsics(capture, given.intrinsics)
         labels = label_capture(
             capture, depth=depth_expert(given.depth), tracks=track_expert(given.tracks), out=given.out,
@@ -232,7 +231,7 @@ def synth(argv: list[str]) -> int:
         """Render a textured room with objects: images, z-depth, intrinsics and cameras, exact and seeded."""
 
         out: Path
-        config: Annotated[SynthConfig, OmitArgPrefixes] = field(default_factory=SynthConfig)
+        config: Annotated[SynthConfig, arg(name="")] = field(default_factory=SynthConfig)
 
     given = _parse(Synth, "synth", argv)
     with progress_bars() as report:
@@ -306,7 +305,7 @@ def progress_bars() -> Iterator[Report]:
         progress.TextColumn("{task.fields[what]}"),
     )  # fmt: skip
     with progress.Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
+        tasks: "dict[str, TaskID]" = {}
 
         def report(stage: str, done: float, total: float, what: str) -> None:
             if stage not in tasks:

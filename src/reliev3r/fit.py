@@ -22,6 +22,7 @@ from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality import check_labels
 from reliev3r.labels.tracks.registry import track_expert
+from reliev3r.losses.depth import DepthLossConfig
 from reliev3r.losses.objective import Loss, ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.pretrained import load_network
@@ -59,8 +60,14 @@ class FitConfig(TrainConfig):
     refine: bool = False
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(teacher_weight=1.0))
-    teacher_until: float = 0.5
+    objective: ObjectiveConfig = field(
+        default_factory=lambda: ObjectiveConfig(
+            depth=DepthLossConfig(alpha=0.25), tracks_weight=10.0, teacher_weight=2.0
+        )
+    )
+    """Tracks weigh more than the paper's 0.5 (their unit is the radian), and alpha is in units of the median depth, not
+    of the deviation; docs/method.md has the measured balance."""
+    teacher_until: float = 0.8
     """Share of the run after which the teacher (cameras solved from the same tracks) is silent."""
     batch: BatchConfig = field(default_factory=BatchConfig)
 
@@ -89,7 +96,7 @@ def fit(
     """
     report = report or (lambda stage, done, total, what: None)
     config = _open_run(out, capture_path, config, resume=resume)
-    capture = load_capture(capture_path, views=config.views, cache=out / "frames", progress=_staged(report, "frames"))
+    capture = load_capture(capture_path, views=config.views, cache=out, progress=_staged(report, "frames"))
     capture = with_intrinsics(capture, config.intrinsics)
     labels = label_capture(
         capture, depth=depth_expert(config.depth), tracks=track_expert(config.tracks), out=out / "labels",

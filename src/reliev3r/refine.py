@@ -45,9 +45,6 @@ class HeldoutError:
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return all(mine <= theirs for mine, theirs in pairs)
 
-    def __str__(self) -> str:
-        return f"median {self.median_px:.2f}, trimmed mean {self.trimmed_mean_px:.2f}, views {self.views_px:.2f} px"
-
 
 @dataclass(frozen=True, kw_only=True)
 class RefineResult:
@@ -105,10 +102,15 @@ def refine_cameras(
 
 
 def _reason(kept: bool, before: HeldoutError, after: HeldoutError, left_out: tuple[str, ...]) -> str:
+    change = (
+        f"{before.median_px:.2f} to {after.median_px:.2f} pixels in the median (trimmed mean "
+        f"{before.trimmed_mean_px:.2f} to {after.trimmed_mean_px:.2f}, mean over views {before.views_px:.2f} to "
+        f"{after.views_px:.2f})"
+    )
     if not kept:
-        return f"not refined because held-out tracks fit worse: {before} became {after}"
+        return f"not refined because the error of held-out matches did not fall: {change}"
     moved = f"; too few tracks to refine {', '.join(left_out)}: moved with their neighbours" if left_out else ""
-    return f"refined: the held-out error of {before} became {after}{moved}"
+    return f"cameras refined: the error of held-out matches went from {change}{moved}"
 
 
 def heldout_error(reconstruction: Reconstruction, tracks: Tracks) -> HeldoutError:

@@ -1,17 +1,11 @@
-"""A rendered capture on disk, and stand-ins for experts that count their calls."""
+"""Captures shared by the tests of reliev3r.labels."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from reliev3r.data.capture import load_capture
-from reliev3r.labels.expert import DepthMap
-from reliev3r.types import Ambiguity, Tracks
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +13,7 @@ def rendered(tmp_path_factory) -> Path:
     """Five views of a room, 240 x 180, with truth: read-only."""
     from reliev3r.synthetic.capture import SynthConfig, write_capture
 
-    config = SynthConfig(seed=1, views=5, width=240, height=180, span=40.0, supersample=2)
+    config = SynthConfig(seed=1, views=5, width=240, height=180, span=40.0, supersample=1)
     return write_capture(tmp_path_factory.mktemp("rendered") / "capture", config)
 
 
@@ -29,44 +23,3 @@ def photos(tmp_path):
     for index, name in enumerate(("a", "b", "c")):
         Image.new("RGB", (40, 30), (60 * index, 0, 0)).save(tmp_path / f"{name}.png")
     return load_capture(tmp_path)
-
-
-@dataclass
-class CountingDepth:
-    """Depth = the frame's brightness + ``value``; remembers which frames it was asked for."""
-
-    value: float = 1.0
-    ambiguity: Ambiguity = "scale"
-    calls: list[str] = field(default_factory=list)
-    files: dict[str, Path] = field(default_factory=dict)
-    fail_at: str = ""
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"name": "counting", "value": self.value}
-
-    def inputs(self, frame, capture) -> list[Path]:
-        return [self.files[frame.name]] if frame.name in self.files else []
-
-    def predict(self, image, frame, capture) -> DepthMap:
-        if frame.name == self.fail_at:
-            raise KeyboardInterrupt
-        self.calls.append(frame.name)
-        return DepthMap.from_values(np.full((15, 20), self.value + image.mean()))
-
-
-@dataclass
-class CountingTracks:
-    """Two tracks over all views."""
-
-    value: float = 1.0
-    calls: int = 0
-    visible: bool = True
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"name": "counting", "value": self.value}
-
-    def track(self, capture, progress=None) -> Tracks:
-        self.calls += 1
-        views = len(capture.frames)
-        uv = torch.tensor([[10.0, 12.0], [30.0, 5.0]]).expand(views, 2, 2) + torch.arange(views)[:, None, None]
-        return Tracks(uv=uv, weight=torch.full((views, 2), float(self.visible)))

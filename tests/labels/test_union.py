@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
 from reliev3r.labels.tracks.pairs import choose_pairs
 from reliev3r.labels.tracks.union import PairMatches, drop_inconsistent, thin, tracks_from_matches
@@ -19,9 +20,7 @@ def grid(count, view):
 def match(first, second, links, doubt=None, F=ANY):
     links = np.array(links, dtype=np.int64).reshape(-1, 2)
     doubt = np.zeros(len(links)) if doubt is None else np.array(doubt, dtype=np.float64)
-    return PairMatches(
-        first=first, second=second, index_first=links[:, 0], index_second=links[:, 1], doubt=doubt, F=F
-    )
+    return PairMatches(first=first, second=second, index_first=links[:, 0], index_second=links[:, 1], doubt=doubt, F=F)
 
 
 def as_sets(tracks):
@@ -66,25 +65,24 @@ def test_nothing_matches():
 @settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_tracks_are_within_components_and_never_visit_a_view_twice(seed):
-    import networkx
-
     rng = np.random.default_rng(seed)
     points = [grid(6, view) for view in range(4)]
-    pairs, graph = [], networkx.Graph()
+    pairs, links_between = [], np.zeros((24, 24))
     for first, second in choose_pairs(4):
         links = rng.integers(0, 6, (rng.integers(0, 4), 2))
         pairs.append(match(first, second, links, rng.random(len(links))))
-        graph.add_edges_from(((first, int(a)), (second, int(b))) for a, b in links)
-    component = {node: number for number, nodes in enumerate(networkx.connected_components(graph)) for node in nodes}
+        links_between[6 * first + links[:, 0], 6 * second + links[:, 1]] = 1
+    component = connected_components(links_between, directed=False)[1]
     found = as_sets(tracks_from_matches(points, pairs))
-    nodes = [node for track in found for node in track.items()]
+    nodes = [(view, index) for track in found for view, index in track.items()]
     assert len(nodes) == len(set(nodes))
     for track in found:
         assert len(track) >= 2
-        assert len({component[node] for node in track.items()}) == 1
-    for nodes in networkx.connected_components(graph):
-        if len({view for view, _ in nodes}) == len(nodes):  # without conflict all of it is one track
-            assert dict(nodes) in found
+        assert len({component[6 * view + index] for view, index in track.items()}) == 1
+    for number in range(component.max() + 1):
+        members = [(int(node) // 6, int(node) % 6) for node in np.nonzero(component == number)[0]]
+        if len({view for view, _ in members}) == len(members) > 1:  # without conflict all of it is one track
+            assert dict(members) in found
 
 
 def three_views(v):

@@ -288,10 +288,11 @@ def test_focal_times_angle_takes_away_the_reward_for_a_longer_lens() -> None:
 def test_pose_loss_is_blind_to_a_similarity_and_counts_weighted_pairs() -> None:
     p = prediction()
     target = moved(p, 3.0).world_from_cam
-    values, weight = relative_pose_loss(p.world_from_cam, target, torch.ones(1, 3))
+    scale = torch.tensor([1 / 3])
+    values, weight = relative_pose_loss(p.world_from_cam, target, torch.ones(1, 3), scale=scale)
     assert float((values * weight).max()) < 1e-3
     assert float(weight.sum()) == 6
-    _, weight = relative_pose_loss(p.world_from_cam, target, torch.tensor([[1.0, 0.0, 1.0]]))
+    _, weight = relative_pose_loss(p.world_from_cam, target, torch.tensor([[1.0, 0.0, 1.0]]), scale=scale)
     assert float(weight.sum()) == 2
 
 
@@ -300,15 +301,16 @@ def test_pose_loss_by_hand() -> None:
     target[0, 1, 0, 3] = 2.0
     turned = target.clone()
     turned[0, 1, :3, :3] = so3_exp(torch.tensor([0.0, 0.0, 0.3]))
-    values, _ = relative_pose_loss(turned, target, torch.ones(1, 2))
-    # seen from 1, camera 0 lies turned by 0.3: the scale (lower median of both projections) is cos 0.3
-    assert float(values[0, 0, 1]) == pytest.approx(0.3 + 1 / math.cos(0.3) - 1, abs=1e-3)
-    assert float(values[0, 1, 0]) == pytest.approx(0.3 + math.tan(0.3), abs=1e-3)
+    values, _ = relative_pose_loss(turned, target, torch.ones(1, 2), scale=torch.ones(1))
+    assert float(values[0, 0, 1]) == pytest.approx(0.3, abs=1e-3)  # seen from 0, camera 1 lies where it should
+    assert float(values[0, 1, 0]) == pytest.approx(0.3 + 2 * math.sin(0.15), abs=1e-3)
+    values, _ = relative_pose_loss(target, target, torch.ones(1, 2), scale=torch.tensor([2.0]))
+    assert float(values[0, 0, 1]) == pytest.approx(0.5, abs=1e-3)  # half the wanted baseline
 
 
 def test_pose_loss_has_a_gradient_when_all_cameras_coincide() -> None:
     start = torch.eye(4).repeat(1, 3, 1, 1).requires_grad_()
-    values, weight = relative_pose_loss(start, prediction().world_from_cam, torch.ones(1, 3))
+    values, weight = relative_pose_loss(start, prediction().world_from_cam, torch.ones(1, 3), scale=torch.ones(1))
     (gradient,) = torch.autograd.grad((values * weight).sum(), start)
     assert torch.isfinite(gradient).all()
     assert gradient[..., :3, 3].abs().sum() > 0.1

@@ -46,8 +46,8 @@ def resize_image(
     image: UInt8[np.ndarray, "H W 3"], region: Region, size: tuple[int, int]
 ) -> Float[np.ndarray, "3 h w"]:
     """RGB in [0, 1], float32: the mean colour of the area that each new pixel covers, bilinear where it enlarges."""
-    channels = [area_mean(image[..., channel], region, size) for channel in range(3)]
-    return np.stack(channels).astype(np.float32) / 255
+    mean = area_mean(image, region, size).astype(np.float32) / 255
+    return np.ascontiguousarray(mean.transpose(2, 0, 1))
 
 
 def resize_depth(
@@ -67,7 +67,7 @@ def resize_depth(
     inner = (left * scale[0], top * scale[1], width * scale[0], height * scale[1])
     share = area_mean(valid, inner, size)
     total = area_mean(np.where(valid, depth, 0), inner, size)
-    found = share > 1e-6  # cumulative sums leave rounding errors
+    found = share > 1e-6
     mean = np.where(found, total / np.where(found, share, 1), 1)
     return mean.astype(np.float32), found
 
@@ -83,14 +83,14 @@ def uv_in_region(uv: Float[Tensor, "*m 2"], region: Region, size: tuple[int, int
     return (uv - uv.new_tensor(region[:2])) * scale
 
 
-def area_mean(values: np.ndarray, region: Region, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-    """Mean of a map [H, W] over the area of each new pixel, exact for borders inside pixels.
+def area_mean(values: np.ndarray, region: Region, size: tuple[int, int]) -> Float[np.ndarray, "h w *c"]:
+    """Mean of a map [H, W, ...] over the area of each new pixel, exact for borders inside pixels.
 
     An area is at least one old pixel wide: that makes it bilinear interpolation where the map is enlarged.
     """
     left, top, width, height = region
     rows = _box_mean(values, top, height, size[0])
-    return _box_mean(rows.T, left, width, size[1]).T
+    return _box_mean(rows.swapaxes(0, 1), left, width, size[1]).swapaxes(0, 1)
 
 
 def _box_mean(values: np.ndarray, start: float, length: float, count: int) -> np.ndarray:
@@ -99,13 +99,9 @@ def _box_mean(values: np.ndarray, start: float, length: float, count: int) -> np
     centre = start + (np.arange(count) + 0.5) * step
     low = (centre - max(step, 1) / 2).clip(0, len(values))
     high = (centre + max(step, 1) / 2).clip(0, len(values))
-    first, last = math.floor(low[0]), math.ceil(high[-1])
-    integral = np.zeros((last - first + 1, values.shape[1]))
-    np.cumsum(values[first:last], axis=0, dtype=np.float64, out=integral[1:])
-
-    def at(position: np.ndarray) -> np.ndarray:
-        index = np.minimum(position.astype(int), last - 1) - first
-        inside = (position - first - index)[:, None]
-        return integral[index] * (1 - inside) + integral[index + 1] * inside
-
-    return (at(high) - at(low)) / (high - low)[:, None]
+    means = np.empty((count, *values.shape[1:]))
+    for index, (a, b) in enumerate(zip(low, high, strict=True)):
+        edge = np.arange(math.floor(a), math.ceil(b))
+        overlap = np.minimum(edge + 1, b) - np.maximum(edge, a)
+        means[index] = np.tensordot(overlap / (b - a), values[edge[0] : edge[-1] + 1], axes=1)
+    return means

@@ -23,6 +23,13 @@ def colour_map(
     return np.ascontiguousarray(picture[..., ::-1])
 
 
+def depth_picture(depth: np.ndarray, near: float, far: float) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB picture of a depth map, logarithmic from ``near`` (blue) to ``far`` (red); grey where not positive."""
+    known = np.isfinite(depth) & (depth > 0)
+    logarithm = np.log(np.where(known, depth, 1.0))
+    return colour_map(logarithm, float(np.log(near)), float(np.log(far)), kind="depth", valid=known)
+
+
 def view_colours(count: int) -> UInt8[np.ndarray, "count 3"]:
     """RGB colours that run through the hues from red to violet in the order of the views."""
     hues = np.linspace(0, 0.83, count)

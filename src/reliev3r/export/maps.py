@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from reliev3r.export.colours import colour_map
+from reliev3r.export.colours import colour_map, depth_picture
 from reliev3r.files import atomic_directory, write_json
 from reliev3r.reconstruction import Reconstruction
 
@@ -24,18 +24,22 @@ def write_maps(reconstruction: Reconstruction, folder: Path | str) -> None:
 
     Depth is z in the reconstruction's unit, confidence lies in (0, 2). The maps have the network's resolution and
     cover the part (left, top, width, height) of the original image that ``maps.json`` gives for each frame, in pixels
-    with (0, 0) at the corner. The pictures share one linear colour scale each, given there too: depth turbo (blue is
-    near), confidence viridis (yellow is sure). The folder is replaced as a whole.
+    with (0, 0) at the corner. The pictures share one colour scale each, its ends given there too: depth turbo on a
+    logarithmic scale (blue is near), confidence viridis (yellow is sure). The folder is replaced as a whole.
     """
     prediction = reconstruction.prediction
     scales = {"depth": depth_scale(prediction.depth), "conf": (0.0, 2.0)}
     with atomic_directory(folder) as temporary:
         for i, name in enumerate(reconstruction.names):
-            for kind, values in (("depth", prediction.depth[i].numpy()), ("conf", prediction.conf[i].numpy())):
+            depth, conf = prediction.depth[i].numpy(), prediction.conf[i].numpy()
+            pictures = {
+                "depth": depth_picture(depth, *scales["depth"]),
+                "conf": colour_map(conf, 0.0, 2.0, kind="conf"),
+            }
+            for kind, values in (("depth", depth), ("conf", conf)):
                 target = temporary / f"{name}.{kind}.npy"
                 target.parent.mkdir(parents=True, exist_ok=True)  # a frame's name may hold folders
                 np.save(target, values, allow_pickle=False)
-                picture = colour_map(values, *scales[kind], kind=kind)
-                cv2.imwrite(str(target.with_suffix(".png")), picture[..., ::-1])
+                cv2.imwrite(str(target.with_suffix(".png")), pictures[kind][..., ::-1])
         regions = dict(zip(reconstruction.names, reconstruction.regions.tolist(), strict=True))
         write_json(temporary / "maps.json", {"colour_scales": scales, "regions": regions})

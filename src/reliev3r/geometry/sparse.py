@@ -11,7 +11,7 @@ from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.triangulate import parallax, triangulate, triangulation_angles, world_rays
 from reliev3r.types import Tracks
 
-_PAIRS_AT_ONCE = 4_000_000  # bounds the memory of the [v, v, m] parallax to about 200 MB
+_TRACKS_AT_ONCE = 512  # bounds the memory of the [m, v, v] parallax
 
 
 def consistent_points(
@@ -31,31 +31,43 @@ def consistent_points(
     kept observations are finite and meaningless. Works in float64.
     """
     centres = world_from_cam[:, :3, 3].double()
-    all_rays = world_rays(tracks.to(torch.float64), K.double(), world_from_cam.double())
-    step = max(1, _PAIRS_AT_ONCE // max(1, centres.shape[0] ** 2))
-    points, kept = [], []
-    for start in range(0, all_rays.shape[1], step):
-        rays = all_rays[:, start : start + step]
-        weight = tracks.weight[:, start : start + step].double()
-        some_points, some_kept = _consistent(rays, centres, weight, max_angle=max_angle, rounds=rounds)
-        enough = (some_kept.sum(0) >= 2) & (parallax(rays, some_kept.double()) >= min_parallax)
-        points.append(some_points)
-        kept.append(some_kept & enough)
-    if not points:
-        return centres.new_zeros(0, 3), torch.zeros_like(tracks.visible)
-    return torch.cat(points), torch.cat(kept, dim=1)
+    rays = world_rays(tracks.to(torch.float64), K.double(), world_from_cam.double())
+    points, kept = centres.new_zeros(tracks.weight.shape[1], 3), torch.zeros_like(tracks.visible)
+    lengths = tracks.visible.sum(0)
+    # A track sees few of many views: chunks of tracks of like length are packed to the views that each of them has.
+    for chunk in lengths.argsort().split(_TRACKS_AT_ONCE):
+        longest = int(lengths[chunk].max()) if len(chunk) else 0
+        if longest < 2:
+            continue
+        views = tracks.visible[:, chunk].int().argsort(dim=0, descending=True)[:longest].T
+        packed_rays, packed_weight = rays[views, chunk[:, None]], tracks.weight[views, chunk[:, None]].double()
+        points[chunk], packed = _consistent(
+            packed_rays, centres[views], packed_weight, max_angle=max_angle, min_parallax=min_parallax, rounds=rounds
+        )
+        kept[views, chunk[:, None]] = packed
+    return points, kept
 
 
 def _consistent(
-    rays: Tensor, centres: Tensor, weight: Tensor, *, max_angle: float, rounds: int
-) -> tuple[Tensor, Tensor]:
+    rays: Float[Tensor, "m n 3"],
+    centres: Float[Tensor, "m n 3"],
+    weight: Float[Tensor, "m n"],
+    *,
+    max_angle: float,
+    min_parallax: float,
+    rounds: int,
+) -> tuple[Float[Tensor, "m 3"], Bool[Tensor, "m n"]]:
+    """The same for tracks that are the batch, each with ``n`` observations of its own."""
+    rays, weight = rays[..., None, :], weight[..., None]
     robust = weight
     for _ in range(rounds):
         angles = triangulation_angles(triangulate(rays, centres, robust), rays, centres)
         robust = weight / (1 + (angles / max_angle).square())
     kept = (weight > 0) & (angles < max_angle)
     points = triangulate(rays, centres, weight * kept)
-    return points, kept & (triangulation_angles(points, rays, centres) < max_angle)
+    kept = kept & (triangulation_angles(points, rays, centres) < max_angle)
+    enough = (kept.sum(-2) >= 2) & (parallax(rays, kept.double()) >= min_parallax)
+    return points[:, 0], (kept & enough[..., None, :])[..., 0]
 
 
 def reprojection_errors(

@@ -1,4 +1,4 @@
-"""From stored labels to what one capture is trained on: sized views, registered depth, pseudo cameras, held-out tracks."""
+"""From stored labels to what a capture is trained on: views, registered depth, pseudo cameras, held-out tracks."""
 
 from __future__ import annotations
 

@@ -45,9 +45,10 @@ class SolveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSolve:
-    """Cameras and points that explain the tracks; one global similarity is free."""
+    """Cameras and points that explain the tracks."""
 
     world_from_cam: Float[Tensor, "v 4 4"]
+    """Any world frame; the unit is that of ``CameraLabels``."""
     reached: Bool[Tensor, "v"]
     points: Float[Tensor, "m 3"]
     inlier: Bool[Tensor, "v m"]
@@ -78,7 +79,7 @@ def solve_cameras(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig
     """Solve cameras and points of one capture from its tracks; ``None`` when no pair of views can start it.
 
     ``tracks`` [v, m] and ``K`` share their pixels. Views that cannot be tied have ``reached`` False. Deterministic. The
-    scale is free: the solved cameras' median distance becomes 1.
+    unit is the mean distance of the points from the cameras that see them.
     """
     config = config or SolveConfig()
     with _one_thread():
@@ -293,9 +294,9 @@ class _Solver:
         return rigid_from(cam_from_world.T, -cam_from_world.T @ torch.from_numpy(translation[:, 0]))
 
     def _result(self, cameras: Tensor, reached: Tensor, points: Tensor, inlier: Tensor) -> CameraSolve:
-        centres = cameras[reached, :3, 3]
-        middle = centres.mean(0)
-        unit = torch.pdist(centres).median().clamp_min(1e-9)
+        middle = cameras[reached, :3, 3].mean(0)
+        distance = (points[None] - cameras[:, None, :3, 3]).norm(dim=-1)
+        unit = distance[inlier].mean().clamp_min(1e-9) if inlier.any() else distance.new_ones(())
         cameras = cameras.clone()
         cameras[:, :3, 3] = torch.where(reached[:, None], (cameras[:, :3, 3] - middle) / unit, 0.0)
         points = (points - middle) / unit

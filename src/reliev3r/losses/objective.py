@@ -11,7 +11,7 @@ from torch import Tensor
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
 from reliev3r.losses.pose import relative_pose_loss
-from reliev3r.losses.reprojection import ReprojectionConfig, gauge_loss, reprojection_loss
+from reliev3r.losses.reprojection import ReprojectionConfig, gauge_loss, reprojection_loss, scene_factor, track_geometry
 from reliev3r.types import Prediction, PseudoLabels
 
 
@@ -61,7 +61,11 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
             total = total + config.gauge_weight * parts["gauge"]
         if config.teacher_weight > 0 and teacher > 0 and labels.cameras is not None:
             cameras = labels.cameras
-            values, weight = relative_pose_loss(prediction.world_from_cam, cameras.world_from_cam, cameras.weight)
+            # Pseudo cameras come in the unit in which the scene factor is 1, the one that the gauge term asks for.
+            scale = scene_factor(track_geometry(prediction, labels.tracks).points_cam, labels.tracks).detach()
+            values, weight = relative_pose_loss(
+                prediction.world_from_cam, cameras.world_from_cam, cameras.weight, scale=scale
+            )
             parts["teacher"] = weighted_mean(values.flatten(), weight.flatten())
             total = total + config.teacher_weight * teacher * parts["teacher"]
         return Loss(total=total, parts=parts)

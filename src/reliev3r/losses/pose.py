@@ -14,22 +14,20 @@ def relative_pose_loss(
     world_from_cam: Float[Tensor, "*b v 4 4"],
     target: Float[Tensor, "*b v 4 4"],
     weight: Float[Tensor, "*b v"],
+    *,
+    scale: Float[Tensor, "*b"],
 ) -> tuple[Float[Tensor, "*b v v"], Float[Tensor, "*b v v"]]:
     """Rotation angle (radians) plus translation error of every ordered pair, and the pair's weight (0 for i = j).
 
-    The target's scale is matched to the prediction's by the median ratio of pair distances (no gradient); translation
-    errors are divided by the target's median pair distance, so both terms are free of units (pi^3's camera loss with an
-    L1 translation). Unreduced.
+    ``scale`` takes the target's unit to the prediction's. Translation errors are divided by the target's median pair
+    distance, so both terms are free of units (pi^3's camera loss with an L1 translation). Unreduced.
     """
     predicted, wanted = relative(world_from_cam), relative(target)
     pair = weight[..., :, None] * weight[..., None, :]
     pair = pair * (1 - torch.eye(pair.shape[-1], device=pair.device, dtype=pair.dtype))
     distance = wanted[..., :3, 3].norm(dim=-1)
-    unit = weighted_median(distance.flatten(-2), pair.flatten(-2)).clamp_min(1e-8)[..., None, None]
-    with torch.no_grad():
-        projected = (predicted[..., :3, 3] * wanted[..., :3, 3]).sum((-1,)) / distance.square().clamp_min(1e-12)
-        scale = weighted_median(projected.flatten(-2), (pair * distance).flatten(-2)).clamp_min(1e-3 / unit[..., 0, 0])
+    unit = scale * weighted_median(distance.flatten(-2), pair.flatten(-2)).clamp_min(1e-8)
     rotation = rotation_angle(wanted[..., :3, :3].mT @ predicted[..., :3, :3])
-    gap = predicted[..., :3, 3] / scale[..., None, None, None] - wanted[..., :3, 3]
-    translation = (gap.square().sum(-1) + 1e-12).sqrt() / unit
+    gap = predicted[..., :3, 3] - scale[..., None, None, None] * wanted[..., :3, 3]
+    translation = (gap.square().sum(-1) + 1e-12).sqrt() / unit[..., None, None]
     return rotation + translation, pair

@@ -57,11 +57,18 @@ class _ResidualMlp(nn.Module):
         return x + F.relu(self.res_conv3(F.relu(self.res_conv2(F.relu(self.res_conv1(x))))))
 
 
+def _standardised(feature: Float[Tensor, "b v c"]) -> Float[Tensor, "b v c"]:
+    """Each channel's deviation from its mean over the views, in units of its spread over them."""
+    gap = feature - feature.mean(1, keepdim=True)
+    return gap / (gap.square().mean(1, keepdim=True) + 1e-8).sqrt()
+
+
 class CameraHead(nn.Module):
     """Patch tokens to one camera per view: world_from_cam up to a similarity; optionally log(focal / width)."""
 
-    def __init__(self, dim: int, *, fov: bool) -> None:
+    def __init__(self, dim: int, *, fov: bool, contrast: bool) -> None:
         super().__init__()
+        self.contrast = contrast
         self.res_conv = nn.ModuleList(_ResidualMlp(dim) for _ in range(2))
         self.more_mlps = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
         self.fc_t = nn.Linear(dim, 3)
@@ -73,11 +80,16 @@ class CameraHead(nn.Module):
             nn.init.zeros_(self.fc_fov.weight)
             nn.init.constant_(self.fc_fov.bias, math.log(0.9))
 
-    def forward(self, tokens: Float[Tensor, "n t c"]) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n"] | None]:
-        """(world_from_cam, focal length in image widths or None), float32."""
+    def forward(
+        self, tokens: Float[Tensor, "n t c"], views: int
+    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n"] | None]:
+        """(world_from_cam, focal length in image widths or None), float32; samples have ``views`` views each."""
         for block in self.res_conv:
             tokens = block(tokens)
-        feature = self.more_mlps(tokens.float().mean(1))
+        pooled = tokens.float().mean(1)
+        if self.contrast and views > 1:
+            pooled = pooled + _standardised(pooled.unflatten(0, (-1, views))).flatten(0, 1)
+        feature = self.more_mlps(pooled)
         matrix = F.normalize(self.fc_rot(feature).unflatten(-1, (3, 3)), dim=-1).mT
         world_from_cam = rigid_from(rotation_from_9d(matrix), self.fc_t(feature))
         focal = None if self.fc_fov is None else self.fc_fov(feature)[:, 0].exp()

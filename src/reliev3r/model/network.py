@@ -45,6 +45,10 @@ class NetworkConfig:
     rope_base: float = 100.0
     shape: Literal["depth", "point"] = "depth"
     """``depth``: one channel, rays from the intrinsics (the paper). ``point``: pi^3's head, which gives rays too."""
+    camera_contrast: bool = False
+    """Add to each view's pooled camera feature its standardised deviation from the sample's other views. A pose is what
+    tells a view from the others, and in a fresh network that is a few per cent of the feature. No parameters; pi^3 has
+    it not."""
     fov: Literal["none", "per_view", "shared"] = "none"
     """Field-of-view head: absent, one focal length per view, or one for all views of a sample (one camera)."""
 
@@ -59,12 +63,12 @@ class NetworkConfig:
 
 PRESETS: dict[str, NetworkConfig] = {
     "tiny": NetworkConfig(
-        dim=128, heads=4, encoder_depth=3, decoder_depth=6, patch_size=8, encoder_grid=12, head_dim=128, head_heads=4,
-        head_depth=1, camera_dim=128, layer_scale=0.1,
+        dim=128, heads=4, encoder_depth=2, decoder_depth=4, patch_size=12, encoder_grid=8, head_dim=128, head_heads=4,
+        head_depth=1, camera_dim=128, layer_scale=0.1, camera_contrast=True,
     ),
     "small": NetworkConfig(
         dim=384, heads=6, encoder_depth=6, decoder_depth=8, head_dim=384, head_heads=6, head_depth=1, camera_dim=384,
-        layer_scale=0.1,
+        layer_scale=0.1, camera_contrast=True,
     ),
     "base": NetworkConfig(dim=768, heads=12, encoder_depth=12, decoder_depth=24),
     "large": NetworkConfig(dim=1024, heads=16, encoder_depth=24, decoder_depth=36),
@@ -110,7 +114,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         self.conf_decoder = head_decoder(config.head_dim)
         self.conf_head = PixelHead(config.head_dim, config.patch_size, 1)
         self.camera_decoder = head_decoder(config.camera_dim)
-        self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none")
+        self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none", contrast=config.camera_contrast)
         self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
@@ -140,7 +144,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         with torch.autocast(views.image.device.type, enabled=False):
             shape = self.depth_head(depth_tokens.float(), height, width)
             conf = 2 * torch.sigmoid(self.conf_head(conf_tokens.float(), height, width)[:, 0])
-            world_from_cam, focal = self.camera_head(camera_tokens.float())
+            world_from_cam, focal = self.camera_head(camera_tokens.float(), batch[-1])
             depth = shape[:, -1].clamp_max(15).exp()
             return Prediction(
                 depth=depth.unflatten(0, batch),

@@ -79,7 +79,7 @@ def to_tensor(
     image: UInt8[np.ndarray, "h w 3"], *, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Float[Tensor, "1 3 h w"]:
     """RGB, normalised per channel."""
-    rgb = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    rgb = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     return ((rgb - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
 
 

@@ -55,7 +55,7 @@ class SiftTracks:
     min_inliers: int = 15
     """Pairs with fewer matches that pass ratio test and geometry are not connected."""
     max_tracks: int = 4096
-    """The longest are kept, evenly over the pairs of views."""
+    """Of up to 32 views, and in proportion of more; the longest are kept, evenly over the pairs of views."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Settings and the version of OpenCV."""
@@ -81,7 +81,8 @@ class SiftTracks:
         tracks = tracks_from_matches([f.uv for f in features], matches)
         tracks = drop_inconsistent(tracks, matches, threshold=4 / 3 * threshold)
         scale = torch.from_numpy(np.stack([f.scale for f in features])).float()
-        return thin(dataclasses.replace(tracks, uv=tracks.uv * scale[:, None]), self.max_tracks)
+        most = round(self.max_tracks * max(1, len(features) / 32))
+        return thin(dataclasses.replace(tracks, uv=tracks.uv * scale[:, None]), most)
 
     def _threshold(self, frames: tuple[Frame, ...]) -> float:
         longest = max(min(self.long_side, max(frame.width, frame.height)) for frame in frames)

@@ -1,0 +1,51 @@
+import torch
+
+from reliev3r.labels.quality import check_labels, connected_parts, shared_tracks
+from reliev3r.types import Tracks
+
+
+def tracks_between(views, *groups):
+    """``groups``: (number of tracks, views that see them)."""
+    columns = []
+    for count, seen in groups:
+        column = torch.zeros(views, count)
+        column[list(seen)] = 1
+        columns.append(column)
+    weight = torch.cat(columns, dim=1)
+    return Tracks(uv=torch.zeros(*weight.shape, 2), weight=weight)
+
+
+def test_shared_tracks_by_hand():
+    tracks = tracks_between(3, (4, (0, 1)), (2, (0, 1, 2)), (7, (2,)))
+    assert shared_tracks(tracks).tolist() == [[6, 6, 2], [6, 6, 2], [2, 2, 2]]  # alone in view 2: ties nothing
+
+
+def test_parts():
+    tracks = tracks_between(6, (50, (0, 2)), (50, (2, 4)), (40, (1, 5)), (7, (0, 1)))
+    assert connected_parts(tracks) == [[0, 2, 4], [1, 5], [3]]
+    assert connected_parts(tracks, min_shared=7) == [[0, 1, 2, 4, 5], [3]]
+    assert connected_parts(tracks_between(2, (0, ()))) == [[0], [1]]
+
+
+def test_well_tied_captures_give_no_warning():
+    assert check_labels(tracks_between(3, (40, (0, 1, 2))), ["a", "b", "c"]) == []
+
+
+def test_two_unrelated_sets_are_named():
+    tracks = tracks_between(4, (40, (0, 2)), (40, (1, 3)))
+    (warning,) = check_labels(tracks, ["a1", "b1", "a2", "b2"])
+    assert "fall into 2 parts that no track connects (a1, a2; b1, b2)" in warning
+
+
+def test_lonely_and_weak_images_are_named():
+    tracks = tracks_between(4, (40, (0, 1)), (12, (1, 2)))
+    lonely, weak = check_labels(tracks, ["a", "b", "c", "d"])
+    assert "no track ties d to the other images" in lonely
+    assert "few tracks tie c (12 tracks)" in weak
+    assert "a (" not in weak
+
+
+def test_long_lists_are_cut():
+    tracks = tracks_between(20, (40, (0, 1)))
+    (warning,) = check_labels(tracks, [f"n{index}" for index in range(20)])
+    assert "and 6 more" in warning
