@@ -23,17 +23,29 @@ _MIN_OBSERVATIONS = 12
 _MIN_PARALLAX = math.radians(0.5)
 _FLOOR_ANGLE = math.radians(0.1)
 """Observations within this angle are never called outliers: about the noise of feature detectors."""
-_LOSS_SCALE = 3.0
-"""Scale of the Cauchy loss as a multiple of the median residual; outliers are mostly filtered before."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """How long the rounds of a stage adjust, and when they hand over."""
+
+    iterations: int
+    loss_scale: float
+    """Of the Cauchy loss, as a multiple of the median residual."""
+    gain: float
+    """The stage ends when a round leaves more than this of the best median residual."""
+
+
+_STAGES = (_Stage(iterations=2, loss_scale=1.0, gain=0.9), _Stage(iterations=100, loss_scale=3.0, gain=0.99))
+"""Points that wrong cameras triangulate are wrong too: adjusting long on them ends in wrong minima, so first a few
+steps at a time under a strict loss; outliers are mostly gone when the fine stage takes its statistically better one."""
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 12
+"""Of a stage. The first round from a poor start may raise the median residual and still lead to the solution."""
 _GENEROUS = 6.0
 """Outlier threshold as a multiple of the median residual. Most tracks have two views, and their residual (half of the
 epipolar distance) is 2.5 times smaller than that of a long track under the same noise; hence so generous."""
-
-
 _CEILING_ANGLE = math.radians(20)
 _JUDGED_TRACKS = 5000
-_MIN_ROUNDS = 3
-"""The first round from a poor start may raise the median residual and still lead to the solution."""
 
 
 class NotAdjusted(Exception):
@@ -60,7 +72,6 @@ def adjust_bundle(
     sizes: Sequence[tuple[int, int]],
     *,
     estimate_focal: bool = False,
-    max_rounds: int = 10,
 ) -> Bundle:
     """Alternate triangulation, outlier filter and bundle adjustment (Cauchy loss) until the residuals stop falling.
 
@@ -81,14 +92,16 @@ def adjust_bundle(
     problem = _Problem(
         tracks=tracks, sizes=tuple(sizes), camera_of=camera_of, focal=estimate_focal, reference=reference
     )
-    best = current = (_median_angle(tracks, K, reference), reference, K)
-    for done in range(max_rounds):
-        current = _round(problem, *current)
-        stalled = current[0] > 0.99 * best[0]
-        if current[0] < 1.01 * best[0]:  # of equals the later one has converged further
-            best = current
-        if stalled and done + 1 >= _MIN_ROUNDS:
-            break
+    best = (_median_angle(tracks, K, reference), reference, K)
+    for stage in _STAGES:
+        current = best
+        for done in range(_MAX_ROUNDS):
+            current = _round(problem, *current, stage)
+            stalled = current[0] > stage.gain * best[0]
+            if current[0] < 1.01 * best[0]:  # of equals the later one has converged further
+                best = current
+            if stalled and done + 1 >= _MIN_ROUNDS:
+                break
     residual, cameras, adjusted_K = best
     if not ((adjusted_K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
         raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
@@ -107,7 +120,9 @@ class _Problem:
     reference: Tensor
 
 
-def _round(problem: _Problem, residual: float, cameras: Tensor, K: Tensor) -> tuple[float, Tensor, Tensor]:
+def _round(
+    problem: _Problem, residual: float, cameras: Tensor, K: Tensor, stage: _Stage
+) -> tuple[float, Tensor, Tensor]:
     """(median residual angle, cameras, intrinsics) after one more triangulation, filter and adjustment."""
     points, kept, parts = _usable(problem.tracks, K, cameras, residual)
     model = build_model(
@@ -121,8 +136,8 @@ def _round(problem: _Problem, residual: float, cameras: Tensor, K: Tensor) -> tu
         camera_of=problem.camera_of,
         square_pixels=problem.focal,
     )
-    loss_scale_px = _LOSS_SCALE * max(residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
-    _solve(model, parts, loss_scale_px=loss_scale_px, focal=problem.focal)
+    loss_scale_px = stage.loss_scale * max(residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
+    _solve(model, parts, loss_scale_px=loss_scale_px, focal=problem.focal, iterations=stage.iterations)
     cameras, K = _read(model, parts, K, problem.camera_of, focal=problem.focal)
     cameras = _in_gauge(cameras, problem.reference, parts)
     return _median_angle(problem.tracks, K, cameras), cameras, K
@@ -180,7 +195,7 @@ def connected_views(seen: Bool[Tensor, "v m"]) -> Int[Tensor, "v"]:
     return parts
 
 
-def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool) -> None:
+def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool, iterations: int) -> None:
     """Adjust the poses (and focal lengths) of the views that belong to a part, in place."""
     import pycolmap
 
@@ -190,6 +205,7 @@ def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool) -> N
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale_px
     options.ceres.solver_options.function_tolerance = 1e-6
+    options.ceres.solver_options.max_num_iterations = iterations
     config = pycolmap.BundleAdjustmentConfig()
     for view in (parts >= 0).nonzero()[:, 0].tolist():
         config.add_image(view + 1)

@@ -95,7 +95,7 @@ def fit(
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
     """
     report = report or (lambda stage, done, total, what: None)
-    config = _open_run(out, capture_path, config, resume=resume)
+    config = without_hidden_tracks(_open_run(out, capture_path, config, resume=resume))
     capture = load_capture(capture_path, views=config.views, cache=out, progress=_staged(report, "frames"))
     capture = with_intrinsics(capture, config.intrinsics)
     labels = label_capture(
@@ -112,7 +112,7 @@ def fit(
         set_initial_focal(model, prepared.focal_over_width)
     for note in notes:
         logger.warning(note)
-    training = _train(model, prepared, config, out, resume=resume, report=report)
+    training = train_prepared(model, prepared, config, out, resume=resume, report=report)
     if not training.finished:
         return None
     model.save_pretrained(out / "checkpoint")
@@ -167,13 +167,22 @@ def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
     return Reliev3R(sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"))
 
 
-def _train(
+def without_hidden_tracks(config: FitConfig) -> FitConfig:
+    """Teacher and registered depth are made of tracks, so a run that weighs tracks by 0 gets neither."""
+    if config.objective.tracks_weight > 0:
+        return config
+    return dataclasses.replace(
+        config,
+        objective=dataclasses.replace(config.objective, teacher_weight=0.0),
+        prepare=dataclasses.replace(config.prepare, register=False),
+    )
+
+
+def train_prepared(
     model: Reliev3R, prepared: Prepared, config: FitConfig, out: Path, *, resume: bool, report: Report
 ) -> TrainResult:
     """The weak objective over this capture, with the teacher fading out."""
     settings = config.objective
-    if settings.tracks_weight == 0:  # the teacher is made of tracks, so an ablation without tracks has none
-        settings = dataclasses.replace(settings, teacher_weight=0.0)
     if prepared.views.K is None and settings.reprojection.form == "angle":
         settings = dataclasses.replace(
             settings, reprojection=dataclasses.replace(settings.reprojection, form="focal_angle")

@@ -13,7 +13,7 @@ H, W = 72, 96
 
 
 def scene(views=6, count=250, noise=0.05, false=0.0, fov=1.1, seed=0, spread=0.25):
-    """Cameras on an arc around a cloud of points; tracks in pixels of a 96 x 72 image, each seen by half of the views."""
+    """Cameras on an arc around a cloud of points; tracks in pixels of a 96 x 72 image, seen by half of the views."""
     g = torch.Generator().manual_seed(seed)
     points = torch.rand(count, 3, generator=g, dtype=torch.float64) * 2 - 1
     cameras = []

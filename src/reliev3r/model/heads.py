@@ -36,6 +36,9 @@ class PixelHead(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Linear(dim, channels * patch_size**2)
+        # Start from flat maps: a random pattern inside every patch would first have to be unlearned.
+        nn.init.normal_(self.proj.weight, std=1e-3)
+        nn.init.zeros_(self.proj.bias)
 
     def forward(self, tokens: Float[Tensor, "n t c"], height: int, width: int) -> Float[Tensor, "n channels h w"]:
         """Maps of ``height`` x ``width`` pixels, float32."""
