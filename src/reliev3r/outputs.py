@@ -68,6 +68,7 @@ def write_outputs(
         heldout=heldout,
         label_depth=prepared.raw_depth if bool(prepared.labels.depth.valid.any()) else None,
         metrics=read_metrics(out / "metrics.jsonl"),
+        photograph=capture.image,
         quality=dataclasses.asdict(quality),
         scores=None,
         notes=notes,

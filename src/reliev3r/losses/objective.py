@@ -54,7 +54,7 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
             total = total + config.depth_weight * parts["depth"]
         if config.tracks_weight > 0:
             values, weight = reprojection_loss(prediction, labels.tracks, config.reprojection)
-            parts["tracks"] = weighted_mean(values.flatten(), weight.flatten())
+            parts["tracks"] = weighted_mean(values, weight)
             total = total + config.tracks_weight * parts["tracks"]
         if config.gauge_weight > 0:
             parts["gauge"] = gauge_loss(prediction, labels.tracks).mean()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from reliev3r.geometry.camera import transform
@@ -51,36 +51,51 @@ def track_geometry(prediction: Prediction, tracks: Tracks) -> TrackGeometry:
     )
 
 
+def visible_pairs(tracks: Tracks) -> Int[Tensor, "4 n"]:
+    """(batch, i, j, track) of every ordered pair i != j of views that both see a track; leading dimensions flattened."""
+    visible = tracks.visible.reshape(-1, *tracks.weight.shape[-2:])
+    both = visible[:, :, None] & visible[:, None]
+    both &= ~torch.eye(visible.shape[1], dtype=torch.bool, device=visible.device)[:, :, None]
+    return both.nonzero().mT
+
+
 def reprojection_loss(
     prediction: Prediction, tracks: Tracks, config: ReprojectionConfig
-) -> tuple[Float[Tensor, "*b v v m"], Float[Tensor, "*b v v m"]]:
-    """Residual [i, j, k] between view i's ray of track k and the point of view j, and its weight (0 for i = j).
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Residual between view i's ray of track k and the point of view j, and its weight, in the order of
+    :func:`visible_pairs`.
 
     The paper's L_rgst is the weighted mean of the ``angle`` form over all ordered pairs: angle(p_ik - t_i, p_jk - t_i).
     The first direction depends on view i's rotation alone, so it is formed from the ray, never from view i's depth.
-    Unreduced; finite in value and gradient for points behind the camera, zero baseline and unseen tracks. float32.
+    Unreduced; finite in value and gradient for points behind the camera and zero baseline; empty where no two views
+    share a track. float32.
     """
     geometry = track_geometry(prediction, tracks)
-    rotation, centre = prediction.world_from_cam[..., :3, :3], prediction.world_from_cam[..., :3, 3]
-    weight = tracks.weight[..., :, None, :] * tracks.weight[..., None, :, :]
-    views = weight.shape[-2]
-    weight = weight * (1 - torch.eye(views, device=weight.device, dtype=weight.dtype))[:, :, None]
+    batch, i, j, k = visible_pairs(tracks)
+
+    def flat(x: Tensor, dims: int) -> Tensor:
+        return x.reshape(-1, *x.shape[x.ndim - dims :])
+
+    world_from_cam = flat(prediction.world_from_cam, 3)
+    weight = flat(tracks.weight, 2)[batch, i, k] * flat(tracks.weight, 2)[batch, j, k]
+    point = flat(geometry.points_world, 3)[batch, j, k]
     if config.form == "point":
-        distance = _length(geometry.points_world[..., :, None, :, :] - geometry.points_world[..., None, :, :, :])
-        return distance / scene_factor(geometry.points_cam, tracks)[..., None, None, None], weight
-    observed = (geometry.rays @ rotation.mT)[..., :, None, :, :]
-    towards = geometry.points_world[..., None, :, :, :] - centre[..., :, None, None, :]
-    observed = observed.expand_as(towards)
+        distance = _length(flat(geometry.points_world, 3)[batch, i, k] - point)
+        return distance / scene_factor(geometry.points_cam, tracks).reshape(-1)[batch], weight
+    rays = flat(geometry.rays, 3)
+    towards = point - world_from_cam[batch, i, :3, 3]
     if config.form == "pixel":
-        return _pixel_residual(geometry.rays, towards, rotation, config.pixel_clip), weight
+        in_camera = torch.einsum("nij,ni->nj", world_from_cam[batch, i, :3, :3], towards)
+        return _pixel_residual(rays[batch, i, k], in_camera, config.pixel_clip), weight
+    observed = (rays @ world_from_cam[..., :3, :3].mT)[batch, i, k]
     angle = angle_between(observed, towards)
     if config.form == "chord":
         return 2 * torch.sin(0.5 * angle), weight
     if config.form == "cosine":
         return 1 - torch.cos(angle), weight
     if config.form == "focal_angle":
-        focal_over_width = prediction.K[..., 0, 0] / prediction.depth.shape[-1]
-        return angle * focal_over_width[..., :, None, None], weight
+        focal_over_width = flat(prediction.K[..., 0, 0], 1) / prediction.depth.shape[-1]
+        return angle * focal_over_width[batch, i], weight
     return angle, weight
 
 
@@ -111,8 +126,7 @@ def _length(vector: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, squared, torch.ones_like(squared)).sqrt(), squared)
 
 
-def _pixel_residual(rays: Tensor, towards: Tensor, rotation: Tensor, clip: float) -> Tensor:
+def _pixel_residual(rays: Tensor, in_camera: Tensor, clip: float) -> Tensor:
     """Distance on the z = 1 plane, depth clipped at 1e-3 (MASt3R-SfM's guard), the residual at ``clip``."""
-    in_camera = towards @ rotation[..., :, None, :, :]
     image = in_camera[..., :2] / in_camera[..., 2:].clamp_min(1e-3)
-    return _length(image - rays[..., :, None, :, :2]).clamp_max(clip)
+    return _length(image - rays[..., :2]).clamp_max(clip)
