@@ -62,13 +62,17 @@ class FitConfig(TrainConfig):
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
         default_factory=lambda: ObjectiveConfig(
-            depth=DepthLossConfig(alpha=0.25), tracks_weight=10.0, teacher_weight=2.0
+            depth=DepthLossConfig(alpha=0.25), depth_weight=4.0, tracks_weight=10.0, teacher_weight=10.0
         )
     )
     """Tracks weigh more than the paper's 0.5 (their unit is the radian), and alpha is in units of the median depth, not
     of the deviation; docs/method.md has the measured balance."""
     teacher_until: float = 0.8
-    """Share of the run after which the teacher (cameras solved from the same tracks) is silent."""
+    """Share of the run at which the handover from the teacher (cameras and depths solved from the same tracks) to the
+    tracks themselves ends; it begins at half of it."""
+    teacher_floor: float = 0.5
+    """What of the teacher stays to the end. At 0 the paper's losses have the last word; where depth is poor and the
+    cameras look inwards, they then drift along the bas-relief valley (docs/method.md)."""
     batch: BatchConfig = field(default_factory=BatchConfig)
 
 
@@ -167,6 +171,13 @@ def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
     return Reliev3R(sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"))
 
 
+def teacher_share(progress: float, config: FitConfig) -> float:
+    """1 in the first half of ``teacher_until``, then linearly down to ``teacher_floor``."""
+    until, floor = config.teacher_until, config.teacher_floor
+    left = min(1.0, max(0.0, 2 * (until - progress) / until)) if until > 0 else 0.0
+    return floor + (1 - floor) * left
+
+
 def without_hidden_tracks(config: FitConfig) -> FitConfig:
     """Teacher and registered depth are made of tracks, so a run that weighs tracks by 0 gets neither."""
     if config.objective.tracks_weight > 0:
@@ -189,8 +200,7 @@ def train_prepared(
         )
 
     def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
-        fade = max(0.0, 1 - progress / config.teacher_until) if config.teacher_until > 0 else 0.0
-        return objective(prediction, labels, settings, teacher=fade)
+        return objective(prediction, labels, settings, teacher=teacher_share(progress, config))
 
     def evaluate(network: torch.nn.Module) -> dict[str, float]:
         prediction = predict(network, prepared.views)

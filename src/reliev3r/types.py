@@ -129,8 +129,14 @@ class Tracks(_Tensors):
     """Pixels of the image they travel with; any finite value where not seen."""
     weight: Float[Tensor, "*b v m"]
     """In [0, 1]; 0 means that the track is not seen in the view."""
+    depth: Float[Tensor, "*b v m"] | None = None
+    """z-depth of the track's triangulated point, in the unit of ``CameraLabels``; 0 where it was not solved."""
 
-    _AXES: ClassVar[dict[str, dict[str, int]]] = {"uv": {"v": -3, "m": -2}, "weight": {"v": -2, "m": -1}}
+    _AXES: ClassVar[dict[str, dict[str, int]]] = {
+        "uv": {"v": -3, "m": -2},
+        "weight": {"v": -2, "m": -1},
+        "depth": {"v": -2, "m": -1},
+    }
 
     @property
     def visible(self) -> Bool[Tensor, "*b v m"]:

@@ -9,7 +9,14 @@ from reliev3r.geometry.rigid import rigid_from, so3_exp
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
 from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.losses.pose import relative_pose_loss
-from reliev3r.losses.reprojection import ReprojectionConfig, gauge_loss, reprojection_loss, visible_pairs
+from reliev3r.losses.reprojection import (
+    ReprojectionConfig,
+    gauge_loss,
+    reprojection_loss,
+    track_depth_loss,
+    track_geometry,
+    visible_pairs,
+)
 from reliev3r.types import CameraLabels, DepthLabels, Prediction, PseudoLabels, Tracks
 
 FORMS = ("angle", "focal_angle", "pixel", "chord", "cosine", "point")
@@ -320,16 +327,36 @@ def test_objective_is_the_weighted_sum_of_its_parts() -> None:
     p, label = prediction(), labels()
     cameras = CameraLabels(world_from_cam=prediction(seed=9).world_from_cam, weight=torch.ones(1, 3))
     label = dataclasses.replace(label, cameras=cameras)
+    solved = torch.where(label.tracks.weight > 0, 1.5, 0.0)
+    label = dataclasses.replace(label, tracks=dataclasses.replace(label.tracks, depth=solved))
     config = ObjectiveConfig(depth_weight=2.0, tracks_weight=0.5, gauge_weight=0.1, teacher_weight=3.0)
     loss = objective(p, label, config, teacher=0.25)
     parts = loss.parts
-    expected = 2 * parts["depth"] + 0.5 * parts["tracks"] + 0.1 * parts["gauge"] + 0.75 * parts["teacher"]
+    # the teacher hands over to the tracks: what it has, they have not
+    expected = 2 * parts["depth"] + 0.75 * 0.5 * parts["tracks"] + 0.1 * parts["gauge"] + 0.75 * parts["teacher"]
     torch.testing.assert_close(loss.total, expected)
     values, weight = reprojection_loss(p, label.tracks, config.reprojection)
     torch.testing.assert_close(parts["tracks"], (values * weight).sum() / weight.sum())
+    without = dataclasses.replace(label, cameras=None)
+    loss = objective(p, without, config, teacher=1.0)
+    expected = 2 * loss.parts["depth"] + 0.5 * loss.parts["tracks"] + 0.1 * loss.parts["gauge"]
+    torch.testing.assert_close(loss.total, expected)
     only = objective(p, label, ObjectiveConfig(depth_weight=0.0, gauge_weight=0.0), teacher=0.0)
     assert set(only.parts) == {"tracks"}
     assert set(objective(p, label, ObjectiveConfig(tracks_weight=0.0, gauge_weight=0.0)).parts) == {"depth"}
+
+
+def test_track_depth_by_hand() -> None:
+    p = prediction()
+    tracks = Tracks(
+        uv=torch.full((1, 3, 2, 2), 4.5), weight=torch.tensor([[[1.0, 1.0], [1.0, 0.0], [0.5, 1.0]]]),
+        depth=torch.tensor([[[2.0, 0.0], [3.0, 1.0], [4.0, 1.0]]]),
+    )  # fmt: skip
+    values, weight = track_depth_loss(track_geometry(p, tracks), tracks)
+    assert weight.tolist() == [[[1, 0], [1, 0], [0.5, 1]]]
+    assert float(values[0, 0, 0]) == pytest.approx(abs(math.log(float(p.depth[0, 0, 4, 4]) / 2)), rel=1e-4)
+    unsolved = dataclasses.replace(tracks, depth=None)
+    assert track_depth_loss(track_geometry(p, unsolved), unsolved)[1].sum() == 0
 
 
 def test_an_untrusted_expert_weighs_less() -> None:

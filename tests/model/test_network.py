@@ -69,8 +69,9 @@ def test_prediction_has_its_shapes_and_ranges() -> None:
     torch.testing.assert_close(p.K, views(3).K, atol=1e-3, rtol=1e-4)
 
 
-def test_shuffled_views_permute_the_prediction() -> None:
-    model = network(3)
+@pytest.mark.parametrize("extras", [{}, {"camera_contrast": True, "guided": True, "fov": "shared"}])
+def test_shuffled_views_permute_the_prediction(extras) -> None:
+    model = network(3, **extras)
     # away from the near-constant initial state, so that the views really differ
     with torch.no_grad():
         for parameter in model.parameters():
@@ -174,8 +175,24 @@ def test_rope_depends_on_relative_positions_only() -> None:
     assert (scores[0, 0, 2, 3] - scores[0, 0, 3, 2]).abs() > 1e-4
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    model = network().train()
+def test_camera_contrast_tells_similar_views_apart() -> None:
+    # five nearly identical images: a fresh plain network gives them nearly the same camera, with contrast it does not
+    base = torch.rand(1, 1, 3, 12, 20, generator=torch.Generator().manual_seed(2))
+    noise = 0.02 * torch.randn(1, 5, 3, 12, 20, generator=torch.Generator().manual_seed(3))
+    similar = Views(image=(base + noise).clamp(0, 1), K=K_from_fov(1.0, 12, 20).expand(1, 5, 3, 3))
+    spread = {}
+    for contrast in (False, True):
+        with torch.no_grad():
+            spread[contrast] = network(camera_contrast=contrast)(similar).world_from_cam[0, :, :3, 3].std(0).mean()
+    assert spread[True] > 5 * spread[False]
+    with torch.no_grad():
+        alone = network(camera_contrast=True)(similar.select_views([0]))
+    assert torch.isfinite(alone.world_from_cam).all()
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_every_parameter_gets_a_gradient(guided: bool) -> None:
+    model = network(guided=guided).train()
     p = model(views())
     (p.depth.sum() + p.conf.sum() + (p.world_from_cam * torch.randn(4, 4)).sum()).backward()
     missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]

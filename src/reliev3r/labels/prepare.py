@@ -66,9 +66,10 @@ def prepare_capture(capture: Capture, labels: CaptureLabels, config: PrepareConf
     notes: list[str] = []
     solve, focal = _solve(views, pseudo, config, notes)
     if solve is not None:
-        pseudo = dataclasses.replace(pseudo, cameras=solve.labels)
+        depth, valid = solve.track_depth
+        solved = dataclasses.replace(pseudo.tracks, depth=torch.where(valid, depth, torch.zeros_like(depth)))
+        pseudo = dataclasses.replace(pseudo, cameras=solve.labels, tracks=solved)
         if config.register and bool(pseudo.depth.valid.any()):
-            depth, valid = solve.track_depth
             registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, valid, config.registration)
             pseudo = dataclasses.replace(pseudo, depth=registered)
         unreached = [frame.name for frame, ok in zip(capture.frames, solve.reached.tolist()) if not ok]

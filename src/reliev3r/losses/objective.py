@@ -11,7 +11,13 @@ from torch import Tensor
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
 from reliev3r.losses.pose import relative_pose_loss
-from reliev3r.losses.reprojection import ReprojectionConfig, gauge_loss, reprojection_loss, scene_factor, track_geometry
+from reliev3r.losses.reprojection import (
+    ReprojectionConfig,
+    gauge_loss,
+    reprojection_loss,
+    track_depth_loss,
+    track_geometry,
+)
 from reliev3r.types import Prediction, PseudoLabels
 
 
@@ -25,10 +31,12 @@ class ObjectiveConfig:
     """0: tracks only."""
     tracks_weight: float = 0.5
     """The paper's 0.5; 0: depth only."""
-    gauge_weight: float = 0.1
+    gauge_weight: float = 2.0
+    """Strong, because the depth's free scale would otherwise grow away from the translations: at 0.1 the baseline
+    collapsed on a real capture."""
     teacher_weight: float = 0.0
-    """Relative pose against pseudo cameras solved from the same tracks, where labels carry them; the training loop
-    anneals it to 0."""
+    """Relative pose and track depth against what the label-side solve made of the same tracks, where labels carry it;
+    ``objective``'s argument hands over to the tracks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,34 +48,41 @@ class Loss:
 
 
 def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveConfig, *, teacher: float = 1.0) -> Loss:
-    """Weak supervision of a prediction; ``teacher`` in [0, 1] scales the teacher's weight (its annealing).
+    """Weak supervision of a prediction; ``teacher`` in [0, 1] hands over from the teacher (1) to the tracks (0).
+
+    While depth is still wrong, the tracks would be explained by wrong rotations; so their loss grows as the teacher
+    fades. Without a teacher (no pseudo cameras, or weight 0) the tracks have their full weight from the start.
 
     Terms whose weight is 0 are not computed. Means are over valid pixels and over visible ordered pairs; a term without
     any contributes 0. Runs in float32 outside autocast.
     """
     with torch.autocast(prediction.depth.device.type, enabled=False):
         prediction = prediction.to(torch.float32)
+        geometry = track_geometry(prediction, labels.tracks)
+        taught = teacher if config.teacher_weight > 0 and labels.cameras is not None else 0.0
         total = prediction.depth.new_zeros(())
         parts: dict[str, Tensor] = {}
         if config.depth_weight > 0:
             parts["depth"] = _depth_term(prediction, labels, config.depth)
             total = total + config.depth_weight * parts["depth"]
         if config.tracks_weight > 0:
-            values, weight = reprojection_loss(prediction, labels.tracks, config.reprojection)
+            values, weight = reprojection_loss(prediction, labels.tracks, config.reprojection, geometry)
             parts["tracks"] = weighted_mean(values, weight)
-            total = total + config.tracks_weight * parts["tracks"]
+            total = total + (1 - taught) * config.tracks_weight * parts["tracks"]
         if config.gauge_weight > 0:
-            parts["gauge"] = gauge_loss(prediction, labels.tracks).mean()
+            parts["gauge"] = gauge_loss(prediction, labels.tracks, geometry).mean()
             total = total + config.gauge_weight * parts["gauge"]
-        if config.teacher_weight > 0 and teacher > 0 and labels.cameras is not None:
+        if taught > 0 and labels.cameras is not None:
             cameras = labels.cameras
-            # Pseudo cameras come in the unit in which the scene factor is 1, the one that the gauge term asks for.
-            scale = scene_factor(track_geometry(prediction, labels.tracks).points_cam, labels.tracks).detach()
-            values, weight = relative_pose_loss(
-                prediction.world_from_cam, cameras.world_from_cam, cameras.weight, scale=scale
+            unit = torch.ones_like(prediction.depth[..., 0, 0, 0])  # the one that the gauge term asks for
+            poses, pair = relative_pose_loss(
+                prediction.world_from_cam, cameras.world_from_cam, cameras.weight, scale=unit
             )
-            parts["teacher"] = weighted_mean(values.flatten(), weight.flatten())
-            total = total + config.teacher_weight * teacher * parts["teacher"]
+            depths, seen = track_depth_loss(geometry, labels.tracks)
+            parts["teacher"] = weighted_mean(poses.flatten(), pair.flatten()) + weighted_mean(
+                depths.flatten(), seen.flatten()
+            )
+            total = total + taught * config.teacher_weight * parts["teacher"]
         return Loss(total=total, parts=parts)
 
 

@@ -52,7 +52,7 @@ def track_geometry(prediction: Prediction, tracks: Tracks) -> TrackGeometry:
 
 
 def visible_pairs(tracks: Tracks) -> Int[Tensor, "4 n"]:
-    """(batch, i, j, track) of every ordered pair i != j of views that both see a track; leading dimensions flattened."""
+    """(batch, i, j, track) of each ordered pair i != j of views that both see a track; leading dimensions flat."""
     visible = tracks.visible.reshape(-1, *tracks.weight.shape[-2:])
     both = visible[:, :, None] & visible[:, None]
     both &= ~torch.eye(visible.shape[1], dtype=torch.bool, device=visible.device)[:, :, None]
@@ -60,7 +60,7 @@ def visible_pairs(tracks: Tracks) -> Int[Tensor, "4 n"]:
 
 
 def reprojection_loss(
-    prediction: Prediction, tracks: Tracks, config: ReprojectionConfig
+    prediction: Prediction, tracks: Tracks, config: ReprojectionConfig, geometry: TrackGeometry | None = None
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
     """Residual between view i's ray of track k and the point of view j, and its weight, in the order of
     :func:`visible_pairs`.
@@ -68,9 +68,9 @@ def reprojection_loss(
     The paper's L_rgst is the weighted mean of the ``angle`` form over all ordered pairs: angle(p_ik - t_i, p_jk - t_i).
     The first direction depends on view i's rotation alone, so it is formed from the ray, never from view i's depth.
     Unreduced; finite in value and gradient for points behind the camera and zero baseline; empty where no two views
-    share a track. float32.
+    share a track. float32. ``geometry`` saves its computation where the caller has it.
     """
-    geometry = track_geometry(prediction, tracks)
+    geometry = geometry or track_geometry(prediction, tracks)
     batch, i, j, k = visible_pairs(tracks)
 
     def flat(x: Tensor, dims: int) -> Tensor:
@@ -106,17 +106,28 @@ def scene_factor(points_cam: Float[Tensor, "*b v m 3"], tracks: Tracks) -> Float
     return (total / weight.sum(-1).clamp_min(1e-8)).clamp_min(1e-8)
 
 
-def gauge_loss(prediction: Prediction, tracks: Tracks) -> Float[Tensor, "*b"]:
+def gauge_loss(prediction: Prediction, tracks: Tracks, geometry: TrackGeometry | None = None) -> Float[Tensor, "*b"]:
     """Squared log of the scene factor: keeps the one free scale at 1 (both main losses are blind to it).
 
     Without it the scale drifts and Adam's effective step shrinks with it (measured in method.md's toy: 97 % to 66 %).
     Falls back to the mean log depth where no track is seen.
     """
-    geometry = track_geometry(prediction, tracks)
+    geometry = geometry or track_geometry(prediction, tracks)
     seen = tracks.weight.flatten(-2).sum(-1) > 0
     by_tracks = scene_factor(geometry.points_cam, tracks).log()
     by_depth = prediction.depth.clamp_min(1e-8).log().mean((-3, -2, -1))
     return torch.where(seen, by_tracks, by_depth).square()
+
+
+def track_depth_loss(
+    geometry: TrackGeometry, tracks: Tracks
+) -> tuple[Float[Tensor, "*b v m"], Float[Tensor, "*b v m"]]:
+    """|log| of predicted over solved depth at each track observation, and its weight (0 where nothing was solved)."""
+    if tracks.depth is None:
+        return torch.zeros_like(tracks.weight), torch.zeros_like(tracks.weight)
+    solved = (tracks.depth > 0) & tracks.visible
+    target = torch.where(solved, tracks.depth, torch.ones_like(tracks.depth))
+    return (geometry.points_cam[..., 2].clamp_min(1e-8) / target).log().abs(), tracks.weight * solved
 
 
 def _length(vector: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,10 +41,41 @@ class PixelHead(nn.Module):
         nn.init.normal_(self.proj.weight, std=1e-3)
         nn.init.zeros_(self.proj.bias)
 
-    def forward(self, tokens: Float[Tensor, "n t c"], height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        """Maps of ``height`` x ``width`` pixels, float32."""
-        maps = self.proj(tokens).mT.unflatten(-1, (height // self.patch_size, width // self.patch_size))
-        return F.pixel_shuffle(maps.float(), self.patch_size)
+    def forward(
+        self, tokens: Float[Tensor, "n t c"], image: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "n channels h w"]:
+        """Maps of the image's size, float32."""
+        return _pixels(self.proj(tokens), image, self.patch_size).float()
+
+
+class GuidedPixelHead(nn.Module):
+    """Patch token to a coarse feature per 2 x 2 pixels, mixed with the image's own by convolutions, to pixels.
+
+    A linear head draws inside a patch only what one token says; here depth edges can follow image edges.
+    """
+
+    def __init__(self, dim: int, patch_size: int, channels: int, *, width: int = 16) -> None:
+        super().__init__()
+        self.coarse = patch_size // 2
+        self.proj = nn.Linear(dim, width * self.coarse**2)
+        self.stem = nn.Conv2d(3, width, 4, stride=2, padding=1)
+        self.mix = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+        self.out = nn.Conv2d(2 * width, 4 * channels, 3, padding=1)
+        nn.init.normal_(self.out.weight, std=1e-2)
+
+    def forward(
+        self, tokens: Float[Tensor, "n t c"], image: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "n channels h w"]:
+        """Maps of the image's size, float32."""
+        x = torch.cat([_pixels(self.proj(tokens), image, self.coarse, 2), self.stem(image)], dim=1)
+        x = x + F.gelu(self.mix(F.gelu(x)))
+        return F.pixel_shuffle(self.out(x).float(), 2)
+
+
+def _pixels(values: Tensor, image: Tensor, cells: int, shrink: int = 1) -> Tensor:
+    """Token values [n, t, c * cells^2] as maps [n, c, h / shrink, w / shrink]."""
+    rows = image.shape[-2] // (cells * shrink)
+    return F.pixel_shuffle(values.mT.unflatten(-1, (rows, -1)), cells)
 
 
 class _ResidualMlp(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reliev3r.geometry.camera import K_from_focal, ray_map
 from reliev3r.model.attention import Block, Rope, rope_tables
 from reliev3r.model.encoder import Encoder
-from reliev3r.model.heads import CameraHead, HeadDecoder, PixelHead
+from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, PixelHead
 from reliev3r.types import Prediction, Views
 
 
@@ -49,6 +49,8 @@ class NetworkConfig:
     """Add to each view's pooled camera feature its standardised deviation from the sample's other views. A pose is what
     tells a view from the others, and in a fresh network that is a few per cent of the feature. No parameters; pi^3 has
     it not."""
+    guided: bool = False
+    """Pixel heads see the image again and draw edges with it; False: pi^3's linear heads. Needs an even patch size."""
     fov: Literal["none", "per_view", "shared"] = "none"
     """Field-of-view head: absent, one focal length per view, or one for all views of a sample (one camera)."""
 
@@ -64,11 +66,11 @@ class NetworkConfig:
 PRESETS: dict[str, NetworkConfig] = {
     "tiny": NetworkConfig(
         dim=128, heads=4, encoder_depth=2, decoder_depth=4, patch_size=12, encoder_grid=8, head_dim=128, head_heads=4,
-        head_depth=1, camera_dim=128, layer_scale=0.1, camera_contrast=True,
+        head_depth=1, camera_dim=128, layer_scale=0.1, camera_contrast=True, guided=True,
     ),
     "small": NetworkConfig(
         dim=384, heads=6, encoder_depth=6, decoder_depth=8, head_dim=384, head_heads=6, head_depth=1, camera_dim=384,
-        layer_scale=0.1, camera_contrast=True,
+        layer_scale=0.1, camera_contrast=True, guided=True,
     ),
     "base": NetworkConfig(dim=768, heads=12, encoder_depth=12, decoder_depth=24),
     "large": NetworkConfig(dim=1024, heads=16, encoder_depth=24, decoder_depth=36),
@@ -110,9 +112,10 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             )  # fmt: skip
 
         self.depth_decoder = head_decoder(config.head_dim)
-        self.depth_head = PixelHead(config.head_dim, config.patch_size, 1 if config.shape == "depth" else 3)
+        pixel_head = GuidedPixelHead if config.guided else PixelHead
+        self.depth_head = pixel_head(config.head_dim, config.patch_size, 1 if config.shape == "depth" else 3)
         self.conf_decoder = head_decoder(config.head_dim)
-        self.conf_head = PixelHead(config.head_dim, config.patch_size, 1)
+        self.conf_head = pixel_head(config.head_dim, config.patch_size, 1)
         self.camera_decoder = head_decoder(config.camera_dim)
         self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none", contrast=config.camera_contrast)
         self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
@@ -142,8 +145,8 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             run, (self.depth_decoder, self.conf_decoder, self.camera_decoder)
         )
         with torch.autocast(views.image.device.type, enabled=False):
-            shape = self.depth_head(depth_tokens.float(), height, width)
-            conf = 2 * torch.sigmoid(self.conf_head(conf_tokens.float(), height, width)[:, 0])
+            shape = self.depth_head(depth_tokens.float(), image)
+            conf = 2 * torch.sigmoid(self.conf_head(conf_tokens.float(), image)[:, 0])
             world_from_cam, focal = self.camera_head(camera_tokens.float(), batch[-1])
             depth = shape[:, -1].clamp_max(15).exp()
             return Prediction(

@@ -97,7 +97,7 @@ class _Run:
         self.accelerator = Accelerator()
         # Autocast is ours: Accelerate fixes its own once per process, and two runs of one process may differ.
         self.bf16 = resolve_precision(config.precision, self.accelerator.device) == "bf16"
-        optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.lr)
+        optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.lr, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.average: dict[str, Tensor] | None = None
         self.done, self.before = 0, 0.0
