@@ -49,21 +49,16 @@ def form(config: FitConfig, name: str) -> FitConfig:
 
 Change = Callable[[FitConfig], FitConfig]
 VARIANTS: dict[str, Change] = {
-    "default (angle, teacher, registered depth)": lambda c: c,
+    "default": lambda c: c,
+    "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
+    "depth normalised by median and MAD, alpha 1": lambda c: depth_changed(c, normalisation="mad", alpha=1.0),
+    "tracks only (depth weight 0)": lambda c: changed(c, depth_weight=0.0),
+    "depth only (tracks weight 0: no teacher, no registration)": lambda c: changed(c, tracks_weight=0.0),
     "no teacher: angle (the paper's form)": lambda c: form(c, "angle"),
-    "no teacher: chord": lambda c: form(c, "chord"),
     "no teacher: pixel": lambda c: form(c, "pixel"),
     "no teacher: point": lambda c: form(c, "point"),
     "no teacher: cosine": lambda c: form(c, "cosine"),
     "no teacher, no camera contrast": lambda c: form(c, "angle"),
-    "tracks only (depth weight 0)": lambda c: changed(c, depth_weight=0.0),
-    "depth only (tracks weight 0)": lambda c: changed(c, tracks_weight=0.0),
-    "tracks weight 0.5 (the paper's)": lambda c: changed(c, tracks_weight=0.5),
-    "no confidence (W = 1)": lambda c: depth_changed(c, confidence=False),
-    "alpha 1.0": lambda c: depth_changed(c, alpha=1.0),
-    "depth normalised by median and MAD": lambda c: depth_changed(c, normalisation="mad", alpha=1.0),
-    "depth compared in log space": lambda c: depth_changed(c, space="log"),
-    "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
 }
 
 
