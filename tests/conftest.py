@@ -9,7 +9,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
-hook = install_import_hook("reliev3r", "beartype.beartype")
+hook = install_import_hook("reliev3r", "shape_checks.checker")
 
 # a busy machine is no failure, and a few dozen examples find what there is to find
 settings.register_profile("here", deadline=None, max_examples=30, derandomize=True)

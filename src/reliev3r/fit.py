@@ -22,7 +22,6 @@ from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality import check_labels
 from reliev3r.labels.tracks.registry import track_expert
-from reliev3r.losses.depth import DepthLossConfig
 from reliev3r.losses.objective import Loss, ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.pretrained import load_network
@@ -61,9 +60,7 @@ class FitConfig(TrainConfig):
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(
-            depth=DepthLossConfig(alpha=0.25), depth_weight=4.0, tracks_weight=10.0, teacher_weight=10.0
-        )
+        default_factory=lambda: ObjectiveConfig(depth_weight=10.0, tracks_weight=10.0, teacher_weight=10.0)
     )
     """Tracks weigh more than the paper's 0.5 (their unit is the radian), and alpha is in units of the median depth, not
     of the deviation; docs/method.md has the measured balance."""

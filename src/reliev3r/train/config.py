@@ -16,7 +16,7 @@ class TrainConfig:
     """Optimiser steps; the run is a function of the seed alone. Wins over ``minutes``."""
     minutes: float = 5.0
     """Wall-clock budget of training where ``steps`` is not given; the schedule follows the clock."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     warmup: float = 0.03
     """Share of the run in which the learning rate rises linearly; cosine to ``final_lr`` afterwards."""
     final_lr: float = 0.01
