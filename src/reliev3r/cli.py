@@ -248,7 +248,7 @@ def demo(argv: list[str]) -> int:
         """The whole way at the size of a laptop: render, label, fit from random weights, evaluate, export."""
 
         out: Path = Path("demo")
-        minutes: float = 4.0
+        minutes: float = 6.0
         """Of training."""
         seed: int = 0
 

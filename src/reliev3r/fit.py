@@ -96,9 +96,12 @@ def fit(
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
     """
     report = report or (lambda stage, done, total, what: None)
-    config = without_hidden_tracks(_open_run(out, capture_path, config, resume=resume))
+    config = without_hidden_tracks(_checked_settings(out, capture_path, config, resume=resume))
     capture = load_capture(capture_path, views=config.views, cache=out, progress=_staged(report, "frames"))
     capture = with_intrinsics(capture, config.intrinsics)
+    if not resume:  # bad input leaves nothing behind
+        run = {"format": "reliev3r-run/1", "capture": str(capture_path.resolve()), "settings": to_plain(config)}
+        write_json(out / "config.json", run)
     labels = label_capture(
         capture, depth=depth_expert(config.depth), tracks=track_expert(config.tracks), out=out / "labels",
         progress=_staged(report, "labels"),
@@ -129,8 +132,8 @@ def fit(
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
 
 
-def _open_run(out: Path, capture_path: Path, config: FitConfig, *, resume: bool) -> FitConfig:
-    """Refuse a folder that holds something else; on resume take the run's own settings."""
+def _checked_settings(out: Path, capture_path: Path, config: FitConfig, *, resume: bool) -> FitConfig:
+    """Refuse a folder that holds something else; on resume take the run's own settings. Writes nothing."""
     path = out / "config.json"
     if resume:
         if not path.is_file():
@@ -144,7 +147,6 @@ def _open_run(out: Path, capture_path: Path, config: FitConfig, *, resume: bool)
     unstarted = path.is_file() and not (out / "training").exists()  # it failed before training: labels are reused
     if out.exists() and not unstarted and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: not an empty folder; choose another --out, or --resume the run in it")
-    write_json(path, {"format": "reliev3r-run/1", "capture": str(capture_path.resolve()), "settings": to_plain(config)})
     return config
 
 
