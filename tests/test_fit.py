@@ -223,7 +223,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capture, tmp_path, capsys) -> Non
     empty.mkdir()
     assert "error:" in error_of(capsys, "fit", str(empty), "--out", out)
     assert "error:" in error_of(capsys, "fit", str(tmp_path / "nowhere"), "--out", out)
-    assert "unknown" in error_of(capsys, "fit", str(capture), "--out", out, "--depth", "magic")
+    assert "choose one of" in error_of(capsys, "fit", str(capture), "--out", out, "--depth", "magic")
     assert "checkpoint" in error_of(
         capsys, "fit", str(capture), "--out", out, "--depth", "none", "--init", str(tmp_path / "none")
     )
