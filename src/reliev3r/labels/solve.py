@@ -144,7 +144,7 @@ def solve_focal(
         if log_focal not in solved:
             focal = math.exp(log_focal)
             K = K_from_focal(torch.tensor(focal * width), height, width).expand(tracks.uv.shape[0], 3, 3)
-            scaled = replace(config, inlier_angle=config.inlier_angle / focal, seeds=2)
+            scaled = replace(config, inlier_angle=config.inlier_angle / focal, seeds=1, max_tracks=300)
             solve = solve_cameras(tracks, K, scaled)
             if solve is None:
                 return math.inf
