@@ -20,13 +20,11 @@ def sample_bilinear(maps: Float[Tensor, "*b h w"], uv: Float[Tensor, "*b m 2"]) 
     dx, dy = x - x0, y - y0
     x0, y0 = x0.long(), y0.long()
     x1, y1 = (x0 + 1).clamp_max(width - 1), (y0 + 1).clamp_max(height - 1)
-    flat = maps.flatten(-2)
-
-    def corner(row: Tensor, column: Tensor) -> Tensor:
-        return flat.gather(-1, row * width + column)
-
-    top = corner(y0, x0) * (1 - dx) + corner(y0, x1) * dx
-    bottom = corner(y1, x0) * (1 - dx) + corner(y1, x1) * dx
+    # One lookup for all four corners: backward then fills one map, not four.
+    corners = torch.cat([y0 * width + x0, y0 * width + x1, y1 * width + x0, y1 * width + x1], dim=-1)
+    top_left, top_right, bottom_left, bottom_right = maps.flatten(-2).gather(-1, corners).chunk(4, dim=-1)
+    top = top_left * (1 - dx) + top_right * dx
+    bottom = bottom_left * (1 - dx) + bottom_right * dx
     return top * (1 - dy) + bottom * dy
 
 

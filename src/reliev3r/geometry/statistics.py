@@ -12,12 +12,17 @@ def weighted_median(values: Float[Tensor, "*b n"], weight: Float[Tensor, "*b n"]
 
     Differentiable in ``values`` (the gradient reaches the one value that is picked). 0 where all weights are 0.
     """
-    order = values.argsort(dim=-1)
+    order = _argsort(values.detach())
     cumulative = weight.gather(-1, order).cumsum(-1)
     total = cumulative[..., -1:]
     position = torch.searchsorted(cumulative.contiguous(), 0.5 * total).clamp_max(values.shape[-1] - 1)
     picked = values.gather(-1, order.gather(-1, position))[..., 0]
     return torch.where(total[..., 0] > 0, picked, torch.zeros_like(picked))
+
+
+def _argsort(values: Tensor) -> Tensor:
+    """Along the last dimension; numpy's vectorised sort takes half the time of torch's on a CPU."""
+    return values.argsort(dim=-1) if values.device.type != "cpu" else torch.from_numpy(values.numpy().argsort(axis=-1))
 
 
 def weighted_mean(

@@ -72,30 +72,33 @@ def reprojection_loss(
     """
     geometry = geometry or track_geometry(prediction, tracks)
     batch, i, j, k = visible_pairs(tracks)
+    views, count = tracks.weight.shape[-2:]
+    camera = batch * views + i
+    seen_by_i, seen_by_j = camera * count + k, (batch * views + j) * count + k
 
-    def flat(x: Tensor, dims: int) -> Tensor:
-        return x.reshape(-1, *x.shape[x.ndim - dims :])
+    def rows(x: Tensor, dims: int, at: Tensor) -> Tensor:
+        """Entries ``at`` of a quantity that has ``dims`` dimensions of its own, the leading ones flattened."""
+        return x.reshape(-1, *x.shape[x.ndim - dims :]).index_select(0, at)  # several times faster than x[b, i, k]
 
-    world_from_cam = flat(prediction.world_from_cam, 3)
-    weight = flat(tracks.weight, 2)[batch, i, k] * flat(tracks.weight, 2)[batch, j, k]
-    point = flat(geometry.points_world, 3)[batch, j, k]
+    weight = rows(tracks.weight, 0, seen_by_i) * rows(tracks.weight, 0, seen_by_j)
+    point = rows(geometry.points_world, 1, seen_by_j)
     if config.form == "point":
-        distance = _length(flat(geometry.points_world, 3)[batch, i, k] - point)
+        distance = _length(rows(geometry.points_world, 1, seen_by_i) - point)
         return distance / scene_factor(geometry.points_cam, tracks).reshape(-1)[batch], weight
-    rays = flat(geometry.rays, 3)
-    towards = point - world_from_cam[batch, i, :3, 3]
+    pose = prediction.world_from_cam
+    towards = point - rows(pose[..., :3, 3], 1, camera)
     if config.form == "pixel":
-        in_camera = torch.einsum("nij,ni->nj", world_from_cam[batch, i, :3, :3], towards)
-        return _pixel_residual(rays[batch, i, k], in_camera, config.pixel_clip), weight
-    observed = (rays @ world_from_cam[..., :3, :3].mT)[batch, i, k]
+        in_camera = torch.einsum("nij,ni->nj", rows(pose[..., :3, :3], 2, camera), towards)
+        return _pixel_residual(rows(geometry.rays, 1, seen_by_i), in_camera, config.pixel_clip), weight
+    observed = rows(geometry.rays @ pose[..., :3, :3].mT, 1, seen_by_i)
     angle = angle_between(observed, towards)
     if config.form == "chord":
         return 2 * torch.sin(0.5 * angle), weight
     if config.form == "cosine":
         return 1 - torch.cos(angle), weight
     if config.form == "focal_angle":
-        focal_over_width = flat(prediction.K[..., 0, 0], 1) / prediction.depth.shape[-1]
-        return angle * focal_over_width[batch, i], weight
+        focal_over_width = prediction.K[..., 0, 0] / prediction.depth.shape[-1]
+        return angle * rows(focal_over_width, 0, camera), weight
     return angle, weight
 
 
