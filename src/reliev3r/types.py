@@ -153,7 +153,7 @@ class CameraLabels(_Tensors):
     """Pseudo cameras solved from tracks alone (``labels.solve``): an optional early teacher, never ground truth."""
 
     world_from_cam: Float[Tensor, "*b v 4 4"]
-    """In the unit in which the tracks' mean distance from the cameras that see them is 1; any world frame."""
+    """In the unit in which the tracks' geometric mean distance from the cameras that see them is 1; any world frame."""
     weight: Float[Tensor, "*b v"]
     """In [0, 1]; 0 for views that the solve did not reach."""
 

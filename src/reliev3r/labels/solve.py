@@ -79,7 +79,7 @@ def solve_cameras(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig
     """Solve cameras and points of one capture from its tracks; ``None`` when no pair of views can start it.
 
     ``tracks`` [v, m] and ``K`` share their pixels. Views that cannot be tied have ``reached`` False. Deterministic. The
-    unit is the mean distance of the points from the cameras that see them.
+    unit is the geometric mean distance of the points from the cameras that see them.
     """
     config = config or SolveConfig()
     with _one_thread():
@@ -296,7 +296,7 @@ class _Solver:
     def _result(self, cameras: Tensor, reached: Tensor, points: Tensor, inlier: Tensor) -> CameraSolve:
         middle = cameras[reached, :3, 3].mean(0)
         distance = (points[None] - cameras[:, None, :3, 3]).norm(dim=-1)
-        unit = distance[inlier].mean().clamp_min(1e-9) if inlier.any() else distance.new_ones(())
+        unit = distance[inlier].clamp_min(1e-9).log().mean().exp() if inlier.any() else distance.new_ones(())
         cameras = cameras.clone()
         cameras[:, :3, 3] = torch.where(reached[:, None], (cameras[:, :3, 3] - middle) / unit, 0.0)
         points = (points - middle) / unit

@@ -12,6 +12,7 @@ from torch import Tensor
 from reliev3r.geometry.camera import transform
 from reliev3r.geometry.rigid import angle_between
 from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.types import Prediction, Tracks
 
 Form = Literal["angle", "focal_angle", "pixel", "chord", "cosine", "point"]
@@ -103,10 +104,12 @@ def reprojection_loss(
 
 
 def scene_factor(points_cam: Float[Tensor, "*b v m 3"], tracks: Tracks) -> Float[Tensor, "*b"]:
-    """Mean distance of the predicted track points from their cameras: the one length that fixes the gauge."""
+    """Geometric mean distance of the predicted track points from their cameras: the one length that fixes the gauge.
+
+    Not the mean: one false match with hardly any parallax lies a hundred times as far as the scene, and would set it.
+    """
     weight = tracks.weight.flatten(-2)
-    total = (weight * _length(points_cam).flatten(-2)).sum(-1)
-    return (total / weight.sum(-1).clamp_min(1e-8)).clamp_min(1e-8)
+    return weighted_mean(_length(points_cam).clamp_min(1e-8).log().flatten(-2), weight).exp()
 
 
 def gauge_loss(prediction: Prediction, tracks: Tracks, geometry: TrackGeometry | None = None) -> Float[Tensor, "*b"]:
