@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from reliev3r.errors import UserError
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.model.attention import apply_rope, rope_tables
-from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R, parameter_counts, set_initial_focal
+from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R, _confidence, parameter_counts, set_initial_focal
 from reliev3r.model.pretrained import load_network
 from reliev3r.types import Views
 
@@ -197,3 +197,13 @@ def test_every_parameter_gets_a_gradient(guided: bool) -> None:
     (p.depth.sum() + p.conf.sum() + (p.world_from_cam * torch.randn(4, 4)).sum()).backward()
     missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert missing == []
+
+
+def test_confidence_and_depth_stay_inside_their_bounds_however_large_the_logits() -> None:
+    """W of exactly 0 made -log W infinite on real captures; W of exactly 2 has no gradient."""
+    logits = torch.tensor([-1e4, -200.0, -20.0, 0.0, 20.0, 200.0, 1e4])
+    conf = _confidence(logits)
+    assert bool((conf > 0).all())
+    assert bool((conf < 2).all())
+    assert conf[3].item() == 1
+    assert torch.isfinite(conf.log()).all()

@@ -146,9 +146,9 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         )
         with torch.autocast(views.image.device.type, enabled=False):
             shape = self.depth_head(depth_tokens.float(), image)
-            conf = 2 * torch.sigmoid(self.conf_head(conf_tokens.float(), image)[:, 0])
+            conf = _confidence(self.conf_head(conf_tokens.float(), image)[:, 0])
             world_from_cam, focal = self.camera_head(camera_tokens.float(), batch[-1])
-            depth = shape[:, -1].clamp_max(15).exp()
+            depth = shape[:, -1].clamp(-15, 15).exp()
             return Prediction(
                 depth=depth.unflatten(0, batch),
                 rays=self._rays(views, shape.unflatten(0, batch), None if focal is None else focal.unflatten(0, batch)),
@@ -214,3 +214,12 @@ def set_initial_focal(model: Reliev3R, focal_over_width: float) -> None:
 
 
 __all__: Sequence[str] = ("NetworkConfig", "PRESETS", "Reliev3R", "parameter_counts", "set_initial_focal")
+
+
+def _confidence(logit: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """W = 2 sigmoid of the logit bent into (-8, 8), so that W stays inside (0, 2) in float32 too.
+
+    Where all errors are small nothing holds the logits back: unbent they grew until W was exactly 2, without gradient,
+    and the first pixel that fell to exactly 0 made its -log W infinite (seen on two captures).
+    """
+    return 2 * torch.sigmoid(8 * torch.tanh(logit / 8))
