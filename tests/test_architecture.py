@@ -33,6 +33,9 @@ ALLOWED = {
 }
 TOP = {"fit", "reconstruct", "outputs", "demo", "cli"}
 OPTIONAL = {
+    "cotracker",
+    "moge",
+    "onnxruntime",
     "transformers",
     "kornia",
     "pycolmap",
@@ -40,6 +43,7 @@ OPTIONAL = {
     "av",
     "matplotlib",
     "viser",
+    "ray",
     "tyro",
     "rich",
     "tensorboard",

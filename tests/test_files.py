@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from reliev3r.errors import UserError
-from reliev3r.files import atomic_directory, atomic_path, file_hash, read_json, write_json
+from reliev3r.files import atomic_directory, atomic_path, file_hash, read_json, remove_leftovers, write_json
 
 
 class Crash(BaseException):
@@ -103,3 +103,14 @@ def test_unserialisable_content_does_not_destroy_the_old_file(tmp_path):
 def test_hash_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_hash(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_only_leftovers_of_the_named_files_are_removed(tmp_path):
+    gone = [".a.abc_1234.json", ".b c.abcdefgh.npz"]
+    stay = [".a.json.x", ".a.short.json", ".other.abc_1234.json", ".git", "a.json", ".a.ABCDEFGH.json"]
+    for name in {*gone, *stay}:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".frames.abc_1234").mkdir()
+    (tmp_path / ".frames.old.abc_1234").mkdir()
+    remove_leftovers(tmp_path, {"a.json", "b c.npz", "frames"})
+    assert {path.name for path in tmp_path.iterdir()} == set(stay)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,21 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what writers of ``names`` in ``folder`` left behind when they were killed; nothing else is touched.
+
+    Only for a folder that nobody else writes to at the moment.
+    """
+    for entry in sorted(folder.glob(".*")):
+        match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)?", entry.name)  # as tempfile names them
+        if match is None or match[1].removesuffix(".old") + (match[2] or "") not in names:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -13,14 +13,15 @@ from typing import Literal
 import torch
 
 from reliev3r.data.capture import Capture, load_capture
-from reliev3r.data.intrinsics import with_intrinsics
+from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
 from reliev3r.errors import UserError
 from reliev3r.evaluate.quality import Quality, assess, heldout_angles
 from reliev3r.files import file_hash, read_json, write_json
 from reliev3r.labels.depth.registry import depth_expert
+from reliev3r.labels.fov import resolve_intrinsics
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
-from reliev3r.labels.quality import check_labels
+from reliev3r.labels.quality import check_labels, quality_of
 from reliev3r.labels.tracks.registry import track_expert
 from reliev3r.losses.objective import Loss, ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
@@ -45,17 +46,20 @@ class FitConfig(TrainConfig):
     """Settings of ``reliev3r fit``; those of the training loop are its own."""
 
     depth: str = "depth-anything-v2-small"
-    """Depth expert: depth-anything-v2-small[:DIR], depth-pro[:DIR], folder:PATH, folder-disparity:PATH, simulated
-    (synthetic captures only), none."""
+    """Depth expert: depth-anything-v2-small[:DIR], depth-pro[:DIR], moge-2[:FILE or DIR], onnx:FILE, folder:PATH,
+    folder-disparity:PATH, simulated (synthetic captures only), none; `reliev3r experts` says more."""
     tracks: str = "sift"
     """Track expert."""
     intrinsics: str | None = None
-    """FILE, fov:DEG (horizontal), exif, or estimate; by default cameras.json, else EXIF, else estimate."""
+    """FILE, fov:DEG (horizontal), exif, expert (the depth expert's field of view), expert:EXPERT, or estimate; by
+    default cameras.json, else EXIF, else estimate."""
     views: int | None = None
     """Use this many frames, evenly spaced."""
     preset: Literal["tiny", "small", "base", "large"] = "tiny"
     init: str = "random"
     """random, or the folder of a checkpoint to start from (its own sizes replace the preset)."""
+    force: bool = False
+    """Train even on labels that were judged unusable (labels/quality.json says why they were)."""
     refine: bool = False
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -98,18 +102,23 @@ def fit(
     report = report or (lambda stage, done, total, what: None)
     config = without_hidden_tracks(_checked_settings(out, capture_path, config, resume=resume))
     capture = load_capture(capture_path, views=config.views, cache=out, progress=_staged(report, "frames"))
-    capture = with_intrinsics(capture, config.intrinsics)
+    if not is_expert_spec(config.intrinsics):
+        capture = with_intrinsics(capture, config.intrinsics)
     if not resume:  # bad input leaves nothing behind
         run = {"format": "reliev3r-run/1", "capture": str(capture_path.resolve()), "settings": to_plain(config)}
         write_json(out / "config.json", run)
-    labels = label_capture(
-        capture, depth=depth_expert(config.depth), tracks=track_expert(config.tracks), out=out / "labels",
-        progress=_staged(report, "labels"),
-    )  # fmt: skip
-    notes = list(check_labels(labels.tracks, capture.names))
+    depth, tracks = depth_expert(config.depth), track_expert(config.tracks)
+    if is_expert_spec(config.intrinsics):  # runs a network and stores its depth
+        capture = resolve_intrinsics(
+            capture, config.intrinsics, depth=depth, out=out / "labels", progress=_staged(report, "intrinsics")
+        )
+    labels = label_capture(capture, depth=depth, tracks=tracks, out=out / "labels", progress=_staged(report, "labels"))
+    notes = [*check_labels(labels.tracks, capture.names), *_judged(out / "labels", capture, force=config.force)]
     model = _network(config, known_intrinsics=capture.has_K)
     report("prepare", 0, 1, "solving cameras from tracks")
-    prepared = prepare_capture(capture, labels, config.prepare, patch=model.config.patch_size)
+    prepared = prepare_capture(
+        capture, labels, config.prepare, patch=model.config.patch_size, progress=_staged(report, "prepare")
+    )
     report("prepare", 1, 1, "")
     notes += prepared.notes
     if prepared.focal_over_width is not None and config.init == "random":
@@ -130,6 +139,16 @@ def fit(
     )  # fmt: skip
     report("outputs", 1, 1, "")
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
+
+
+def _judged(labels: Path, capture: Capture, *, force: bool) -> list[str]:
+    """What is weak about the labels; unusable ones are refused before any training, unless by ``force``."""
+    quality = quality_of(labels, capture)
+    if quality.verdict == "unusable" and not force:
+        reason = quality.sentences[0]
+        raise UserError(f"{capture.root}: its labels are unusable: {reason} (--force trains all the same)")
+    said = {"parts", "few"}  # by check_labels, with names
+    return [text for finding, text in zip(quality.findings, quality.sentences) if finding.code not in said]
 
 
 def _checked_settings(out: Path, capture_path: Path, config: FitConfig, *, resume: bool) -> FitConfig:

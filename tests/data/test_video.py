@@ -10,12 +10,12 @@ from reliev3r.errors import UserError
 
 
 def write_video(path, count=31, width=96, height=64):
-    """Frame i is grey of value 8 i, with a red square in the top left corner."""
+    """A camera at rest: frame i is grey of value 96 + 5 i, with a dark red square in the top left corner."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 4_000_000
         for index in range(count):
-            image = np.full((height, width, 3), 8 * index, np.uint8)
+            image = np.full((height, width, 3), 96 + 5 * index, np.uint8)
             image[:32, :32] = [255, 0, 0]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
@@ -31,10 +31,10 @@ def turn_clockwise(path):
 
 
 def grey(capture):
-    return [round(float(capture.image(i)[-16:, -16:].mean()) / 8) for i in range(len(capture.frames))]
+    return [round(float(capture.image(i)[-16:, -16:].mean() - 96) / 5) for i in range(len(capture.frames))]
 
 
-def test_evenly_spaced_frames(tmp_path):
+def test_evenly_spaced_frames_of_a_camera_at_rest(tmp_path):
     write_video(tmp_path / "clip.mp4")
     capture = load_capture(tmp_path / "clip.mp4", views=4, cache=tmp_path / "cache")
     assert capture.names == ("000000", "000010", "000020", "000030")
@@ -73,7 +73,7 @@ def test_rotation_metadata_is_applied(tmp_path):
     capture = load_capture(tmp_path / "clip.mp4", views=2, cache=tmp_path)
     assert (capture.frames[0].width, capture.frames[0].height) == (64, 96)
     corners = capture.image(0)[[8, 8], [8, -8]]  # red moved from the top left to the top right
-    assert corners[0, 0] < 50
+    assert corners[0, 0] < 120
     assert corners[1, 0] > 200
 
 

@@ -23,3 +23,22 @@ def photos(tmp_path):
     for index, name in enumerate(("a", "b", "c")):
         Image.new("RGB", (40, 30), (60 * index, 0, 0)).save(tmp_path / f"{name}.png")
     return load_capture(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def captures(tmp_path_factory) -> Path:
+    """A folder of six tiny captures: read-only."""
+    from many_captures import write_captures
+
+    return write_captures(tmp_path_factory.mktemp("many") / "captures", 6)
+
+
+@pytest.fixture(scope="session")
+def labelled(captures, tmp_path_factory) -> Path:
+    """Their store, made in this process: read-only."""
+    from many_captures import InlinePool, run
+
+    store = tmp_path_factory.mktemp("many") / "store"
+    index = run(captures, store, InlinePool())
+    assert [entry["state"] for entry in index.values()] == ["done"] * 6
+    return store

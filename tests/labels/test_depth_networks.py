@@ -1,5 +1,6 @@
 """The adapters of transformers' networks, through the real classes with small random weights."""
 
+import math
 import sys
 
 import numpy as np
@@ -106,6 +107,8 @@ def test_depth_pro_turns_canonical_inverse_depth_into_depth(depth_pro, photos):
     focal = 0.5 * 40 / torch.tan(0.5 * torch.deg2rad(output.field_of_view[0]))
     inverse = torch.nn.functional.interpolate(output.predicted_depth[None] * 40 / focal, (30, 40), mode="bilinear")
     np.testing.assert_allclose(result.depth, 1 / inverse[0, 0].clamp(1e-4, 1e4), rtol=1e-4)
+    degrees = float(output.field_of_view[0])
+    assert result.fov == (pytest.approx(math.radians(degrees)) if 2 < degrees < 170 else None)
 
 
 def test_depth_pro_of_a_large_image_stays_at_network_resolution(depth_pro, photos):

@@ -1,5 +1,4 @@
 import itertools
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reliev3r.data.capture import Frame, load_capture
+from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.data.truth import load_truth
 from reliev3r.errors import UserError
@@ -15,7 +14,9 @@ from reliev3r.geometry.rigid import relative, skew
 from reliev3r.labels.quality import check_labels
 from reliev3r.labels.tracks import track_expert
 from reliev3r.labels.tracks.epipolar import epipolar_distance
-from reliev3r.labels.tracks.sift import SiftTracks, mutual_neighbours
+from reliev3r.labels.tracks.matcher import mutual_neighbours
+from reliev3r.labels.tracks.pairwise import PairwiseTracks
+from reliev3r.labels.tracks.sift import SiftMatcher
 
 
 def epipolar_errors(tracks, K, world_from_cam):
@@ -29,6 +30,10 @@ def epipolar_errors(tracks, K, world_from_cam):
         both = seen[i] & seen[j]
         errors.append(epipolar_distance(F.numpy(), uv[i, both], uv[j, both]))
     return np.concatenate(errors)
+
+
+def sift(**settings):
+    return PairwiseTracks(matcher=SiftMatcher(), **settings)
 
 
 def truth_of(capture):
@@ -54,7 +59,7 @@ def test_rendered_views_match_as_the_truth_says(rendered, spec):
 
 def test_same_capture_gives_the_same_tracks(rendered):
     capture = load_capture(rendered, views=3)
-    first, second = (SiftTracks().track(capture) for _ in range(2))
+    first, second = (sift().track(capture) for _ in range(2))
     assert torch.equal(first.uv, second.uv)
     assert torch.equal(first.weight, second.weight)
 
@@ -63,9 +68,8 @@ def test_pixels_are_corner_based():
     """A blob whose centre lies at (41.3, 30.6) when the first pixel's centre is (0.5, 0.5) is found there."""
     v, u = np.mgrid[:60, :80] + 0.5
     blob = np.exp(-((u - 41.3) ** 2 + (v - 30.6) ** 2) / (2 * 3.0**2))
-    image = np.repeat((40 + 200 * blob).astype(np.uint8)[..., None], 3, axis=2)
-    frame = Frame(name="a", file="a.png", path=Path("a.png"), width=80, height=60)
-    features = SiftTracks()._detect(image, frame)
+    image = (40 + 200 * blob).astype(np.uint8)
+    features = SiftMatcher().detect(image)
     nearest = np.abs(features.uv - [41.3, 30.6]).max(1).min()
     assert nearest < 0.05
 
@@ -76,7 +80,7 @@ def test_large_images_are_matched_small_and_mapped_back(rendered, tmp_path):
         large = cv2.resize(capture.image(index), None, fx=2.5, fy=2.5, interpolation=cv2.INTER_CUBIC)
         Image.fromarray(large).save(tmp_path / f"{frame.name}.png")
     large = load_capture(tmp_path)
-    tracks = SiftTracks(long_side=240).track(large)
+    tracks = sift(long_side=240).track(large)
     truth = truth_of(capture)
     assert tracks.uv.amax() > 300  # original pixels
     small = type(tracks)(uv=tracks.uv / 2.5, weight=tracks.weight)
@@ -86,7 +90,7 @@ def test_large_images_are_matched_small_and_mapped_back(rendered, tmp_path):
 
 def test_number_of_tracks_is_bounded(rendered):
     capture = load_capture(rendered, views=3)
-    tracks = SiftTracks(max_tracks=50).track(capture)
+    tracks = sift(max_tracks=50).track(capture)
     assert tracks.weight.shape == (3, 50)
     assert tracks.visible.sum(1).min() > 10
 
@@ -94,19 +98,19 @@ def test_number_of_tracks_is_bounded(rendered):
 def test_no_texture_gives_no_tracks(tmp_path):
     for name in ("a", "b", "c"):
         Image.new("RGB", (64, 48), (90, 90, 90)).save(tmp_path / f"{name}.png")
-    assert SiftTracks().track(load_capture(tmp_path)).weight.shape == (3, 0)
+    assert sift().track(load_capture(tmp_path)).weight.shape == (3, 0)
 
 
 def test_noise_matches_nothing(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(rng.integers(0, 255, (96, 128, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    assert SiftTracks().track(load_capture(tmp_path)).weight.shape[1] == 0
+    assert sift().track(load_capture(tmp_path)).weight.shape[1] == 0
 
 
 def test_progress_reaches_the_end(rendered):
     seen = []
-    SiftTracks().track(load_capture(rendered, views=3), progress=lambda *args: seen.append(args))
+    sift().track(load_capture(rendered, views=3), progress=lambda *args: seen.append(args))
     assert [done for done, _, _ in seen] == list(range(1, 7))  # three images, three pairs
     assert {total for _, total, _ in seen} == {6}
 
@@ -131,7 +135,7 @@ def test_unknown_expert_lists_the_choices():
 def test_real_captures_are_tied_together(shared_data, name):
     """Six wide views: every pair of neighbours shares many tracks, most of them within the poses' own error."""
     capture = load_capture(shared_data / name, views=6)
-    tracks = SiftTracks().track(capture)
+    tracks = sift().track(capture)
     seen = tracks.visible.float()
     shared = seen @ seen.T
     assert shared.diagonal(1).min() >= 100
@@ -147,7 +151,7 @@ def test_unrelated_sets_stay_apart(tmp_path):
         for view in range(3):
             tilt = np.array([[1, 0.02 * view, 3.0 * view], [0.01 * view, 1, -2.0 * view], [2e-4 * view, 0, 1]])
             Image.fromarray(cv2.warpPerspective(poster, tilt, (240, 180))).save(tmp_path / f"{name}{view}.png")
-    tracks = SiftTracks().track(load_capture(tmp_path))
+    tracks = sift().track(load_capture(tmp_path))
     seen = tracks.visible.float()
     shared = seen @ seen.T
     assert shared[:3, :3].min() > 50

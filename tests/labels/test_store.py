@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from reliev3r.labels.store import (
     load_tracks,
     read_depth,
     read_tracks,
+    read_view_tracks,
     write_depth,
     write_tracks,
 )
@@ -52,6 +54,20 @@ def test_same_content_gives_the_same_bytes(tmp_path):
     assert read_depth(tmp_path / "a.npz")[1] == {"a": 2, "z": 1}
 
 
+def test_archives_have_no_time_of_their_own(tmp_path, monkeypatch):
+    depth, tracks = DepthMap.from_values(np.ones((4, 5))), Tracks(uv=torch.ones(2, 3, 2), weight=torch.ones(2, 3))
+    contents = []
+    for now in (1e9, 1.7e9):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        write_depth(tmp_path / "d.npz", depth, {})
+        write_tracks(tmp_path / "t.npz", tracks, {})
+        contents.append([(tmp_path / name).read_bytes() for name in ("d.npz", "t.npz")])
+        for name in ("d.npz", "t.npz"):
+            with zipfile.ZipFile(tmp_path / name) as archive:
+                assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert contents[0] == contents[1]
+
+
 def test_depth_is_compact(tmp_path):
     v, u = np.mgrid[:240, :320]
     smooth = 2 + np.sin(u / 50) + v / 100 + np.random.default_rng(0).normal(0, 0.01, u.shape)
@@ -68,6 +84,42 @@ def test_tracks_come_back(tmp_path):
     assert torch.equal(tracks.weight, weight)
     assert torch.equal(tracks.uv[weight > 0], uv[weight > 0])
     assert key == {"k": 1}
+
+
+def test_views_are_read_without_the_others(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    weight = (torch.rand(6, 80, generator=generator) < 0.4).float()
+    tracks = Tracks(uv=torch.rand(6, 80, 2, generator=generator), weight=weight)
+    path = tmp_path / "t.npz"
+    write_tracks(path, tracks, {})
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+    assert {entry.compress_type for entry in entries.values()} == {zipfile.ZIP_STORED}
+    content = bytearray(path.read_bytes())
+    for view in (0, 1, 3, 5):  # all others are destroyed
+        start = entries[f"view{view:05d}.npy"].header_offset + 200
+        content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(bytes(content))
+    some = read_view_tracks(path, [4, 2])
+    shared = torch.nonzero((weight[[4, 2]] > 0).sum(0) == 2)[:, 0]
+    assert len(shared) > 5
+    assert torch.equal(some.uv, tracks.uv[[4, 2]][:, shared])
+    assert torch.equal(some.weight, weight[[4, 2]][:, shared])
+    with pytest.raises(UserError, match=r"t\.npz: missing or damaged"):
+        read_view_tracks(path, [4, 3])
+    with pytest.raises(UserError, match=r"t\.npz: missing or damaged"):
+        read_tracks(path)
+
+
+def test_a_view_of_the_tracks_can_be_mapped_into_memory(tmp_path):
+    weight = torch.tensor([[1.0, 0, 1], [0, 0.5, 1]])
+    write_tracks(tmp_path / "t.npz", Tracks(uv=torch.arange(12.0).reshape(2, 3, 2), weight=weight), {})
+    with np.load(tmp_path / "t.npz") as content:
+        seen = content["view00001"]
+    assert seen.dtype.itemsize == 16
+    assert seen["track"].tolist() == [1, 2]
+    assert seen["uv"].tolist() == [[8, 9], [10, 11]]
+    assert seen["weight"].tolist() == [0.5, 1]
 
 
 @pytest.fixture
@@ -103,6 +155,35 @@ def test_changed_and_new_images_are_refused(photos, labels, tmp_path):
         load_labels(labels, load_capture(tmp_path))
 
 
+@pytest.mark.parametrize("check", ["size", "none"])
+def test_less_checking_reads_no_more_than_it_needs(photos, labels, check, monkeypatch):
+    expected = load_labels(labels, photos)
+    depth = expected.depth(2).depth
+    monkeypatch.setattr("reliev3r.labels.store.file_hash", lambda path: pytest.fail(f"{path} was hashed"))
+    loaded = load_labels(labels, photos, check=check)
+    assert torch.equal(loaded.tracks.uv, expected.tracks.uv)
+    np.testing.assert_array_equal(loaded.depth(2).depth, depth)
+
+
+def test_less_checking_still_finds_what_it_reads(photos, labels, tmp_path):
+    sized, trusting = (load_labels(labels, photos, check=check) for check in ("size", "none"))
+    file = labels / "depth" / "b.npz"
+    good = file.read_bytes()
+    file.write_bytes(good + b"x")
+    with pytest.raises(UserError, match="missing or damaged"):
+        sized.depth(1)
+    content = bytearray(good)
+    content[len(good) // 2] ^= 4
+    file.write_bytes(bytes(content))
+    for loaded in (sized, trusting):  # the archive's own checksum
+        with pytest.raises(UserError, match="missing or damaged"):
+            loaded.depth(1)
+    (tmp_path / "a.png").write_bytes(b"another size")
+    load_labels(labels, photos, check="none")
+    with pytest.raises(UserError, match=r"a\.png: has changed"):
+        load_labels(labels, photos, check="size")
+
+
 @pytest.mark.parametrize("position", [0, 10, 60, -30, -1])
 def test_every_flipped_byte_is_found(photos, labels, position):
     loaded = load_labels(labels, photos)
@@ -126,8 +207,11 @@ def test_truncated_and_missing_files_are_found(photos, labels):
 
 def test_unfinished_foreign_and_newer_folders(photos, labels):
     manifest = json.loads((labels / "manifest.json").read_text())
+    (labels / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest\.json: damaged"):  # the same content in another form is not ours
+        load_labels(labels, photos)
     (labels / "manifest.json").write_text(json.dumps({**manifest, "format": "reliev3r-labels/9"}))
-    with pytest.raises(UserError, match="not of format reliev3r-labels/1"):
+    with pytest.raises(UserError, match="not of format reliev3r-labels/2"):
         load_labels(labels, photos)
     (labels / "manifest.json").write_text("[]")
     with pytest.raises(UserError, match="not of format"):

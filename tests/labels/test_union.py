@@ -1,11 +1,20 @@
+from itertools import combinations
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
-from reliev3r.labels.tracks.pairs import choose_pairs
-from reliev3r.labels.tracks.union import PairMatches, drop_inconsistent, thin, tracks_from_matches
+from reliev3r.labels.tracks.matcher import PointMatches
+from reliev3r.labels.tracks.union import (
+    PairMatches,
+    PointPair,
+    drop_inconsistent,
+    merge_points,
+    thin,
+    tracks_from_matches,
+)
 from reliev3r.types import Tracks
 
 ANY = np.zeros((3, 3))  # geometry that every match satisfies
@@ -68,7 +77,7 @@ def test_tracks_are_within_components_and_never_visit_a_view_twice(seed):
     rng = np.random.default_rng(seed)
     points = [grid(6, view) for view in range(4)]
     pairs, links_between = [], np.zeros((24, 24))
-    for first, second in choose_pairs(4):
+    for first, second in combinations(range(4), 2):
         links = rng.integers(0, 6, (rng.integers(0, 4), 2))
         pairs.append(match(first, second, links, rng.random(len(links))))
         links_between[6 * first + links[:, 0], 6 * second + links[:, 1]] = 1
@@ -92,7 +101,7 @@ def three_views(v):
 
 
 def rectified(views):
-    return [match(first, second, [], F=ROWS) for first, second in choose_pairs(views)]
+    return [match(first, second, [], F=ROWS) for first, second in combinations(range(views), 2)]
 
 
 def test_the_observation_that_contradicts_the_others_goes():
@@ -121,11 +130,34 @@ def test_thinning_keeps_the_longest_of_every_pair():
     assert thin(tracks, 30) is tracks
 
 
-def test_pairs_are_exhaustive_then_windows_and_powers_of_two():
-    assert choose_pairs(3) == [(0, 1), (0, 2), (1, 2)]
-    assert len(choose_pairs(60)) == 60 * 59 // 2
-    many = choose_pairs(200)
-    assert len(set(many)) == len(many) < 200 * 12
-    gaps = {j - i for i, j in many}
-    assert gaps == {*range(1, 9), 16, 32, 64, 128}
-    assert all(0 <= i < j < 200 for i, j in many)
+def test_points_of_one_cell_become_the_surest_of_them():
+    def pair(first, second, uv_first, uv_second, confidence, near=None):
+        found = PointMatches(
+            first=np.array(uv_first, float), second=np.array(uv_second, float), confidence=np.array(confidence)
+        )
+        near = np.ones(len(confidence), bool) if near is None else np.array(near)
+        return PointPair(first=first, second=second, found=found, F=ANY, near=near, against=~near)
+
+    pairs = [
+        pair(0, 1, [[4.5, 8.5], [20.0, 20.0]], [[10.0, 10.0], [40.0, 4.0]], [0.6, 0.9], [True, False]),
+        pair(1, 2, [[11.0, 10.5]], [[30.0, 30.0]], [0.8]),
+        pair(0, 2, [[5.5, 8.9]], [[60.0, 60.0]], [0.3]),
+    ]
+    points, matches = merge_points(3, pairs, cell=2.0)
+    assert sorted(map(tuple, points[0])) == [(4.5, 8.5), (20.0, 20.0)]  # 5.5, 8.9 is less sure than 4.5, 8.5
+    assert sorted(map(tuple, points[1])) == [(11.0, 10.5), (40.0, 4.0)]
+    first, second = points[0][matches[0].index_first], points[1][matches[0].index_second]
+    np.testing.assert_array_equal(np.concatenate([first, second], 1), [[4.5, 8.5, 11.0, 10.5]])
+    np.testing.assert_array_equal(points[0][matches[0].against[:, 0]], [[20.0, 20.0]])
+    np.testing.assert_array_equal(points[1][matches[0].against[:, 1]], [[40.0, 4.0]])
+    np.testing.assert_allclose(matches[0].doubt, [0.4])
+    tracks = tracks_from_matches(points, matches)  # view 2 has two places: the surer one joins
+    seen = tracks.visible[:, 0]
+    assert seen.tolist() == [True, True, True]
+    torch.testing.assert_close(tracks.uv[:, 0], torch.tensor([[4.5, 8.5], [11.0, 10.5], [30.0, 30.0]]))
+
+
+def test_nothing_to_merge():
+    points, matches = merge_points(2, [], cell=2.0)
+    assert [uv.shape for uv in points] == [(0, 2), (0, 2)]
+    assert matches == []

@@ -38,6 +38,8 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
     """
     if spec is None:
         return _default(capture)
+    if is_expert_spec(spec):
+        raise UserError(f"--intrinsics {spec}: only where labels are made (fit, label); give a JSON file or fov:DEG")
     if spec == "estimate":
         return _replaced(capture, lambda _: None, None)
     if spec == "exif":
@@ -48,6 +50,11 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
     if spec.startswith("fov:"):
         return _from_fov(capture, spec)
     return _from_file(capture, Path(spec))
+
+
+def is_expert_spec(spec: str | None) -> bool:
+    """Whether ``spec`` (``expert`` or ``expert:EXPERT``) asks for what an expert predicts: ``labels.fov`` does that."""
+    return spec is not None and (spec == "expert" or spec.startswith("expert:"))
 
 
 def _default(capture: Capture) -> Capture:
@@ -73,12 +80,13 @@ def _from_fov(capture: Capture, spec: str) -> Capture:
     if len({frame.width > frame.height for frame in capture.frames}) > 1:
         raise UserError(f"{spec}: {capture.root} mixes upright and wide images; give a file with a K for each frame")
     tangent = math.tan(math.radians(degrees) / 2)
-    return _replaced(capture, lambda frame: _centred_K(frame, frame.width / 2 / tangent), spec)
+    return _replaced(capture, lambda frame: centred_K(frame, frame.width / 2 / tangent), spec)
 
 
 def _from_file(capture: Capture, file: Path) -> Capture:
     if not file.is_file():
-        raise UserError(f"--intrinsics {file}: no such file; give a JSON file, fov:DEG, exif or estimate")
+        choices = "give a JSON file, fov:DEG, exif or estimate, or expert where labels are made"
+        raise UserError(f"--intrinsics {file}: no such file; {choices}")
     content = read_json(file)
     if not isinstance(content, dict):
         raise UserError(f'{file}: must hold "frames" or one "K", "width" and "height"')
@@ -110,7 +118,8 @@ def _fitted_K(frame: Frame, entry: dict[str, Any], file: Path) -> Float[np.ndarr
     return np.diag([*scale, 1.0]) @ K
 
 
-def _centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
+def centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
+    """Square pixels and a principal point in the image's centre; ``focal`` in pixels of the upright image."""
     return np.array([[focal, 0, frame.width / 2], [0, focal, frame.height / 2], [0, 0, 1]])
 
 
@@ -121,13 +130,13 @@ def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
         stored_width = frame.height if is_transposed(image) else frame.width
     focal_35mm = _number(tags.get(_FOCAL_35MM))
     if focal_35mm:
-        return _centred_K(frame, focal_from_35mm(focal_35mm, frame.height, frame.width))
+        return centred_K(frame, focal_from_35mm(focal_35mm, frame.height, frame.width))
     focal, resolution = _number(tags.get(_FOCAL)), _number(tags.get(_PLANE_RESOLUTION))
     unit = _MM_PER_UNIT.get(tags.get(_PLANE_UNIT, 2))
     if not (focal and resolution and unit):
         return None
     resized = stored_width / (_number(tags.get(_STORED_WIDTH)) or stored_width)
-    return _centred_K(frame, focal * resolution / unit * resized)
+    return centred_K(frame, focal * resolution / unit * resized)
 
 
 def _number(value: Any) -> float:

@@ -7,18 +7,21 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from reliev3r.data.select import SHARP_SIDE, FrameSigns, measure_frames, select_frames
 from reliev3r.errors import UserError
 from reliev3r.files import atomic_directory, file_hash, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "reliev3r-frames/1"
+T = TypeVar("T")
+
+FORMAT = "reliev3r-frames/2"
 
 
 def user_cache(video: Path) -> Path:
@@ -30,10 +33,11 @@ def user_cache(video: Path) -> Path:
 def extract_frames(
     video: Path, folder: Path, count: int, *, progress: Callable[[int, int, str], None] | None = None
 ) -> list[Path]:
-    """``count`` evenly spaced frames of a video as upright JPEG files named by frame number, in order.
+    """At most ``count`` frames of a video, spread by motion and sharp (``data.select``), in order.
 
-    All frames where the video has fewer. Written atomically; a folder that holds the same frames of the same video is
-    used as it is. A video with a broken end gives the frames before it, with a warning.
+    They are upright JPEG files named by frame number. All frames where the video has no more. Written atomically; a
+    folder that holds the same frames of the same video is used as it is. A video with a broken end gives the frames
+    before it, with a warning; so are shot cuts and a camera at rest.
 
     Raises:
         UserError: unreadable, or fewer than two frames.
@@ -42,10 +46,11 @@ def extract_frames(
     found = _reusable(folder, wanted)
     if found:
         return found
-    total = sum(1 for _ in _decoded(video, warn=True))
-    if total < 2:
+    signs = measure_frames(_counted(_pictures(video), progress))
+    if len(signs.way) < 2:
         raise UserError(f"{video}: not readable as a video of at least 2 frames; re-encode it or give images")
-    chosen = np.unique(np.rint(np.linspace(0, total - 1, min(count, total))).astype(int)).tolist()
+    _warn(video, signs)
+    chosen = select_frames(signs, count)
     with atomic_directory(folder) as temporary:
         files = []
         for index, frame in enumerate(_decoded(video)):
@@ -55,8 +60,36 @@ def extract_frames(
             Image.fromarray(_upright(frame)).save(temporary / files[-1], quality=95, subsampling=0)
             if progress:
                 progress(len(files), len(chosen), "video frames")
+            if len(files) == len(chosen):
+                break
         write_json(temporary / "frames.json", {**wanted, "files": files})
     return [folder / file for file in files]
+
+
+def _pictures(video: Path) -> Iterator[UInt8[np.ndarray, "h w"]]:
+    """All frames as small grey pictures (not turned upright: motion does not care)."""
+    for frame in _decoded(video, warn=True):
+        shrink = min(1.0, SHARP_SIDE / max(frame.width, frame.height))
+        size = {"width": max(2, round(frame.width * shrink)), "height": max(2, round(frame.height * shrink))}
+        yield frame.reformat(**size, format="gray").to_ndarray()
+
+
+def _counted(pictures: Iterator[T], progress: Callable[[int, int, str], None] | None) -> Iterator[T]:
+    """The same, telling how many there were (how many will come is not known before the end)."""
+    for number, picture in enumerate(pictures, start=1):
+        if progress and number % 25 == 0:
+            progress(0, 1, f"looking for frames ({number} seen)")
+        yield picture
+
+
+def _warn(video: Path, signs: FrameSigns) -> None:
+    if signs.cuts:
+        logger.warning(
+            "%s: %d shot cut(s), at frame %s: parts that show different places cannot be tied; cut the video there",
+            video, len(signs.cuts), ", ".join(map(str, signs.cuts[:8])),
+        )  # fmt: skip
+    if signs.still:
+        logger.warning("%s: the camera hardly moves; without a moving camera there is no depth to be learnt", video)
 
 
 def _hash(video: Path) -> str:
@@ -77,7 +110,7 @@ def _reusable(folder: Path, wanted: dict[str, Any]) -> list[Path]:
 
 
 def _decoded(video: Path, *, warn: bool = False) -> Iterator[Any]:
-    """Frames of the first video stream, up to the first undecodable one."""
+    """Intact frames of the first video stream, up to the first undecodable one."""
     import av
 
     try:
@@ -89,6 +122,8 @@ def _decoded(video: Path, *, warn: bool = False) -> Iterator[Any]:
             number = 0
             try:
                 for frame in container.decode(stream):
+                    if frame.is_corrupt:  # what the decoder made up where data is missing
+                        continue
                     yield frame
                     number += 1
             except av.FFmpegError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -17,6 +18,25 @@ Progress = Callable[[int, int, str], None]
 """(done, total, what)"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExpertInfo:
+    """What a user must know before asking for an expert; ``reliev3r experts`` lists it."""
+
+    name: str
+    """As it is asked for, with its arguments, for instance ``moge-2[:FILE or DIR]``."""
+    kind: Literal["depth", "tracks", "fov"]
+    licence: str
+    """Of the code and of the weights."""
+    weights: str
+    """What has to be there besides the code, or "none"."""
+    looked_for: str
+    """Where the weights are looked for."""
+    install: str
+    """The command that installs the package, or "" where nothing is to be installed."""
+    package: str
+    """Import name of the optional package, or ""."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DepthMap:
     """Depth of one frame, of any resolution; it covers the whole upright image."""
@@ -24,12 +44,16 @@ class DepthMap:
     depth: Float[np.ndarray, "h w"]
     """z-depth, float32; positive and finite where ``valid``."""
     valid: Bool[np.ndarray, "h w"]
+    fov: float | None = None
+    """Horizontal field of view of the upright image in radians, where the expert predicts it."""
 
     @staticmethod
-    def from_values(depth: np.ndarray) -> DepthMap:
-        """A map whose pixels are valid where they are positive and finite."""
+    def from_values(depth: np.ndarray, *, fov: float | None = None) -> DepthMap:
+        """A map whose pixels are valid where they are positive and finite; no lens has under 2 or over 170 degrees."""
         valid = np.isfinite(depth) & (depth > 0)
-        return DepthMap(depth=np.where(valid, depth, 1).astype(np.float32), valid=valid)
+        if fov is not None and not math.radians(2) < fov < math.radians(170):
+            fov = None
+        return DepthMap(depth=np.where(valid, depth, 1).astype(np.float32), valid=valid, fov=fov)
 
 
 @runtime_checkable

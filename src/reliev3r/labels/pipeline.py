@@ -9,13 +9,18 @@ from typing import Any, TypeVar
 
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.errors import UserError
-from reliev3r.files import file_hash, read_json, write_json
+from reliev3r.files import file_hash, remove_leftovers
 from reliev3r.labels.expert import DepthExpert, DepthMap, Progress, TrackExpert
+from reliev3r.labels.quality import why_no_matches
+from reliev3r.labels.seal import write_sealed
 from reliev3r.labels.store import (
     FORMAT,
     CaptureLabels,
     depth_file,
+    file_entry,
     read_depth,
+    read_key,
+    read_manifest,
     read_tracks,
     write_depth,
     write_tracks,
@@ -33,72 +38,116 @@ def label_capture(
     """Run the experts on a capture and store what they say in the folder ``out`` (format: ``labels.store``).
 
     What is stored there already, is undamaged and was made by the same expert from the same files is reused: after
-    an interruption, or when one image, map, intrinsics or expert changed, only what depends on it is made again. The
-    same input gives the same bytes.
+    an interruption, or when one image, map, intrinsics or expert changed, only what depends on it is made again, and
+    what belongs to no frame any more is removed. The same input gives the same bytes, killed in between or not.
 
     Raises:
         UserError: unreadable images or maps, an expert that cannot run, no matches at all, or ``out`` not writable.
     """
     out = Path(out)
-    previous = _begin(out)
-    images = [file_hash(frame.path) for frame in capture.frames]
-    inputs = [[file_hash(path) for path in depth.inputs(frame, capture)] for frame in capture.frames]
+    previous = _begin(out, capture)
+    images = [file_entry(frame.path) for frame in capture.frames]
+    for frame in capture.frames:
+        depth.inputs(frame, capture)  # a missing map shows before anything is computed
     fingerprints = {"depth": depth.fingerprint(), "tracks": tracks.fingerprint()}
-    hashes: dict[str, str] = {}
+    files: dict[str, dict[str, Any]] = {}
 
     # Tracks first: they read all images, and an unusable capture shows before the slow depth network runs.
-    key = {"format": FORMAT, "expert": fingerprints["tracks"], "frames": _track_inputs(capture, images)}
+    entries = [_frame_entry(frame, image["sha256"]) for frame, image in zip(capture.frames, images, strict=True)]
+    key = {"format": FORMAT, "expert": fingerprints["tracks"], "frames": entries}
     found = _reusable(out / "tracks.npz", key, previous.get("tracks.npz"), read_tracks)
     if found is None:
         found = tracks.track(capture, progress)
         _require_matches(found, capture)
         write_tracks(out / "tracks.npz", found, key)
-    hashes["tracks.npz"] = file_hash(out / "tracks.npz")
+    files["tracks.npz"] = file_entry(out / "tracks.npz")
 
     for index, frame in enumerate(capture.frames):
         file = depth_file(frame.name)
-        key = {"format": FORMAT, "expert": fingerprints["depth"], "image": images[index], "inputs": inputs[index]}
-        if _reusable(out / file, key, previous.get(file), read_depth) is None:
-            write_depth(out / file, _predict(depth, capture, index), key)
-        hashes[file] = file_hash(out / file)
+        label_depth(capture, index, depth, out, known_hash=previous.get(file), image_hash=images[index]["sha256"])
+        files[file] = file_entry(out / file)
         if progress:
             progress(index + 1, len(capture.frames), "depth")
 
-    frames = [_frame_entry(frame, image) for frame, image in zip(capture.frames, images, strict=True)]
+    files |= _video_frames(capture, out)
+    _remove_other_depth(out, files)
+    frames = [{**entry, "image_bytes": image["bytes"]} for entry, image in zip(entries, images, strict=True)]
     manifest = {"format": FORMAT, "frames": frames, "K_source": capture.K_source, "ambiguity": depth.ambiguity}
-    write_json(out / "manifest.json", {**manifest, "experts": fingerprints, "files": hashes})
+    write_sealed(out / "manifest.json", {**manifest, "experts": fingerprints, "files": files})
     return CaptureLabels(
         folder=out,
         names=capture.names,
         tracks=found,
         ambiguity=depth.ambiguity,
         fingerprints=fingerprints,
-        hashes=hashes,
+        files=files,
     )
 
 
-def _begin(out: Path) -> dict[str, str]:
+def label_depth(
+    capture: Capture,
+    index: int,
+    expert: DepthExpert,
+    out: Path,
+    *,
+    known_hash: str | None = None,
+    image_hash: str | None = None,
+) -> DepthMap:
+    """Store the depth of one frame in the folder ``out`` unless the same is there already, and hand it back.
+
+    ``known_hash`` is the SHA-256 that the stored file must have, ``image_hash`` that of the image, where it is known.
+
+    Raises:
+        UserError: an unreadable image or map, an expert that cannot run.
+    """
+    frame = capture.frames[index]
+    inputs = [file_hash(path) for path in expert.inputs(frame, capture)]
+    image = image_hash or file_hash(frame.path)
+    key = {"format": FORMAT, "expert": expert.fingerprint(), "image": image, "inputs": inputs}
+    path = out / depth_file(frame.name)
+    found = _reusable(path, key, known_hash, read_depth)
+    if found is None:
+        write_depth(path, expert.predict(capture.image(index), frame, capture), key)
+        found = read_depth(path)[0]  # as a reader will see it, whether it was there or not
+    return found
+
+
+def _begin(out: Path, capture: Capture) -> dict[str, str]:
     """Hashes of what an earlier run finished; its manifest goes, so that only a finished folder has one."""
+    path = out / "manifest.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out, {"manifest.json", "tracks.npz", "failed.json", "frames", "quality.json", "quality.jpg"})
+        if (out / "depth").is_dir():
+            remove_leftovers(out / "depth", {f"{name}.npz" for name in capture.names})
+        try:
+            hashes = {name: entry["sha256"] for name, entry in read_manifest(out)["files"].items()}
+        except UserError:
+            hashes = {}  # then every part vouches for itself
+        path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
-    path = out / "manifest.json"
-    if not path.exists():
+    return hashes
+
+
+def _video_frames(capture: Capture, out: Path) -> dict[str, dict[str, Any]]:
+    """Files beside the labels that the frames of a video were written to: damage to them counts as well."""
+    if capture.root != out / "frames":
         return {}
-    try:
-        files = dict(read_json(path)["files"])
-    except (UserError, KeyError, TypeError, ValueError):
-        files = {}  # then every part vouches for itself
-    try:
-        path.unlink()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be replaced ({error.strerror}); choose another folder") from error
-    return files
+    return {f"frames/{path.name}": file_entry(path) for path in sorted(capture.root.iterdir()) if path.is_file()}
 
 
-def _track_inputs(capture: Capture, images: list[str]) -> list[dict[str, Any]]:
-    return [_frame_entry(frame, image) for frame, image in zip(capture.frames, images, strict=True)]
+def _remove_other_depth(out: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Remove depth of frames that are no longer labelled; a file that is none of our parts stays."""
+    for path in sorted((out / "depth").glob("*.npz")):
+        if f"depth/{path.name}" in files:
+            continue
+        try:
+            ours = str(read_key(path).get("format")).startswith(FORMAT.split("/")[0])
+        except UserError:
+            ours = False
+        if ours:
+            path.unlink()
 
 
 def _frame_entry(frame: Frame, image_hash: str) -> dict[str, Any]:
@@ -126,10 +175,6 @@ def _reusable(
     return value if stored == json.loads(json.dumps(key)) else None
 
 
-def _predict(expert: DepthExpert, capture: Capture, index: int) -> DepthMap:
-    return expert.predict(capture.image(index), capture.frames[index], capture)
-
-
 def _require_matches(tracks: Tracks, capture: Capture) -> None:
     if not bool((tracks.visible.sum(0) >= 2).any()):
-        raise UserError(f"{capture.root}: no matches between its images: they need texture, sharpness and much overlap")
+        raise UserError(f"{capture.root}: no matches between its images: {why_no_matches(capture)}")

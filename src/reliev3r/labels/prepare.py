@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.data.capture import Capture
+from reliev3r.labels.expert import Progress
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.register import RegisterConfig, register_depth
 from reliev3r.labels.sample import network_sample
@@ -56,15 +57,20 @@ class Prepared:
     notes: list[str]
 
 
-def prepare_capture(capture: Capture, labels: CaptureLabels, config: PrepareConfig, *, patch: int) -> Prepared:
-    """Sample, split and enrich the labels of one capture; a pure function of its arguments."""
+def prepare_capture(
+    capture: Capture, labels: CaptureLabels, config: PrepareConfig, *, patch: int, progress: Progress | None = None
+) -> Prepared:
+    """Sample, split and enrich the labels of one capture; a pure function of its arguments.
+
+    ``progress`` hears of the search for an unknown focal length, the only part that takes long.
+    """
     views, pseudo, regions = network_sample(capture, labels, long_side=config.image_size, patch=patch)
     train_index, heldout_index = split_tracks(pseudo.tracks, config.heldout)
     heldout = pseudo.tracks.select_tracks(heldout_index)
     pseudo = dataclasses.replace(pseudo, tracks=pseudo.tracks.select_tracks(train_index))
     raw_depth = pseudo.depth.depth
     notes: list[str] = []
-    solve, focal = _solve(views, pseudo, config, notes)
+    solve, focal = _solve(views, pseudo, config, notes, progress)
     if solve is not None:
         depth, valid = solve.track_depth
         solved = dataclasses.replace(pseudo.tracks, depth=torch.where(valid, depth, torch.zeros_like(depth)))
@@ -93,14 +99,14 @@ def split_tracks(tracks: Tracks, share: float) -> tuple[Tensor, Tensor]:
 
 
 def _solve(
-    views: Views, pseudo: PseudoLabels, config: PrepareConfig, notes: list[str]
+    views: Views, pseudo: PseudoLabels, config: PrepareConfig, notes: list[str], progress: Progress | None
 ) -> tuple[CameraSolve | None, float | None]:
     """Pseudo cameras, and the focal length in image widths where it had to be estimated."""
     if views.K is not None:
         solve = solve_cameras(pseudo.tracks, views.K, config.solver) if config.solve else None
         focal = None
     else:
-        found = solve_focal(pseudo.tracks, views.size, config=config.solver)
+        found = solve_focal(pseudo.tracks, views.size, config=config.solver, progress=progress)
         if found is None:
             notes.append("the focal length could not be estimated from the matches; 58 degrees is where it starts")
             return None, None

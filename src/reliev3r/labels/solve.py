@@ -23,6 +23,7 @@ from reliev3r.geometry.bundle import BundleConfig, bundle_adjust
 from reliev3r.geometry.camera import K_from_focal, rays_from_uv
 from reliev3r.geometry.rigid import rigid_from
 from reliev3r.geometry.triangulate import parallax, triangulate, triangulation_angles
+from reliev3r.labels.expert import Progress
 from reliev3r.types import CameraLabels, Tracks
 
 
@@ -128,7 +129,7 @@ def pair_rarity(tracks: Tracks) -> Float[Tensor, "m"]:
 
 
 def solve_focal(
-    tracks: Tracks, size: tuple[int, int], *, config: SolveConfig | None = None
+    tracks: Tracks, size: tuple[int, int], *, config: SolveConfig | None = None, progress: Progress | None = None
 ) -> tuple[float, CameraSolve] | None:
     """Shared focal length in image widths, with the cameras solved under it, by search over 35 to 110 degrees.
 
@@ -143,6 +144,10 @@ def solve_focal(
     def cost(log_focal: float) -> float:
         if log_focal not in solved:
             focal = math.exp(log_focal)
+            tried.append(focal)
+            if progress:
+                fov = 2 * math.degrees(math.atan(0.5 / focal))
+                progress(len(tried) - 1, most, f"trying a field of view of {fov:.0f} degrees")
             K = K_from_focal(torch.tensor(focal * width), height, width).expand(tracks.uv.shape[0], 3, 3)
             scaled = replace(config, inlier_angle=config.inlier_angle / focal, seeds=1, max_tracks=300)
             solve = solve_cameras(tracks, K, scaled)
@@ -152,13 +157,14 @@ def solve_focal(
         return solved[log_focal][0]
 
     grid = [math.log(0.5 / math.tan(math.radians(fov) / 2)) for fov in (110, 90, 75, 62, 52, 43, 35)]
+    steps = (0.12, 0.06, 0.03, 0.015)
+    tried: list[float] = []
+    most = len(grid) + 2 * len(steps)
     best = min(grid, key=cost)
     if not solved:
         return None
-    step = 0.12
-    while step > 0.01:
+    for step in steps:
         best = min((best - step, best, best + step), key=cost)
-        step /= 2
     return math.exp(best), solved[best][1]
 
 

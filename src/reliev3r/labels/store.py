@@ -1,32 +1,46 @@
 """Labels on disk: a plain, versioned folder. Every part says what it was made from, so that it can be reused.
 
 ``manifest.json`` (written last, so a folder without one is unfinished), ``depth/NAME.npz``, ``tracks.npz``. A part
-holds its arrays and, under "key", JSON that names all it depends on; parts of an interrupted run stay usable.
+holds its arrays and, under "key", JSON that names all it depends on; parts of an interrupted run stay usable. Any
+frame's depth and any view's tracks can be read alone. docs/labels.md describes the layout.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt16
+from jaxtyping import Float, Int, UInt16
 
 from reliev3r.data.capture import Capture
 from reliev3r.errors import UserError
-from reliev3r.files import atomic_path, file_hash, read_json
+from reliev3r.files import atomic_path, file_hash
 from reliev3r.labels.expert import DepthMap
+from reliev3r.labels.seal import read_sealed
 from reliev3r.types import Ambiguity, Tracks
 
-FORMAT = "reliev3r-labels/1"
+FORMAT = "reliev3r-labels/2"
 
+Check = Literal["hash", "size", "none"]
+"""How far stored bytes are compared with the manifest before they are used: all of them, their number, not at all.
+
+Whatever the choice, the archives' own CRC-32 covers everything that is read.
+"""
+
+_SEEN = np.dtype([("track", "<i4"), ("uv", "<f4", (2,)), ("weight", "<f4")])  # one observation, 16 bytes
 _LEVELS = 65534  # of 16-bit log-depth; code 0 is "invalid"
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, json.JSONDecodeError)
+_DAMAGE = (  # what NumPy and zipfile raise on archives with any byte changed
+    OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +56,10 @@ class CaptureLabels:
     """Of the depth maps."""
     fingerprints: dict[str, Any]
     """Of the experts, as JSON: {"depth": ..., "tracks": ...}."""
-    hashes: dict[str, str]
-    """SHA-256 of every file in the folder."""
+    files: dict[str, dict[str, Any]]
+    """{"sha256": ..., "bytes": ...} of every file in the folder but the manifest."""
+    check: Check = "hash"
+    """Of the depth maps as they are read."""
 
     def depth(self, index: int) -> DepthMap:
         """The depth map of a frame, at the expert's resolution.
@@ -51,8 +67,7 @@ class CaptureLabels:
         Raises:
             UserError: missing or damaged.
         """
-        file = depth_file(self.names[index])
-        return read_depth(_intact(self.folder, file, self.hashes))[0]
+        return read_depth(_intact(self.folder, depth_file(self.names[index]), self.files, self.check))[0]
 
 
 def depth_file(name: str) -> str:
@@ -60,8 +75,11 @@ def depth_file(name: str) -> str:
     return f"depth/{name}.npz"
 
 
-def load_labels(folder: Path | str, capture: Capture) -> CaptureLabels:
+def load_labels(folder: Path | str, capture: Capture, *, check: Check = "hash") -> CaptureLabels:
     """The stored labels of a capture's frames (all or some of those that were labelled together).
+
+    Only these frames' part of the tracks is read; ``check`` "size" or "none" keeps it at that, where the default reads
+    all images and the tracks once more for their hashes. Tracks that fewer than two of the frames see are left out.
 
     Raises:
         UserError: no labels, unfinished, of another format version, damaged, or made from other images.
@@ -72,17 +90,18 @@ def load_labels(folder: Path | str, capture: Capture) -> CaptureLabels:
     for frame in capture.frames:
         if frame.name not in stored:
             raise UserError(f"{folder}: has no labels of frame {frame.name}; run `reliev3r label` again")
-        if file_hash(frame.path) != manifest["frames"][stored[frame.name]]["image_sha256"]:
+        entry = manifest["frames"][stored[frame.name]]
+        if not _same(frame.path, {"sha256": entry["image_sha256"], "bytes": entry["image_bytes"]}, check):
             raise UserError(f"{frame.path}: has changed since it was labelled; run `reliev3r label` again")
-    tracks = load_tracks(folder).select_views([stored[name] for name in capture.names])
-    seen_twice = torch.nonzero(tracks.visible.sum(0) >= 2)[:, 0]
+    path = _intact(folder, "tracks.npz", manifest["files"], check)
     return CaptureLabels(
         folder=folder,
         names=capture.names,
-        tracks=tracks.select_tracks(seen_twice),
+        tracks=read_view_tracks(path, [stored[name] for name in capture.names]),
         ambiguity=manifest["ambiguity"],
         fingerprints=manifest["experts"],
-        hashes=manifest["files"],
+        files=manifest["files"],
+        check=check,
     )
 
 
@@ -93,28 +112,26 @@ def load_tracks(folder: Path | str) -> Tracks:
         UserError: no labels, unfinished, of another format version or damaged.
     """
     folder = Path(folder)
-    return read_tracks(_intact(folder, "tracks.npz", read_manifest(folder)["files"]))[0]
+    return read_tracks(_intact(folder, "tracks.npz", read_manifest(folder)["files"], "hash"))[0]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The checked manifest.
 
     Raises:
-        UserError: missing or of another format version.
+        UserError: missing, damaged or of another format version.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         raise UserError(f"{folder}: holds no finished labels (no manifest.json); run `reliev3r label` (again)")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: not of format {FORMAT}; label again into another folder")
-    return manifest
+    return read_sealed(path, FORMAT)
 
 
 def write_depth(path: Path, depth: DepthMap, key: dict[str, Any]) -> None:
     """Store a map as 16-bit log-depth: relative error at most log(farthest / nearest) / 131068 (5e-5 for 1:1000)."""
     code, limits = encode_depth(depth)
-    _write(path, key, code=code, limits=limits)
+    fov = {} if depth.fov is None else {"fov": np.array(depth.fov)}
+    _write(path, key, code=code, limits=limits, **fov)
 
 
 def read_depth(path: Path) -> tuple[DepthMap, dict[str, Any]]:
@@ -123,16 +140,18 @@ def read_depth(path: Path) -> tuple[DepthMap, dict[str, Any]]:
     Raises:
         UserError: damaged.
     """
-    arrays, key = _read(path, ("code", "limits"))
-    return decode_depth(arrays["code"], arrays["limits"]), key
+    arrays, key = _read(path, ("code", "limits"), optional=("fov",))
+    fov = float(arrays["fov"]) if "fov" in arrays else None
+    return dataclasses.replace(decode_depth(arrays["code"], arrays["limits"]), fov=fov), key
 
 
 def write_tracks(path: Path, tracks: Tracks, key: dict[str, Any]) -> None:
-    """Store tracks as a list of observations, sorted by view."""
-    view, track = np.nonzero(tracks.visible.numpy())
-    uv, weight = tracks.uv.numpy()[view, track], tracks.weight.numpy()[view, track]
-    shape = np.array(tracks.weight.shape, np.int64)
-    _write(path, key, shape=shape, view=view.astype(np.int32), track=track.astype(np.int32), uv=uv, weight=weight)
+    """Store tracks as one array of observations a view, uncompressed: each can be read alone, or mapped into memory."""
+    seen = tracks.visible.numpy()
+    arrays = {_view_member(view): _observations(tracks, view, seen[view]) for view in range(len(seen))}
+    shape = np.array(seen.shape, np.int64)
+    with atomic_path(path) as temporary:
+        np.savez(temporary, key=_as_array(key), shape=shape, **arrays)  # type: ignore[arg-type]
 
 
 def read_tracks(path: Path) -> tuple[Tracks, dict[str, Any]]:
@@ -141,13 +160,50 @@ def read_tracks(path: Path) -> tuple[Tracks, dict[str, Any]]:
     Raises:
         UserError: damaged.
     """
-    arrays, key = _read(path, ("shape", "view", "track", "uv", "weight"))
-    views, count = arrays["shape"].tolist()
-    uv = np.zeros((views, count, 2), np.float32)
-    weight = np.zeros((views, count), np.float32)
-    uv[arrays["view"], arrays["track"]] = arrays["uv"]
-    weight[arrays["view"], arrays["track"]] = arrays["weight"]
-    return Tracks(uv=torch.from_numpy(uv), weight=torch.from_numpy(weight)), key
+    header, key = _read(path, ("shape",))
+    views, count = header["shape"].tolist()
+    return _dense(_read_observations(path, range(views)), np.arange(count)), key
+
+
+def read_view_tracks(path: Path, views: Sequence[int]) -> Tracks:
+    """The tracks [len(views), m] that at least two of the views see, in the stored order; reads no other view.
+
+    Raises:
+        UserError: damaged.
+    """
+    observations = _read_observations(path, views)
+    track, count = np.unique(np.concatenate([seen["track"] for seen in observations]), return_counts=True)
+    return _dense(observations, track[count >= 2])
+
+
+def _view_member(view: int) -> str:
+    return f"view{view:05d}"
+
+
+def _read_observations(path: Path, views: Sequence[int]) -> list[np.ndarray]:
+    arrays, _ = _read(path, tuple(_view_member(view) for view in views))
+    if any(array.dtype != _SEEN or array.ndim != 1 for array in arrays.values()):
+        raise UserError(f"{path}: holds no tracks of format {FORMAT}; run `reliev3r label` again")
+    return [arrays[_view_member(view)] for view in views]
+
+
+def _observations(tracks: Tracks, view: int, seen: np.ndarray) -> np.ndarray:
+    track = np.nonzero(seen)[0]
+    result = np.zeros(len(track), _SEEN)
+    result["track"] = track
+    result["uv"], result["weight"] = tracks.uv[view].numpy()[track], tracks.weight[view].numpy()[track]
+    return result
+
+
+def _dense(observations: list[np.ndarray], chosen: Int[np.ndarray, "m"]) -> Tracks:
+    """Tracks of the stored numbers ``chosen`` (ascending) from the observations of each view."""
+    uv = np.zeros((len(observations), len(chosen), 2), np.float32)
+    weight = np.zeros((len(observations), len(chosen)), np.float32)
+    for view, seen in enumerate(observations):
+        kept = seen[np.isin(seen["track"], chosen)]
+        column = np.searchsorted(chosen, kept["track"])
+        uv[view, column], weight[view, column] = kept["uv"], kept["weight"]
+    return Tracks(uv=torch.from_numpy(uv), weight=torch.from_numpy(weight))
 
 
 def encode_depth(depth: DepthMap) -> tuple[UInt16[np.ndarray, "h w"], Float[np.ndarray, "2"]]:
@@ -170,24 +226,55 @@ def decode_depth(code: UInt16[np.ndarray, "h w"], limits: Float[np.ndarray, "2"]
     return DepthMap(depth=depth.astype(np.float32), valid=valid)
 
 
+def file_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says about a file."""
+    return {"sha256": file_hash(path), "bytes": path.stat().st_size}
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """What a part says that it was made from.
+
+    Raises:
+        UserError: missing, damaged, or not a part of labels.
+    """
+    return _read(path, ())[1]
+
+
 def _write(path: Path, key: dict[str, Any], **arrays: np.ndarray) -> None:
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, key=np.array(json.dumps(key, sort_keys=True)), **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, key=_as_array(key), **arrays)  # type: ignore[arg-type]
 
 
-def _read(path: Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _as_array(key: dict[str, Any]) -> np.ndarray:
+    return np.array(json.dumps(key, sort_keys=True))
+
+
+def _read(
+    path: Path, names: tuple[str, ...], *, optional: tuple[str, ...] = ()
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as content:  # the archive's checksums are verified as it is read
-            return {name: content[name] for name in names}, json.loads(str(content["key"]))
+            names = (*names, *(name for name in optional if name in content.files))
+            key = json.loads(str(content["key"]))
+            if not isinstance(key, dict):
+                raise ValueError("its key is no object")
+            return {name: content[name] for name in names}, key
     except _DAMAGE as error:
         raise UserError(f"{path}: missing or damaged ({error}); run `reliev3r label` again") from error
 
 
-def _intact(folder: Path, file: str, hashes: dict[str, str]) -> Path:
-    """The path of a part whose bytes are those that the manifest names."""
+def _intact(folder: Path, file: str, files: dict[str, dict[str, Any]], check: Check) -> Path:
+    """The path of a part that is what the manifest says, as far as ``check`` goes."""
     path = folder / file
-    if not path.is_file() or file_hash(path) != hashes.get(file):
-        raise UserError(
-            f"{path}: missing or damaged (its hash differs from the manifest's); run `reliev3r label` again"
-        )
+    if file not in files or not _same(path, files[file], check):
+        raise UserError(f"{path}: missing or damaged (it is not what the manifest says); run `reliev3r label` again")
     return path
+
+
+def _same(path: Path, entry: dict[str, Any], check: Check) -> bool:
+    """Whether a file is there and is the one that a manifest means."""
+    if not path.is_file():
+        return False
+    if check != "none" and path.stat().st_size != entry["bytes"]:
+        return False
+    return check != "hash" or file_hash(path) == entry["sha256"]

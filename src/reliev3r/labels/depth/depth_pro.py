@@ -48,7 +48,7 @@ class DepthPro:
 
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint hash."""
-        return {"name": "depth-pro", "version": 1, "weights_sha256": self._hash}
+        return {"name": "depth-pro", "version": 2, "weights_sha256": self._hash}
 
     def inputs(self, frame: Frame, capture: Capture) -> list[Path]:
         """Nothing but the image."""
@@ -56,7 +56,7 @@ class DepthPro:
 
     @torch.inference_mode()
     def predict(self, image: UInt8[np.ndarray, "h w 3"], frame: Frame, capture: Capture) -> DepthMap:
-        """Depth in metres at the image's resolution, or at the network's where the image is larger."""
+        """Depth in metres at the image's resolution (at most the network's), and the horizontal field of view."""
         config = self._model.config
         side = round(config.patch_size / min(config.scaled_images_ratios))
         pixels = to_tensor(image, mean=_HALF, std=_HALF).to(self.device)
@@ -64,8 +64,10 @@ class DepthPro:
         output = self._model(pixel_values=pixels)
         # predicted_depth is the inverse depth of a camera whose focal length is its width ("canonical").
         inverse = output.predicted_depth.float()
+        fov = None
         if output.field_of_view is not None:
-            inverse = inverse * 2 * math.tan(math.radians(float(output.field_of_view[0])) / 2)
+            fov = math.radians(float(output.field_of_view[0]))
+            inverse = inverse * 2 * math.tan(fov / 2)
         size = (min(image.shape[0], side), min(image.shape[1], side))
         inverse = functional.interpolate(inverse[None], size=size, mode="bilinear", align_corners=False)[0, 0]
-        return DepthMap.from_values((1 / inverse.clamp(1e-4, 1e4)).cpu().numpy())
+        return DepthMap.from_values((1 / inverse.clamp(1e-4, 1e4)).cpu().numpy(), fov=fov)

@@ -43,6 +43,29 @@ def weights_folder(expert: str, folder: str | None, model_id: str) -> Path:
         ) from error
 
 
+def weights_file(expert: str, given: str | None, model_id: str, name: str) -> Path:
+    """The file ``name``: the given one or the one in the given folder, else from the Hugging Face hub (or its cache).
+
+    Raises:
+        UserError: no such file, or the download failed; says what to do.
+    """
+    if given is not None:
+        path = Path(given) / name if Path(given).is_dir() else Path(given)
+        if not path.is_file():
+            raise UserError(f"{path}: not found; get it with `hf download {model_id} {name} --local-dir DIR`")
+        return path
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model_id, name))
+    except Exception as error:  # the hub raises classes of several HTTP libraries
+        logger.debug("download of %s failed", model_id, exc_info=error)
+        raise UserError(
+            f"{expert}: {name} is neither in the Hugging Face cache nor could it be downloaded; where there is a "
+            f"network run `hf download {model_id} {name} --local-dir DIR`, then use {expert}:DIR"
+        ) from error
+
+
 def weights_hash(folder: Path) -> str:
     """One hash of the configuration and all weight files of a folder."""
     digest = hashlib.sha256()
@@ -67,9 +90,7 @@ def load_pretrained(class_name: str, folder: Path, *, device: str) -> Any:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # whatever transformers and safetensors raise on foreign files
-        raise UserError(
-            f"{folder}: holds no readable {class_name} ({_first_line(error)}); download it again"
-        ) from error
+        raise UserError(f"{folder}: holds no readable {class_name} ({first_line(error)}); download it again") from error
     if info["missing_keys"] or info["mismatched_keys"]:  # transformers would go on with random weights
         raise UserError(f"{folder}: its weights do not fill a {class_name}; download the matching checkpoint")
     return model.eval().to(device)
@@ -83,5 +104,6 @@ def to_tensor(
     return ((rgb - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, for an error message of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

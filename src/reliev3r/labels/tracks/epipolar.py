@@ -26,7 +26,10 @@ def estimate_fundamental(
     With both K known it comes from the essential matrix, refined on its inliers (within ``threshold`` pixels).
     """
     if K_a is None or K_b is None:
-        F, _ = cv2.findFundamentalMat(uv_a, uv_b, cv2.USAC_MAGSAC, threshold, _CONFIDENCE, _ITERATIONS)
+        try:
+            F, _ = cv2.findFundamentalMat(uv_a, uv_b, cv2.USAC_MAGSAC, threshold, _CONFIDENCE, _ITERATIONS)
+        except cv2.error:  # OpenCV 5.0 fails on matches without any parallax instead of finding nothing
+            return None
         return F if F is not None and F.shape == (3, 3) else None
     xy_a, xy_b = _normalised(uv_a, K_a), _normalised(uv_b, K_b)
     focal = float(np.mean([K_a[0, 0], K_a[1, 1], K_b[0, 0], K_b[1, 1]]))

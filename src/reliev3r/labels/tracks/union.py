@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from reliev3r.labels.tracks.epipolar import epipolar_distance
+from reliev3r.labels.tracks.matcher import PointMatches
 from reliev3r.types import Tracks
 
 _PLACE = 0.25
@@ -30,6 +31,55 @@ class PairMatches:
     """The surer a match, the smaller; comparable across pairs."""
     F: Float[np.ndarray, "3 3"]
     """Fundamental matrix in the keypoints' pixels: [uv_second, 1]^T F [uv_first, 1] = 0."""
+    against: Int[np.ndarray, "k 2"] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    """Keypoints whose match the matcher was sure of although it clearly violates F: false, or on what moves."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointPair:
+    """Matches of two images without keypoints, verified."""
+
+    first: int
+    second: int
+    found: PointMatches
+    F: Float[np.ndarray, "3 3"]
+    near: Bool[np.ndarray, "n"]
+    """Which of them agree with F."""
+    against: Bool[np.ndarray, "n"]
+    """Which of them clearly violate it."""
+
+
+def merge_points(
+    views: int, pairs: Sequence[PointPair], *, cell: float
+) -> tuple[list[Float[np.ndarray, "_ 2"]], list[PairMatches]]:
+    """Keypoints of every image from the points of all its pairs: in each cell of ``cell`` pixels the surest one.
+
+    Returns them and the matches between them. A point is moved by less than the cell's diagonal.
+    """
+    gathered: list[list[np.ndarray]] = [[np.zeros((0, 3))] for _ in range(views)]
+    start = []
+    for pair in pairs:
+        start.append([sum(map(len, gathered[view])) for view in (pair.first, pair.second)])
+        for view, uv in ((pair.first, pair.found.first), (pair.second, pair.found.second)):
+            gathered[view].append(np.concatenate([uv, pair.found.confidence[:, None]], axis=1))
+    merged = [_merge(np.concatenate(parts), cell) for parts in gathered]
+    matches = []
+    for pair, (start_first, start_second) in zip(pairs, start):
+        count = len(pair.near)
+        first = merged[pair.first][1][start_first : start_first + count]
+        second = merged[pair.second][1][start_second : start_second + count]
+        matches.append(
+            PairMatches(
+                first=pair.first,
+                second=pair.second,
+                index_first=first[pair.near],
+                index_second=second[pair.near],
+                doubt=1 - pair.found.confidence[pair.near],
+                F=pair.F,
+                against=np.stack([first[pair.against], second[pair.against]], axis=1),
+            )
+        )
+    return [uv for uv, _ in merged], matches
 
 
 def tracks_from_matches(points: Sequence[Float[np.ndarray, "_ 2"]], pairs: Sequence[PairMatches]) -> Tracks:
@@ -106,6 +156,16 @@ def thin(tracks: Tracks, most: int) -> Tracks:
             rank[by_length] = np.minimum(rank[by_length], np.arange(len(by_length)))
     chosen = np.sort(np.lexsort((-length, rank))[:most])
     return tracks.select_tracks(torch.from_numpy(chosen))
+
+
+def _merge(points: Float[np.ndarray, "n 3"], cell: float) -> tuple[Float[np.ndarray, "k 2"], Int[np.ndarray, "n"]]:
+    """The surest of the points (u, v, confidence) of each cell, and for every point the position of its cell's."""
+    surest_first = np.argsort(-points[:, 2], kind="stable")
+    cells = np.floor(points[surest_first, :2] / cell).astype(np.int64)
+    _, first, group = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    position = np.empty(len(points), np.int64)
+    position[surest_first] = group.ravel()
+    return points[surest_first[first], :2], position
 
 
 def _places(uv: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "n"]:

@@ -1,4 +1,4 @@
-"""What the tracks say about a capture before anything is trained on it."""
+"""How the tracks tie the views: shared tracks, parts, how long tracks live."""
 
 from __future__ import annotations
 
@@ -38,6 +38,27 @@ def connected_parts(tracks: Tracks, *, min_shared: int = MIN_SHARED) -> list[lis
     return sorted(parts, key=lambda part: (-len(part), part))
 
 
+def survival(tracks: Tracks) -> dict[str, float]:
+    """Share of the tracks [v, m] that are seen by at least 2, 3, 4, 6, 8, 12, ... views; {} without tracks."""
+    length = tracks.visible.sum(0)
+    length = length[length >= 2]
+    steps = [n for k in range(1, 12) for n in (2**k, 3 * 2 ** (k - 1)) if n <= tracks.weight.shape[0]]
+    return {str(n): float((length >= n).float().mean()) for n in sorted({*steps}) if len(length)}
+
+
+def lifetimes(tracks: Tracks) -> dict[str, float]:
+    """Share of the tracks [v, m] that are seen again 1, 2, 4, 8, ... frames or more after their first; views in order.
+
+    {} without tracks.
+    """
+    seen = tracks.visible[:, tracks.visible.sum(0) >= 2]
+    if not seen.shape[1]:
+        return {}
+    first, last = seen.int().argmax(0), len(seen) - 1 - seen.flip(0).int().argmax(0)
+    gaps = [2**k for k in range(12) if 2**k < len(seen)]
+    return {str(gap): float((last - first >= gap).float().mean()) for gap in gaps}
+
+
 def check_labels(tracks: Tracks, names: Sequence[str]) -> list[str]:
     """Warnings in plain language: images that nothing ties, parts that no track connects, weakly tied images."""
     parts = connected_parts(tracks)
@@ -45,19 +66,20 @@ def check_labels(tracks: Tracks, names: Sequence[str]) -> list[str]:
     groups = [part for part in parts if len(part) > 1]
     warnings = []
     if len(groups) > 1:
-        listed = "; ".join(_listed([names[index] for index in part]) for part in groups)
+        sets = "; ".join(listed([names[index] for index in part]) for part in groups)
         warnings.append(
-            f"the images fall into {len(groups)} parts that no track connects ({listed}): "
+            f"the images fall into {len(groups)} parts that no track connects ({sets}): "
             "they cannot be placed relative to each other; add images between them or use one part alone"
         )
     if lonely:
-        warnings.append(f"no track ties {_listed(lonely)} to the other images; remove them or add images between")
+        warnings.append(f"no track ties {listed(lonely)} to the other images; remove them or add images between")
     counts = shared_tracks(tracks).diagonal().tolist()
     weak = [f"{names[i]} ({counts[i]} tracks)" for part in groups for i in part if counts[i] < FEW]
     if weak:
-        warnings.append(f"few tracks tie {_listed(weak)}; expect uncertain cameras there")
+        warnings.append(f"few tracks tie {listed(weak)}; expect uncertain cameras there")
     return warnings
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+def listed(names: list[str], most: int = 12) -> str:
+    """Names in a row; beyond ``most`` how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,136 @@
+"""Two-view geometry of the finished tracks: do they obey one, and does the camera move or only turn?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from reliev3r.data.capture import Capture
+from reliev3r.labels.tracks.epipolar import epipolar_distance, estimate_fundamental
+from reliev3r.types import Tracks
+
+MIN_MATCHES = 16
+"""Pairs of views that share fewer tracks are not judged."""
+MOST_PAIRS = 64
+FOVS = (110, 90, 75, 62, 52, 43, 35)
+"""Horizontal fields of view, in degrees, that are tried where none is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFigures:
+    """Over the judged pairs of views."""
+
+    pairs: int
+    epipolar_inliers: float
+    """Share of the matches that obey the two-view geometry of their pair."""
+    turned_only: float
+    """Share of the tracks that a turning camera explains in all their pairs: no depth can be learnt from them."""
+    parallax_deg: float
+    """Median over the tracks of the largest angle that a turning camera leaves unexplained (a lower bound)."""
+
+
+def precision(capture: Capture) -> float:
+    """How far a good match may be off, in original pixels: as the matchers have it."""
+    longest = max(max(frame.width, frame.height) for frame in capture.frames)
+    return max(1.5, 0.0015 * longest)
+
+
+def judge_pairs(tracks: Tracks, capture: Capture) -> PairFigures | None:
+    """Judge up to 64 pairs of views, from the best tied to the least; None where no two views share 16 tracks.
+
+    A rotation is fitted to the rays of each pair; where the intrinsics are unknown, under the field of view (one for
+    all pairs) under which rotations explain most.
+    """
+    uv, seen = tracks.uv.double().numpy(), tracks.visible.numpy()
+    pairs = _chosen_pairs(seen)
+    if not pairs:
+        return None
+    threshold = precision(capture)
+    matches = [np.nonzero(seen[a] & seen[b])[0] for a, b in pairs]
+    kept = [
+        _epipolar_inliers(uv[a, both], uv[b, both], capture, a, b, threshold)
+        for (a, b), both in zip(pairs, matches, strict=True)
+    ]
+    total, inliers = sum(map(len, matches)), sum(int(k.sum()) for k in kept)
+    fovs: tuple[float | None, ...] = (None,) if capture.has_K else FOVS
+    best: tuple[float, float] | None = None
+    for fov in fovs:
+        figures = _turned(uv, pairs, matches, kept, capture, fov, threshold)
+        if best is None or figures[0] > best[0]:
+            best = figures
+    assert best is not None
+    return PairFigures(
+        pairs=len(pairs), epipolar_inliers=inliers / total, turned_only=best[0], parallax_deg=math.degrees(best[1])
+    )
+
+
+def focal_pixels(capture: Capture, view: int, fov: float | None) -> Float[np.ndarray, "3 3"]:
+    """K of a view: its own, or with the horizontal field of view ``fov`` in degrees."""
+    frame = capture.frames[view]
+    if fov is None:
+        assert frame.K is not None
+        return frame.K
+    focal = 0.5 * frame.width / math.tan(0.5 * math.radians(fov))
+    return np.array([[focal, 0, frame.width / 2], [0, focal, frame.height / 2], [0, 0, 1]])
+
+
+def _chosen_pairs(seen: Bool[np.ndarray, "v m"]) -> list[tuple[int, int]]:
+    shared = seen.astype(np.float32) @ seen.T.astype(np.float32)
+    pairs = [pair for pair in combinations(range(len(seen)), 2) if shared[pair] >= MIN_MATCHES]
+    pairs.sort(key=lambda pair: (-shared[pair], pair))
+    if len(pairs) > MOST_PAIRS:
+        pairs = [pairs[k] for k in np.rint(np.linspace(0, len(pairs) - 1, MOST_PAIRS)).astype(int)]
+    return pairs
+
+
+def _epipolar_inliers(
+    uv_a: np.ndarray, uv_b: np.ndarray, capture: Capture, a: int, b: int, threshold: float
+) -> Bool[np.ndarray, "n"]:
+    F = estimate_fundamental(uv_a, uv_b, capture.frames[a].K, capture.frames[b].K, threshold=threshold)
+    return np.zeros(len(uv_a), bool) if F is None else epipolar_distance(F, uv_a, uv_b) < threshold
+
+
+def _turned(
+    uv: np.ndarray, pairs: list[tuple[int, int]], matches: list[np.ndarray], kept: list[np.ndarray],
+    capture: Capture, fov: float | None, threshold: float,
+) -> tuple[float, float]:  # fmt: skip
+    """(share of the tracks that rotations explain everywhere, median of the tracks' largest unexplained angle)."""
+    largest = np.full(uv.shape[1], -1.0)
+    excess = np.zeros(uv.shape[1])
+    for (a, b), both, keep in zip(pairs, matches, kept, strict=True):
+        used = both[keep]
+        if len(used) < 3:
+            continue
+        K_a, K_b = focal_pixels(capture, a, fov), focal_pixels(capture, b, fov)
+        angle = unexplained_angle(_rays(uv[a, used], K_a), _rays(uv[b, used], K_b), threshold / K_b[0, 0])
+        largest[used] = np.maximum(largest[used], angle)
+        excess[used] = np.maximum(excess[used], angle * K_b[0, 0] / threshold)
+    judged = largest >= 0
+    if not judged.any():
+        return 0.0, 0.0
+    return float((excess[judged] < 1).mean()), float(np.median(largest[judged]))
+
+
+def unexplained_angle(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"], scale: float) -> Float[np.ndarray, "n"]:
+    """Angle in radians between unit rays b and the best rotation of unit rays a (n >= 3).
+
+    Robustly fitted (Cauchy, down to ``scale`` radians), so that rays without parallax decide where there are any.
+    """
+    weight = np.ones(len(a))
+    angle = np.zeros(len(a))
+    for factor in (16, 8, 4, 2, 1, 1, 1):
+        u, _, vh = np.linalg.svd((weight[:, None] * b).T @ a)
+        rotation = u @ np.diag([1, 1, np.linalg.det(u @ vh)]) @ vh
+        turned = a @ rotation.T
+        angle = np.arctan2(np.linalg.norm(np.cross(turned, b), axis=1), (turned * b).sum(1))
+        weight = 1 / (1 + (angle / (factor * scale)) ** 2)
+    return angle
+
+
+def _rays(uv: np.ndarray, K: np.ndarray) -> Float[np.ndarray, "n 3"]:
+    rays = np.concatenate([(uv - K[:2, 2]) / [K[0, 0], K[1, 1]], np.ones((len(uv), 1))], axis=1)
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)

@@ -1,0 +1,34 @@
+"""Experts through their real packages, which no registry has: named by environment variables, skipped where absent.
+
+RELIEV3R_MOGE and RELIEV3R_UTILS3D: checkouts of github.com/microsoft/MoGe and of EasternJournalist/utils3d (3fab839);
+RELIEV3R_COTRACKER: of facebookresearch/co-tracker. Installed packages are used as they are. The weights are random, so
+what is tested is the interface: calls, shapes, conventions, guards.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def needs(package: str, *variables: str) -> None:
+    """Make ``package`` importable from the checkouts that the variables name, or skip with the reason."""
+    for variable in variables:
+        folder = os.environ.get(variable)
+        if folder and Path(folder).is_dir() and folder not in sys.path:
+            sys.path.append(folder)
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed; name its checkout in {' and '.join(variables)}")
+
+
+@pytest.fixture(scope="session")
+def moge() -> None:
+    needs("moge", "RELIEV3R_MOGE")
+    needs("utils3d", "RELIEV3R_UTILS3D")
+
+
+@pytest.fixture(scope="session")
+def cotracker() -> None:
+    needs("cotracker", "RELIEV3R_COTRACKER")
