@@ -71,7 +71,7 @@ class SuperPointLightGlueMatcher:
         # Normalised by the size; the library's post-processing would round them to int.
         uv = (found.keypoints[0, strongest] * found.keypoints.new_tensor([width, height])).double().cpu().numpy()
         descriptor = found.descriptors[0, strongest].float().cpu().numpy()
-        return Features(uv=uv + 0.5, descriptor=descriptor, size=(width, height))
+        return Features(uv=uv + 0.5, descriptor=descriptor, size=(image.shape[1], image.shape[0]))
 
     @torch.inference_mode()
     def match(self, a: Features, b: Features) -> IndexMatches:
