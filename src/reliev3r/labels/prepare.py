@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.data.capture import Capture
+from reliev3r.geometry.camera import K_from_focal
 from reliev3r.labels.expert import Progress
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.register import RegisterConfig, register_depth
@@ -75,6 +76,10 @@ def prepare_capture(
         depth, valid = solve.track_depth
         solved = dataclasses.replace(pseudo.tracks, depth=torch.where(valid, depth, torch.zeros_like(depth)))
         pseudo = dataclasses.replace(pseudo, cameras=solve.labels, tracks=solved)
+        if focal is not None:
+            height, width = views.size
+            K = K_from_focal(torch.tensor(focal * width), height, width).expand(len(depth), 3, 3)
+            pseudo = dataclasses.replace(pseudo, K=K)
         if config.register and bool(pseudo.depth.valid.any()):
             registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, valid, config.registration)
             pseudo = dataclasses.replace(pseudo, depth=registered)

@@ -35,8 +35,8 @@ class ObjectiveConfig:
     """Strong, because the depth's free scale would otherwise grow away from the translations: at 0.1 the baseline
     collapsed on a real capture."""
     teacher_weight: float = 0.0
-    """Relative pose and track depth against what the label-side solve made of the same tracks, where labels carry it;
-    ``objective``'s argument hands over to the tracks."""
+    """Relative pose, track depth and an unknown focal length (``labels.K``) against what the label-side solve made of
+    the same tracks, where labels carry them; ``objective``'s argument hands over to the tracks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,9 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
             parts["teacher"] = weighted_mean(poses.flatten(), pair.flatten()) + weighted_mean(
                 depths.flatten(), seen.flatten()
             )
+            if labels.K is not None:
+                ratio = prediction.K[..., 0, 0] / labels.K[..., 0, 0]
+                parts["teacher"] = parts["teacher"] + ratio.log().abs().mean()
             total = total + taught * config.teacher_weight * parts["teacher"]
         return Loss(total=total, parts=parts)
 

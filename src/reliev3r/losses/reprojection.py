@@ -120,7 +120,9 @@ def gauge_loss(prediction: Prediction, tracks: Tracks, geometry: TrackGeometry |
     """
     geometry = geometry or track_geometry(prediction, tracks)
     seen = tracks.weight.flatten(-2).sum(-1) > 0
-    by_tracks = scene_factor(geometry.points_cam, tracks).log()
+    # Depth alone is to obey: a predicted focal length would follow the gauge long before the tracks teach it.
+    points_cam = geometry.rays.detach() * geometry.points_cam[..., 2:]
+    by_tracks = scene_factor(points_cam, tracks).log()
     by_depth = prediction.depth.clamp_min(1e-8).log().mean((-3, -2, -1))
     return torch.where(seen, by_tracks, by_depth).square()
 

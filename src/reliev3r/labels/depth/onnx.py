@@ -138,7 +138,7 @@ def _open_session(file: Path, device: str) -> Any:
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": target.index or 0}))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its fused int8 kernels saturate on some processors: FastDepth was off by up to 11 steps of 255 with them.
+    # Its fused int8 kernels saturate on some processors: FastDepth was off by up to 15 steps of 255 with them.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 3  # its warnings are about the graph; errors are raised
     try:
