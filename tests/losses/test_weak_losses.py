@@ -323,6 +323,23 @@ def test_pose_loss_has_a_gradient_when_all_cameras_coincide() -> None:
     assert gradient[..., :3, 3].abs().sum() > 0.1
 
 
+def test_an_unknown_focal_length_hears_the_teacher_and_not_the_gauge() -> None:
+    p, label = prediction(), labels()
+    K = p.K.clone()
+    rays = p.rays.clone().requires_grad_()
+    p = dataclasses.replace(p, rays=rays)
+    (slope,) = torch.autograd.grad(gauge_loss(p, label.tracks).sum(), rays, materialize_grads=True)
+    assert not slope[..., :2].any()
+    cameras = CameraLabels(world_from_cam=p.world_from_cam, weight=torch.ones(1, 3))
+    config = ObjectiveConfig(depth_weight=0.0, tracks_weight=0.0, gauge_weight=0.0, teacher_weight=1.0)
+    longer = torch.diag(torch.tensor([1.5, 1.5, 1.0])) @ K
+    same, other = (
+        objective(p, dataclasses.replace(label, cameras=cameras, K=wanted), config).parts["teacher"]
+        for wanted in (K, longer)
+    )
+    assert (other - same).item() == pytest.approx(math.log(1.5), rel=1e-4)
+
+
 def test_objective_is_the_weighted_sum_of_its_parts() -> None:
     p, label = prediction(), labels()
     cameras = CameraLabels(world_from_cam=prediction(seed=9).world_from_cam, weight=torch.ones(1, 3))
