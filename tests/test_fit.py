@@ -37,7 +37,7 @@ def capture(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(capture, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "150", "--refine", *SIZE]
+    arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "150", *SIZE]
     assert main(arguments) == 0
     return out
 
@@ -58,17 +58,24 @@ def test_a_run_learns_and_leaves_everything_behind(run, capture, capsys) -> None
     assert scores["depth_rel"] < 0.15
     quality = json.loads((run / "quality.json").read_text())
     assert quality["network"]["median_angle_deg"] < 1.5
-    assert "kept" in quality["refined"]
 
 
-def test_refined_cameras_are_no_worse(run, capture) -> None:
-    assert json.loads((run / "quality.json").read_text())["refined"]["kept"]
-    assert (
-        main(["evaluate", f"fit:{run}", f"fit:{run}@refined", "--capture", str(capture), "--out", str(run / "both")])
-        == 0
-    )
-    network, refined = (row["scores"] for row in json.loads((run / "both" / "scores.json").read_text())["rows"])
-    assert refined["auc30"] >= network["auc30"]
+@pytest.fixture(scope="module")
+def refined_run(capture, tmp_path_factory) -> Path:
+    """Trained so briefly that bundle adjustment has something to mend on any machine."""
+    out = tmp_path_factory.mktemp("runs") / "refined"
+    arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "60", "--refine", *SIZE]
+    assert main(arguments) == 0
+    return out
+
+
+def test_refined_cameras_are_better(refined_run, capture) -> None:
+    assert json.loads((refined_run / "quality.json").read_text())["refined"]["kept"]
+    systems = [f"fit:{refined_run}", f"fit:{refined_run}@refined"]
+    assert main(["evaluate", *systems, "--capture", str(capture), "--out", str(refined_run / "both")]) == 0
+    rows = json.loads((refined_run / "both" / "scores.json").read_text())["rows"]
+    network, refined = (row["scores"] for row in rows)
+    assert refined["auc30"] > network["auc30"]
     assert refined["auc30"] > 95
 
 
@@ -93,9 +100,9 @@ def test_reconstruct_repeats_the_run_without_training(run, capture, tmp_path) ->
     assert main([*arguments, "--out", str(tmp_path / "scene.ply")]) == 2  # never silently over a user's file
 
 
-def test_export_writes_other_formats(run, tmp_path) -> None:
-    assert main(["export", str(run), "--out", str(tmp_path / "transforms.json")]) == 0
-    assert main(["export", str(run), "--refined", "--out", str(tmp_path / "all")]) == 0
+def test_export_writes_other_formats(refined_run, tmp_path) -> None:
+    assert main(["export", str(refined_run), "--out", str(tmp_path / "transforms.json")]) == 0
+    assert main(["export", str(refined_run), "--refined", "--out", str(tmp_path / "all")]) == 0
     assert (tmp_path / "all" / "sparse" / "0").is_dir()
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "x.ply")]) == 2
 

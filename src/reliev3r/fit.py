@@ -54,7 +54,7 @@ class FitConfig(TrainConfig):
     """FILE, fov:DEG (horizontal), exif, expert (the depth expert's field of view), expert:EXPERT, or estimate; by
     default cameras.json, else EXIF, else estimate."""
     views: int | None = None
-    """Use this many frames, evenly spaced."""
+    """Use this many images, evenly spaced; of a video at most that many frames, by motion and sharpness."""
     preset: Literal["tiny", "small", "base", "large"] = "tiny"
     init: str = "random"
     """random, or the folder of a checkpoint to start from (its own sizes replace the preset)."""

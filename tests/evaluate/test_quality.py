@@ -7,7 +7,7 @@ import pytest
 import torch
 from plane_scene import disturbed, exact_tracks, make_truth, moved, perfect
 
-from reliev3r.evaluate.quality import assess, heldout_angles, triangulated_angles
+from reliev3r.evaluate.quality import assess, heldout_angles
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 from reliev3r.types import Prediction, Tracks
@@ -130,26 +130,3 @@ def test_a_single_view_is_no_crash():
     quality = assess(perfect(truth), exact_tracks(truth))
     assert quality.baseline_to_depth == 0
     assert quality.alarms
-
-
-def test_triangulated_angles_are_zero_for_exact_tracks_and_know_better_cameras():
-    truth = make_truth()
-    tracks = exact_tracks(truth)
-    exact = triangulated_angles(truth.world_from_cam, truth.K, tracks)
-    twice = tracks.visible.sum(0) >= 2
-    assert len(exact) == int(tracks.visible[:, twice].sum())
-    assert exact.max() < 1e-4
-    slightly = rigid_from(so3_exp(0.002 * torch.randn(5, 3).double()), torch.zeros(5, 3).double())
-    little = triangulated_angles(truth.world_from_cam @ slightly, truth.K, tracks)
-    much = triangulated_angles(disturbed(truth).world_from_cam, truth.K, tracks)
-    assert exact.median() < little.median() < much.median()
-
-
-def test_triangulated_angles_do_not_need_depth_scale_or_dtype():
-    truth = make_truth()
-    tracks = exact_tracks(truth)
-    prediction = disturbed(truth)
-    before = triangulated_angles(prediction.world_from_cam, truth.K, tracks)
-    after = triangulated_angles(moved(prediction).world_from_cam.float(), truth.K.float(), tracks.to(torch.float32))
-    assert after.dtype == torch.float64
-    assert torch.allclose(before, after, atol=0.02)

@@ -5,8 +5,9 @@ import torch
 
 from reliev3r.geometry.camera import K_from_fov, project, transform
 from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
+from reliev3r.geometry.triangulate import parallax, world_rays
 from reliev3r.labels.register import RegisterConfig, register_depth
-from reliev3r.labels.solve import balanced_tracks, pair_rarity, solve_cameras, solve_focal
+from reliev3r.labels.solve import SolveConfig, balanced_tracks, pair_rarity, solve_cameras, solve_focal
 from reliev3r.types import DepthLabels, Tracks
 
 H, W = 72, 96
@@ -57,9 +58,21 @@ def test_cameras_are_solved_from_tracks_alone(false: float) -> None:
 
 def test_solved_depth_is_the_true_depth_up_to_one_factor() -> None:
     tracks, K, _, _, z, _ = scene()
-    depth, valid = solve_cameras(tracks, K).track_depth
-    ratio = depth[valid] / z[valid]
+    depth, certainty = solve_cameras(tracks, K).track_depth
+    ratio = (depth / z)[certainty > 0]
     assert ratio.std() / ratio.mean() < 0.02
+    assert certainty.unique().tolist() == [0, 0.25, 1]
+
+
+def test_tracks_without_parallax_have_no_depth() -> None:
+    tracks, K, *_ = scene()
+    solve = solve_cameras(tracks, K, SolveConfig(min_parallax=math.radians(16)))
+    rays = world_rays(tracks.to(torch.float64), K.double(), solve.world_from_cam)
+    angle = parallax(rays, solve.inlier.double()).rad2deg()
+    has_depth = solve.track_depth[1].any(0)
+    assert (solve.inlier.any(0) & (angle < 16)).any()
+    assert not has_depth[angle < 16].any()
+    assert has_depth[angle > 16].all()
 
 
 def test_solving_twice_gives_the_same() -> None:
@@ -115,15 +128,15 @@ def grid_tracks(true: torch.Tensor, step: int = 6) -> tuple[torch.Tensor, torch.
     v, u = torch.meshgrid(torch.arange(3, H, step), torch.arange(3, W, step), indexing="ij")
     uv = torch.stack([u, v], -1).reshape(1, -1, 2) + 0.5
     depth = true[:, v, u].reshape(1, -1)
-    return uv, depth, torch.ones_like(depth, dtype=torch.bool)
+    return uv, depth, torch.ones_like(depth)
 
 
 def test_registration_undoes_a_smooth_distortion_and_the_scale() -> None:
     u = torch.linspace(0, 3, W).expand(1, H, W)
     true = 2 + 0.5 * torch.sin(u)
     expert = 3 * true * (1 + 0.15 * torch.cos(u))
-    uv, depth, valid = grid_tracks(true)
-    registered = register_depth(label_of(expert), uv, depth, valid)
+    uv, depth, certainty = grid_tracks(true)
+    registered = register_depth(label_of(expert), uv, depth, certainty)
 
     def rel(d):
         return ((d * (true / d).median() - true).abs() / true).mean()
@@ -135,24 +148,44 @@ def test_registration_undoes_a_smooth_distortion_and_the_scale() -> None:
 
 def test_wrong_tracks_bend_little() -> None:
     true = torch.full((1, H, W), 2.0) + torch.linspace(0, 1, W)
-    uv, depth, valid = grid_tracks(true)
+    uv, depth, certainty = grid_tracks(true)
     depth[0, ::10] *= 5
-    registered = register_depth(label_of(true), uv, depth, valid)
+    registered = register_depth(label_of(true), uv, depth, certainty)
     assert ((registered.depth - true).abs() / true).mean() < 0.05
+
+
+def test_a_patch_that_several_tracks_contradict_is_moved_where_a_lone_track_is_not() -> None:
+    true = torch.full((1, H, W), 2.0) + torch.linspace(0, 1, W)
+    uv, depth, certainty = grid_tracks(true, step=3)
+    glass = true.clone()
+    glass[:, 12:30, 12:30] *= 5  # as of something behind a window
+    registered = register_depth(label_of(glass), uv, depth, certainty)
+    assert ((registered.depth - true).abs() / true)[:, 14:28, 14:28].mean() < 0.05
+    assert ((registered.depth - true).abs() / true).mean() < 0.05
+
+
+def test_a_point_that_two_views_see_says_less() -> None:
+    true = torch.full((1, H, W), 2.0)
+    uv, depth, certainty = grid_tracks(true)
+    wrong = depth * torch.where(torch.arange(depth.shape[1]) % 2 == 0, 1.2, 1.0)
+    bent = register_depth(label_of(true), uv, wrong, certainty).depth
+    doubted = torch.where(wrong > depth, 0.25 * certainty, certainty)
+    less = register_depth(label_of(true), uv, wrong, doubted).depth
+    assert (less / true).log().mean() < 0.6 * (bent / true).log().mean()
 
 
 def test_an_expert_that_the_tracks_contradict_is_not_trusted() -> None:
     g = torch.Generator().manual_seed(0)
     true = 2 * torch.exp(0.6 * torch.randn(1, H, W, generator=g))
-    uv, depth, valid = grid_tracks(true)
-    assert register_depth(label_of(torch.full_like(true, 2.0)), uv, depth, valid).trust.item() < 0.35
-    assert register_depth(label_of(true), uv, depth, valid).trust.item() == 1
+    uv, depth, certainty = grid_tracks(true)
+    assert register_depth(label_of(torch.full_like(true, 2.0)), uv, depth, certainty).trust.item() < 0.35
+    assert register_depth(label_of(true), uv, depth, certainty).trust.item() == 1
 
 
 def test_views_without_tracks_keep_their_label() -> None:
     true = torch.rand(2, H, W) + 1
-    uv, depth, valid = (x.expand(2, *x.shape[1:]).clone() for x in grid_tracks(true[:1]))
-    valid[1] = False
-    registered = register_depth(label_of(true), uv, depth, valid, RegisterConfig())
+    uv, depth, certainty = (x.expand(2, *x.shape[1:]).clone() for x in grid_tracks(true[:1]))
+    certainty[1] = 0
+    registered = register_depth(label_of(true), uv, depth, certainty, RegisterConfig())
     assert torch.equal(registered.depth[1], true[1])
     assert registered.trust[1].item() == 0.5

@@ -207,3 +207,9 @@ def test_confidence_and_depth_stay_inside_their_bounds_however_large_the_logits(
     assert bool((conf < 2).all())
     assert conf[3].item() == 1
     assert torch.isfinite(conf.log()).all()
+
+
+def test_confidence_at_its_bound_can_come_back_but_goes_no_further() -> None:
+    logits = torch.tensor([9.0, 9.0, -9.0, -9.0, 1.0, 1.0], requires_grad=True)
+    (_confidence(logits) * torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])).sum().backward()
+    assert (logits.grad != 0).tolist() == [True, False, False, True, True, True]

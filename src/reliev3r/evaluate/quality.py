@@ -12,7 +12,6 @@ from torch import Tensor
 from reliev3r.geometry.camera import rays_from_uv, transform, unproject
 from reliev3r.geometry.rigid import angle_between, relative, rotation_angle
 from reliev3r.geometry.sampling import sample_bilinear
-from reliev3r.geometry.triangulate import triangulate, triangulation_angles, world_rays
 from reliev3r.types import Prediction, Tracks
 
 COLLAPSED_BASELINE = 0.01
@@ -90,20 +89,6 @@ def heldout_angles(
         towards = points - world_from_cam[i, :3, 3]
         angles.append(angle_between(ray.expand_as(towards), towards)[pairs])
     return torch.cat(angles).rad2deg()
-
-
-def triangulated_angles(
-    world_from_cam: Float[Tensor, "v 4 4"], K: Float[Tensor, "v 3 3"], tracks: Tracks
-) -> Float[Tensor, "n"]:
-    """Residual angles in degrees of tracks triangulated with the given cameras: judges cameras without any depth.
-
-    One per observation of every track that two views or more see; ``K`` and ``tracks`` in the same pixels. float64.
-    Compare cameras by the median: false matches are among the tracks.
-    """
-    tracks, cameras = tracks.to(torch.float64), world_from_cam.double()
-    rays, centres = world_rays(tracks, K.double(), cameras), cameras[:, :3, 3]
-    angles = triangulation_angles(triangulate(rays, centres, tracks.weight), rays, centres)
-    return angles[tracks.visible & (tracks.visible.sum(0) >= 2)].rad2deg()
 
 
 def _alarms(quality: Quality, conf: Float[Tensor, "v h w"]) -> list[str]:

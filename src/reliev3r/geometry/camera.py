@@ -67,11 +67,6 @@ def K_from_fov(fov: Float[Tensor, "*b"] | float, height: int, width: int) -> Flo
     return K_from_focal(0.5 * width / torch.tan(0.5 * fov), height, width)
 
 
-def fov_from_K(K: Float[Tensor, "*b 3 3"], width: int) -> Float[Tensor, "*b"]:
-    """Horizontal field of view in radians (principal point taken as centred)."""
-    return 2 * torch.atan(0.5 * width / K[..., 0, 0])
-
-
 def K_of_crop_resize(
     K: Float[Tensor, "*b 3 3"], *, offset: tuple[float, float], scale: tuple[float, float]
 ) -> Float[Tensor, "*b 3 3"]:

@@ -31,9 +31,9 @@ class ExpertInfo:
     """What has to be there besides the code, or "none"."""
     looked_for: str
     """Where the weights are looked for."""
-    install: str
+    install: str = ""
     """The command that installs the package, or "" where nothing is to be installed."""
-    package: str
+    package: str = ""
     """Import name of the optional package, or ""."""
 
 

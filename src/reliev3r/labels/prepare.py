@@ -73,15 +73,15 @@ def prepare_capture(
     notes: list[str] = []
     solve, focal = _solve(views, pseudo, config, notes, progress)
     if solve is not None:
-        depth, valid = solve.track_depth
-        solved = dataclasses.replace(pseudo.tracks, depth=torch.where(valid, depth, torch.zeros_like(depth)))
+        depth, certainty = solve.track_depth
+        solved = dataclasses.replace(pseudo.tracks, depth=depth * (certainty > 0))
         pseudo = dataclasses.replace(pseudo, cameras=solve.labels, tracks=solved)
         if focal is not None:
             height, width = views.size
             K = K_from_focal(torch.tensor(focal * width), height, width).expand(len(depth), 3, 3)
             pseudo = dataclasses.replace(pseudo, K=K)
         if config.register and bool(pseudo.depth.valid.any()):
-            registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, valid, config.registration)
+            registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, certainty, config.registration)
             pseudo = dataclasses.replace(pseudo, depth=registered)
         unreached = [frame.name for frame, ok in zip(capture.frames, solve.reached.tolist()) if not ok]
         if unreached:

@@ -26,6 +26,9 @@ from reliev3r.geometry.triangulate import parallax, triangulate, triangulation_a
 from reliev3r.labels.expert import Progress
 from reliev3r.types import CameraLabels, Tracks
 
+_PAIR_CERTAINTY = 0.25
+"""Of a point that two views alone see: a wrong match along the epipolar line fits two views, hardly ever three."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SolveConfig:
@@ -34,7 +37,7 @@ class SolveConfig:
     inlier_angle: float = 0.004
     """Largest residual of an observation that counts."""
     min_parallax: float = math.radians(1.5)
-    """Tracks below this angle give no point to resect a view from."""
+    """Tracks below this angle give no depth and no point to resect a view from."""
     min_seed_matches: int = 16
     min_resection: int = 8
     """Solved tracks that a view must see to be added."""
@@ -54,6 +57,8 @@ class CameraSolve:
     points: Float[Tensor, "m 3"]
     inlier: Bool[Tensor, "v m"]
     """Observations that agree with cameras and points."""
+    solid: Bool[Tensor, "m"]
+    """Tracks with enough parallax to have a depth."""
     residual: float
     """Median angle in radians over the inliers."""
 
@@ -68,12 +73,14 @@ class CameraSolve:
         return CameraLabels(world_from_cam=self.world_from_cam.float(), weight=self.reached.float())
 
     @property
-    def track_depth(self) -> tuple[Float[Tensor, "v m"], Bool[Tensor, "v m"]]:
-        """z-depth of each track's point in each view that agrees with it, and where that is."""
+    def track_depth(self) -> tuple[Float[Tensor, "v m"], Float[Tensor, "v m"]]:
+        """z-depth of each track's point in each view, and its certainty: 0 where the view disagrees or the parallax is
+        too small, 0.25 where two views alone see the point, else 1."""
         rotation, centre = self.world_from_cam[:, :3, :3], self.world_from_cam[:, :3, 3]
         z = ((self.points[None] - centre[:, None]) * rotation[:, None, :, 2]).sum(-1)
-        valid = self.inlier & (z > 1e-6)
-        return torch.where(valid, z, torch.ones_like(z)).float(), valid
+        valid = self.inlier & self.solid & (z > 1e-6)
+        certainty = torch.where(self.inlier.sum(0) > 2, 1.0, _PAIR_CERTAINTY) * valid
+        return torch.where(valid, z, torch.ones_like(z)).float(), certainty
 
 
 def solve_cameras(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig | None = None) -> CameraSolve | None:
@@ -309,7 +316,10 @@ class _Solver:
         rays = self.bearings @ cameras[:, :3, :3].mT
         angles = triangulation_angles(points, rays, cameras[:, :3, 3])
         residual = float(angles[inlier].median()) if inlier.any() else math.inf
-        return CameraSolve(world_from_cam=cameras, reached=reached, points=points, inlier=inlier, residual=residual)
+        return CameraSolve(
+            world_from_cam=cameras, reached=reached, points=points, inlier=inlier, solid=self._solid(cameras, inlier),
+            residual=residual,
+        )  # fmt: skip
 
 
 def _essential(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from reliev3r.geometry.statistics import weighted_mean, weighted_median
+from reliev3r.geometry.statistics import weighted_mad, weighted_median
 from reliev3r.types import DepthLabels
 
 
@@ -69,10 +69,10 @@ def _to_space(depth: Tensor, space: str) -> Tensor:
 def _normalise(values: Tensor, weight: Tensor, mode: str, config: DepthLossConfig, detach: bool) -> Tensor:
     """G of Eq. 4 for maps [..., n]."""
     source = values.detach() if detach else values
-    median = weighted_median(source, weight)[..., None]
     if mode == "median":
+        median = weighted_median(source, weight)[..., None]
         return values - median if config.space == "log" else values / median.abs().clamp_min(1e-8)
-    deviation = weighted_mean((source - median).abs(), weight)[..., None]
+    median, deviation = (statistic[..., None] for statistic in weighted_mad(source, weight))
     # A flat view has no deviation; the floor, relative to the median, keeps its gradient bounded.
     floor = 1e-3 * median.detach().abs() + 1e-6
     return (values - median) / deviation.clamp_min(1e-8).maximum(floor)

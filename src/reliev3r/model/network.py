@@ -217,9 +217,24 @@ __all__: Sequence[str] = ("NetworkConfig", "PRESETS", "Reliev3R", "parameter_cou
 
 
 def _confidence(logit: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """W = 2 sigmoid of the logit bent into (-8, 8), so that W stays inside (0, 2) in float32 too.
+    """W = 2 sigmoid of the logit, bounded by 4 on either side: W in (0.036, 1.964), and never without gradient.
 
-    Where all errors are small nothing holds the logits back: unbent they grew until W was exactly 2, without gradient,
-    and the first pixel that fell to exactly 0 made its -log W infinite (seen on two captures).
+    Where all errors are small nothing holds the logits back: unbounded they grew until W was exactly 2, without
+    gradient, and the pixels that deserve doubt, grown with the others, could not come back.
     """
-    return 2 * torch.sigmoid(8 * torch.tanh(logit / 8))
+    return 2 * torch.sigmoid(_Bounded.apply(logit))
+
+
+class _Bounded(torch.autograd.Function):
+    """Clamp to (-4, 4); at a bound the gradient still leads inwards, and only inwards."""
+
+    @staticmethod
+    def forward(ctx: Any, logit: Tensor) -> Tensor:
+        ctx.save_for_backward(logit)
+        return logit.clamp(-4, 4)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (logit,) = ctx.saved_tensors
+        outwards = ((logit > 4) & (grad < 0)) | ((logit < -4) & (grad > 0))
+        return torch.where(outwards, 0.0, grad)

@@ -13,8 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from reliev3r.data.capture import Capture, Frame
-from reliev3r.labels.depth.pretrained import load_pretrained, to_tensor, weights_folder, weights_hash
 from reliev3r.labels.expert import DepthMap
+from reliev3r.labels.pretrained import load_pretrained, to_tensor, weights_folder, weights_hash
 from reliev3r.types import Ambiguity
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
@@ -45,7 +45,9 @@ class DepthAnythingV2:
 
     @cached_property
     def _folder(self) -> Path:
-        return weights_folder("depth-anything-v2-small", self.weights, "depth-anything/Depth-Anything-V2-Small-hf")
+        return weights_folder(
+            "depth-anything-v2-small", self.weights, "depth-anything/Depth-Anything-V2-Small-hf", download=True
+        )
 
     @cached_property
     def _model(self) -> Any:

@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from torch.nn import functional
 
 from reliev3r.data.capture import Capture, Frame
-from reliev3r.labels.depth.pretrained import load_pretrained, to_tensor, weights_folder, weights_hash
 from reliev3r.labels.expert import DepthMap
+from reliev3r.labels.pretrained import load_pretrained, to_tensor, weights_folder, weights_hash
 from reliev3r.types import Ambiguity
 
 _HALF = (0.5, 0.5, 0.5)
@@ -36,7 +36,7 @@ class DepthPro:
 
     @cached_property
     def _folder(self) -> Path:
-        return weights_folder("depth-pro", self.weights, "apple/DepthPro-hf")
+        return weights_folder("depth-pro", self.weights, "apple/DepthPro-hf", download=True)
 
     @cached_property
     def _model(self) -> Any:

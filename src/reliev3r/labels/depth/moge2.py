@@ -16,8 +16,8 @@ from PIL import Image
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.errors import UserError
 from reliev3r.files import file_hash
-from reliev3r.labels.depth.pretrained import first_line, weights_file
 from reliev3r.labels.expert import DepthMap
+from reliev3r.labels.pretrained import first_line, weights_file
 from reliev3r.types import Ambiguity
 
 INSTALL = (

@@ -16,8 +16,8 @@ from reliev3r.data.capture import Capture, Frame
 from reliev3r.errors import UserError
 from reliev3r.files import file_hash
 from reliev3r.labels.depth.onnx_declaration import OnnxDeclaration
-from reliev3r.labels.depth.pretrained import first_line
 from reliev3r.labels.expert import DepthMap
+from reliev3r.labels.pretrained import first_line
 from reliev3r.types import Ambiguity
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}

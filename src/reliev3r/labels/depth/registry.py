@@ -61,8 +61,6 @@ DEPTH_EXPERT_INFO = (
         licence="the maps' own",
         weights="none: one depth map an image",
         looked_for="PATH/NAME.png, .npy or .npz",
-        install="",
-        package="",
     ),
     ExpertInfo(
         name="folder-disparity:PATH",
@@ -70,8 +68,6 @@ DEPTH_EXPERT_INFO = (
         licence="the maps' own",
         weights="none: one inverse depth map an image",
         looked_for="PATH/NAME.png, .npy or .npz",
-        install="",
-        package="",
     ),
     ExpertInfo(
         name="simulated",
@@ -79,10 +75,8 @@ DEPTH_EXPERT_INFO = (
         licence="Apache-2.0",
         weights="none: degraded ground truth, synthetic captures only",
         looked_for="CAPTURE/depth",
-        install="",
-        package="",
     ),
-    ExpertInfo(name="none", kind="depth", licence="Apache-2.0", weights="none", looked_for="-", install="", package=""),
+    ExpertInfo(name="none", kind="depth", licence="Apache-2.0", weights="none", looked_for="-"),
 )
 DEPTH_EXPERTS = tuple(info.name for info in DEPTH_EXPERT_INFO)
 

@@ -44,8 +44,6 @@ FOV_EXPERT_INFO = (
         licence="Apache-2.0",
         weights="none",
         looked_for="the images' EXIF",
-        install="",
-        package="",
     ),
 )
 

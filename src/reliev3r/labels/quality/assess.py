@@ -207,9 +207,9 @@ def _depth(capture: Capture, maps: dict[int, DepthMap], solve: SampleSolve | Non
 
 
 def _compared(capture: Capture, maps: dict[int, DepthMap], solve: SampleSolve) -> list[Any]:
-    depth, valid = solve.solve.track_depth
+    depth, certainty = solve.solve.track_depth
     K = sample_intrinsics(capture, solve.views, solve.fov_deg)
-    reliable = valid & (track_parallax(solve.tracks, K, solve.solve).rad2deg() > _RELIABLE_DEG)
+    reliable = (certainty > 0) & (track_parallax(solve.tracks, K, solve.solve).rad2deg() > _RELIABLE_DEG)
     found = []
     for row, view in enumerate(solve.views):
         use = reliable[row]

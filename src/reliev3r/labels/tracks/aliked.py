@@ -12,8 +12,9 @@ import torch
 from jaxtyping import UInt8
 
 from reliev3r.errors import UserError
+from reliev3r.labels.pretrained import rgb_tensor
 from reliev3r.labels.tracks.matcher import Features, IndexMatches, match_by_ratio
-from reliev3r.labels.tracks.weights import checkpoint_file, fill, joint_hash, read_state, require, rgb_tensor
+from reliev3r.labels.tracks.weights import checkpoint_file, fill, joint_hash, read_state, require
 
 INSTALL = "pip install 'reliev3r[matchers]'"
 MODELS = ("aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16")
@@ -83,7 +84,7 @@ class AlikedMatcher:
     @torch.inference_mode()
     def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Features:
         """Keypoints with unit descriptors."""
-        (found,) = self._detector(rgb_tensor(image, self.device))
+        (found,) = self._detector(rgb_tensor(image).to(self.device))
         uv = found.keypoints.double().cpu().numpy() + 0.5  # kornia's pixel centres are integers
         return Features(
             uv=uv, descriptor=found.descriptors.float().cpu().numpy(), size=(image.shape[1], image.shape[0])

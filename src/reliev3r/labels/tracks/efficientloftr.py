@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,47 +12,37 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from reliev3r.labels.depth.pretrained import load_pretrained, weights_hash
 from reliev3r.labels.tracks.matcher import PointMatches
-from reliev3r.labels.tracks.superpoint_lightglue import INSTALL
-from reliev3r.labels.tracks.weights import cached_folder, require
-
-MODEL_ID = "zju-community/efficientloftr"
+from reliev3r.labels.tracks.transformers_matcher import TransformersMatcher
 
 
 @dataclass(frozen=True, kw_only=True)
-class EfficientLoftrMatcher:
+class EfficientLoftrMatcher(TransformersMatcher):
     """Both images are brought to one size (that of the first, rounded to multiples of 32)."""
 
     name: ClassVar[str] = "efficientloftr"
+    model_id: ClassVar[str] = "zju-community/efficientloftr"
+    model_class: ClassVar[str] = "EfficientLoFTRForKeypointMatching"
+    processor: ClassVar[tuple[str, str]] = (
+        "transformers.models.efficientloftr.image_processing_pil_efficientloftr",
+        "EfficientLoFTRImageProcessorPil",
+    )
 
-    weights: str | None = None
-    """Folder with config.json and safetensors of an EfficientLoFTRForKeypointMatching; None: the Hugging Face cache."""
-    device: str = "cpu"
     confidence: float = 0.2
     """Least score of a match."""
     cell: float = 2.0
     """Points of an image within a cell of this many working pixels are one keypoint."""
 
     @cached_property
-    def _folder(self) -> Path:
-        return cached_folder(self.name, self.weights, MODEL_ID)
-
-    @cached_property
-    def _hash(self) -> str:
-        return weights_hash(self._folder)
-
-    @cached_property
     def _model(self) -> Any:
-        model = load_pretrained("EfficientLoFTRForKeypointMatching", self._folder, device=self.device)
+        model = self._load()
         if hasattr(model, "_get_matches_from_scores"):
             model._get_matches_from_scores = _in_rows(model._get_matches_from_scores)
         return model
 
     @cached_property
     def _processor(self) -> Any:
-        module = "transformers.models.efficientloftr.image_processing_pil_efficientloftr"
-        return require(module, self.name, INSTALL).EfficientLoFTRImageProcessorPil()
+        return self._new_processor()
 
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint hash and settings."""

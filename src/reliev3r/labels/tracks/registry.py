@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reliev3r.errors import UserError
 from reliev3r.labels.expert import ExpertInfo, TrackExpert
-from reliev3r.labels.tracks import aliked, cotracker, efficientloftr, roma, superpoint_lightglue
+from reliev3r.labels.tracks import aliked, cotracker, roma
 from reliev3r.labels.tracks.aliked import AlikedMatcher
 from reliev3r.labels.tracks.cotracker import CoTracker3
 from reliev3r.labels.tracks.efficientloftr import EfficientLoftrMatcher
@@ -14,6 +14,7 @@ from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.roma import RomaMatcher
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.superpoint_lightglue import SuperPointLightGlueMatcher
+from reliev3r.labels.tracks.transformers_matcher import INSTALL
 from reliev3r.labels.tracks.xfeat import XFeatMatcher
 
 TRACK_EXPERT_INFO = (
@@ -23,7 +24,6 @@ TRACK_EXPERT_INFO = (
         licence="Apache-2.0 (OpenCV)",
         weights="none",
         looked_for="",
-        install="",
         package="cv2",
     ),
     ExpertInfo(
@@ -39,18 +39,18 @@ TRACK_EXPERT_INFO = (
         name="superpoint-lightglue[:DIR]",
         kind="tracks",
         licence="Apache-2.0 (LightGlue), SuperPoint's weights: non-commercial (Magic Leap)",
-        weights=superpoint_lightglue.MODEL_ID,
+        weights=SuperPointLightGlueMatcher.model_id,
         looked_for="DIR, else the Hugging Face cache",
-        install=superpoint_lightglue.INSTALL,
+        install=INSTALL,
         package="transformers",
     ),
     ExpertInfo(
         name="efficientloftr[:DIR]",
         kind="tracks",
         licence="Apache-2.0",
-        weights=efficientloftr.MODEL_ID,
+        weights=EfficientLoftrMatcher.model_id,
         looked_for="DIR, else the Hugging Face cache",
-        install=efficientloftr.INSTALL,
+        install=INSTALL,
         package="transformers",
     ),
     ExpertInfo(

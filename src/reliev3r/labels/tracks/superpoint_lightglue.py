@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,40 +11,31 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from reliev3r.labels.depth.pretrained import load_pretrained, weights_hash
 from reliev3r.labels.tracks.matcher import Features, IndexMatches
-from reliev3r.labels.tracks.weights import cached_folder, require
-
-INSTALL = "pip install 'reliev3r[experts]'"
-MODEL_ID = "ETH-CVG/lightglue_superpoint"
+from reliev3r.labels.tracks.transformers_matcher import TransformersMatcher
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuperPointLightGlueMatcher:
+class SuperPointLightGlueMatcher(TransformersMatcher):
     """Each image is detected once; LightGlue then sees the stored keypoints of a pair."""
 
     name: ClassVar[str] = "superpoint-lightglue"
     grey: ClassVar[bool] = False
+    model_id: ClassVar[str] = "ETH-CVG/lightglue_superpoint"
+    model_class: ClassVar[str] = "LightGlueForKeypointMatching"
+    processor: ClassVar[tuple[str, str]] = (
+        "transformers.models.superpoint.image_processing_pil_superpoint",
+        "SuperPointImageProcessorPil",
+    )
 
-    weights: str | None = None
-    """Folder with config.json and safetensors of a LightGlueForKeypointMatching; None: the Hugging Face cache."""
-    device: str = "cpu"
     features: int = 2048
     """Keypoints an image, the strongest."""
     confidence: float = 0.1
     """Least score of a match."""
 
     @cached_property
-    def _folder(self) -> Path:
-        return cached_folder(self.name, self.weights, MODEL_ID)
-
-    @cached_property
-    def _hash(self) -> str:
-        return weights_hash(self._folder)
-
-    @cached_property
     def _model(self) -> Any:
-        return load_pretrained("LightGlueForKeypointMatching", self._folder, device=self.device)
+        return self._load()
 
     @cached_property
     def _detector(self) -> Any:
@@ -53,9 +43,7 @@ class SuperPointLightGlueMatcher:
 
     @cached_property
     def _processor(self) -> Any:
-        # By its module's name: the package's own name for it stands for another class where torchvision is installed.
-        module = "transformers.models.superpoint.image_processing_pil_superpoint"
-        return require(module, self.name, INSTALL).SuperPointImageProcessorPil(do_resize=False, do_grayscale=True)
+        return self._new_processor(do_resize=False, do_grayscale=True)
 
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint hash and settings."""

@@ -1,4 +1,4 @@
-"""Weights of matchers: found in the given place or in the usual caches, never downloaded unasked."""
+"""Weights of matchers: files found in the given place or in torch.hub's cache, never downloaded unasked."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from reliev3r.errors import UserError
@@ -31,30 +29,6 @@ def checkpoint_file(expert: str, given: str | None, names: Iterable[str], source
             return folder / name
     where = f"{given}: no such weights" if given is not None else f"{expert}: no {' or '.join(names)} in {folder}"
     raise UserError(f"{where}; get {names[0]} from {source} and use {expert}:PATH")
-
-
-def cached_folder(expert: str, given: str | None, model_id: str) -> Path:
-    """The given folder with config.json and safetensors weights, else the copy in the Hugging Face cache.
-
-    Raises:
-        UserError: there is none; says how to get one.
-    """
-    if given is not None:
-        path = Path(given)
-        if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
-            raise UserError(f"{path}: needs config.json and *.safetensors of {model_id}")
-        return path
-    try:
-        from huggingface_hub import snapshot_download
-
-        patterns = ["config.json", "*.safetensors*"]
-        folder = Path(snapshot_download(model_id, allow_patterns=patterns, local_files_only=True))
-    except Exception as error:  # not there, or a damaged cache
-        raise UserError(
-            f"{expert}: its weights are not in the Hugging Face cache; run `hf download {model_id}`, or with "
-            f"`--local-dir DIR` and use {expert}:DIR"
-        ) from error
-    return cached_folder(expert, str(folder), model_id)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -112,8 +86,3 @@ def require(module: str, expert: str, install: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"track expert {expert} needs {module.split('.')[0]}: {install}") from error
-
-
-def rgb_tensor(image: UInt8[np.ndarray, "h w 3"], device: str) -> Float[Tensor, "1 3 h w"]:
-    """RGB in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float()[None] / 255

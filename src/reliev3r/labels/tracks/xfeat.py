@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
+from reliev3r.labels.pretrained import rgb_tensor
 from reliev3r.labels.tracks.aliked import INSTALL
 from reliev3r.labels.tracks.matcher import Features, IndexMatches, mutual_neighbours
-from reliev3r.labels.tracks.weights import checkpoint_file, fill, joint_hash, read_state, require, rgb_tensor
+from reliev3r.labels.tracks.weights import checkpoint_file, fill, joint_hash, read_state, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class XFeatMatcher:
 
     def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Features:
         """Keypoints with unit descriptors."""
-        (found,) = self._model.detectAndCompute(rgb_tensor(image, self.device))
+        (found,) = self._model.detectAndCompute(rgb_tensor(image).to(self.device))
         size = np.array([image.shape[1], image.shape[0]])
         # It works at multiples of 32 pixels and gives the corner of that pixel, scaled: half of it is missing.
         ratio = size / np.maximum(32, size // 32 * 32)

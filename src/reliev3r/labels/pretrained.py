@@ -1,4 +1,4 @@
-"""Networks of the transformers library as depth experts: finding, fingerprinting and loading their weights."""
+"""Published networks as experts: finding and fingerprinting their weights, loading those of transformers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from reliev3r.files import file_hash
 logger = logging.getLogger(__name__)
 
 
-def weights_folder(expert: str, folder: str | None, model_id: str) -> Path:
+def weights_folder(expert: str, folder: str | None, model_id: str, *, download: bool) -> Path:
     """The local folder with ``config.json`` and safetensors weights: the given one, else from the Hugging Face hub.
 
-    The hub's copy is downloaded at the first use and read from its cache afterwards, also offline.
+    The hub's copy is read from its cache, also offline; with ``download`` it is fetched at the first use.
 
     Raises:
-        UserError: the folder lacks a file, or the download failed; says what to do.
+        UserError: the folder lacks a file, or the weights cannot be had; says what to do.
     """
     if folder is not None:
         path = Path(folder)
@@ -33,13 +33,15 @@ def weights_folder(expert: str, folder: str | None, model_id: str) -> Path:
         return path
     from huggingface_hub import snapshot_download
 
+    patterns = ["config.json", "*.safetensors*"]
     try:
-        return Path(snapshot_download(model_id, allow_patterns=["config.json", "*.safetensors*"]))
+        return Path(snapshot_download(model_id, allow_patterns=patterns, local_files_only=not download))
     except Exception as error:  # the hub raises classes of several HTTP libraries
-        logger.debug("download of %s failed", model_id, exc_info=error)
+        logger.debug("%s is not to be had", model_id, exc_info=error)
+        tried = "neither in the Hugging Face cache nor could they be downloaded; where there is a network run"
         raise UserError(
-            f"{expert}: its weights are neither in the Hugging Face cache nor could they be downloaded; where there is "
-            f"a network run `hf download {model_id} --local-dir DIR`, then use {expert}:DIR"
+            f"{expert}: its weights are {tried if download else 'not in the Hugging Face cache; run'} "
+            f"`hf download {model_id} --local-dir DIR`, then use {expert}:DIR"
         ) from error
 
 
@@ -83,7 +85,7 @@ def load_pretrained(class_name: str, folder: Path, *, device: str) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise UserError("this depth expert needs transformers: pip install 'reliev3r[experts]'") from error
+        raise UserError("this expert needs transformers: pip install 'reliev3r[experts]'") from error
     model_class = getattr(transformers, class_name)
     try:
         model, info = model_class.from_pretrained(
@@ -100,8 +102,12 @@ def to_tensor(
     image: UInt8[np.ndarray, "h w 3"], *, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Float[Tensor, "1 3 h w"]:
     """RGB, normalised per channel."""
-    rgb = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-    return ((rgb - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
+    return (rgb_tensor(image) - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def rgb_tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+    """RGB in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None] / 255
 
 
 def first_line(error: Exception) -> str:
