@@ -174,6 +174,16 @@ class PseudoLabels(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FullLabels(_Tensors):
+    """What the fully-supervised sibling reads: ground truth, and the tracks that its correspondence branch shares."""
+
+    truth: Truth
+    tracks: Tracks
+
+    _AXES: ClassVar[dict[str, dict[str, int]]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction(_Tensors):
     """What a feed-forward model gives in one pass. Causes are stored, consequences are properties."""
 
@@ -185,12 +195,15 @@ class Prediction(_Tensors):
     """Confidence W in (0, 2) (paper, supplement C)."""
     world_from_cam: Float[Tensor, "*b v 4 4"]
     """Camera to world, up to one global similarity shared by all views of a sample."""
+    descriptors: Float[Tensor, "*b v gh gw c"] | None = None
+    """Unit vectors, one a patch, from the auxiliary correspondence branch; ``None`` without it and outside training."""
 
     _AXES: ClassVar[dict[str, dict[str, int]]] = {
         "depth": {"v": -3},
         "rays": {"v": -4},
         "conf": {"v": -3},
         "world_from_cam": {"v": -3},
+        "descriptors": {"v": -4},
     }
 
     @property
