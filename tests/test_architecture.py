@@ -29,9 +29,9 @@ ALLOWED = {
     "labels": GROUND | {"data", "synthetic"},
     "baselines": GROUND | {"data"},
     "evaluate": GROUND | {"data", "baselines"},
-    "train": GROUND | {"model", "losses", "data", "labels"},
+    "train": GROUND | {"model", "losses", "data", "labels", "synthetic"},
 }
-TOP = {"fit", "reconstruct", "outputs", "demo", "cli"}
+TOP = {"fit", "scenes", "reconstruct", "outputs", "demo", "cli"}
 OPTIONAL = {
     "cotracker",
     "moge",
@@ -48,6 +48,7 @@ OPTIONAL = {
     "rich",
     "tensorboard",
     "scipy",
+    "wandb",
 }
 
 

@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     verbs = {
         "demo": (demo, "render a synthetic capture, fit it, show table, picture and exports"),
         "fit": (fit, "label one capture and train a network on it, without annotation"),
+        "train": (train, "train a network across scenes, weakly or fully supervised"),
         "reconstruct": (reconstruct, "a forward pass: images and a checkpoint to cameras, depth and points"),
         "evaluate": (evaluate, "score systems against a capture's ground truth"),
         "export": (export, "write a run's reconstruction in another format"),
@@ -83,6 +84,42 @@ def fit(argv: list[str]) -> int:
     for note in result.notes:
         print(f"note: {note}")
     print(f"\nopen {given.out / 'report.html'}; cameras.json, scene.ply, scene.glb and sparse/0 (COLMAP) lie beside it")
+    return 0
+
+
+def train(argv: list[str]) -> int:
+    """``reliev3r train RECIPE --out RUN``."""
+    from reliev3r.train.recipes import RECIPES, ScenesConfig
+
+    known = {name: recipe.__doc__ or "" for name, recipe in RECIPES.items()}
+    if argv and argv[0] in ("--list", "-l"):
+        print("\n".join(f"{name:<20} {text.splitlines()[0]}" for name, text in known.items()))
+        return 0
+    if not argv or argv[0] not in RECIPES:
+        raise UserError(f"say which recipe to train: {', '.join(RECIPES)} (`reliev3r train --list` explains them)")
+    recipe = argv[0]
+
+    @dataclass(frozen=True)
+    class Train:
+        """Train a network across scenes, under a recipe whose every setting is a flag."""
+
+        out: Path
+        """Where everything goes: a new or empty folder."""
+        resume: bool = False
+        """Go on with the interrupted run in --out, under its own settings."""
+        config: Annotated[ScenesConfig, arg(name="")] = field(default_factory=RECIPES[recipe])
+
+    given = _parse(Train, f"train {recipe}", argv[1:])
+    from reliev3r.scenes import train_scenes
+
+    with progress_bars() as report:
+        result = train_scenes(given.out, given.config, resume=given.resume, report=report)
+    if not result.finished:
+        print(f"interrupted; go on with: reliev3r train {recipe} --out {given.out} --resume", file=sys.stderr)
+        return 130
+    print(f"{result.steps} steps in {result.seconds / 60:.1f} minutes")
+    for name in ("checkpoint", "training/best", "metrics.jsonl"):
+        print(f"  {given.out / name}")
     return 0
 
 

@@ -23,7 +23,8 @@ from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality import check_labels, quality_of
 from reliev3r.labels.tracks.registry import track_expert
-from reliev3r.losses.objective import Loss, ObjectiveConfig, objective
+from reliev3r.losses.loss import Loss
+from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.pretrained import load_network
 from reliev3r.outputs import write_outputs

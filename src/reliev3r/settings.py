@@ -26,11 +26,14 @@ def from_plain(kind: type[T], plain: dict[str, Any], *, source: str) -> T:
     unknown = sorted(set(plain) - set(hints))
     if unknown:
         raise UserError(f"{source}: unknown setting {unknown[0]!r}; it was written by another version of reliev3r")
-    values = {
-        name: from_plain(hints[name], value, source=source) if dataclasses.is_dataclass(hints[name]) else value
-        for name, value in plain.items()
-    }
-    return kind(**values)
+    return kind(**{name: _typed(hints[name], value, source) for name, value in plain.items()})
+
+
+def _typed(hint: Any, value: Any, source: str) -> Any:
+    """JSON has neither dataclasses nor tuples."""
+    if dataclasses.is_dataclass(hint):
+        return from_plain(typing.cast(type, hint), value, source=source)
+    return tuple(value) if typing.get_origin(hint) is tuple else value
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:

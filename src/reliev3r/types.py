@@ -10,6 +10,7 @@ of the tensor it travels with; ``depth`` is z; masks are boolean and tensors nev
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -67,6 +68,27 @@ class _Tensors:
                     chosen = index if isinstance(index, Tensor) else torch.tensor(index, dtype=torch.long)
                     changed[field.name] = value.index_select(value.ndim + position, chosen.to(value.device))
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
+
+
+def stack(samples: Sequence[_Self]) -> _Self:
+    """Samples of equal shape as one batch, along a new first dimension.
+
+    Raises:
+        ValueError: a field is given in some samples and ``None`` in others, or is no tensor and differs.
+    """
+    first = samples[0]
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(first):  # type: ignore[arg-type]
+        values = [getattr(sample, field.name) for sample in samples]
+        if any(type(value) is not type(values[0]) for value in values):
+            raise ValueError(f"{field.name} is given in some samples only")
+        if isinstance(values[0], Tensor):
+            changed[field.name] = torch.stack(values)
+        elif isinstance(values[0], _Tensors):
+            changed[field.name] = stack(values)
+        elif any(value != values[0] for value in values):
+            raise ValueError(f"{field.name} differs between samples")
+    return dataclasses.replace(first, **changed)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +203,12 @@ class FullLabels(_Tensors):
     tracks: Tracks
 
     _AXES: ClassVar[dict[str, dict[str, int]]] = {}
+
+
+Supervision = Literal["weak", "full"]
+"""By pseudo-labels alone, or by ground truth (the fully-supervised sibling)."""
+
+Labels = PseudoLabels | FullLabels
 
 
 @dataclass(frozen=True, kw_only=True)

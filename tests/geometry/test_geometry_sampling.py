@@ -1,10 +1,10 @@
-"""Bilinear lookup, linear resizing, image bounds and depth edges."""
+"""Bilinear lookup, linear resizing, image bounds, depth edges and choices of pixels."""
 
 import pytest
 import torch
 
 from reliev3r.geometry.camera import pixel_grid, ray_map
-from reliev3r.geometry.sampling import depth_edges, inside, resize_linear, sample_bilinear
+from reliev3r.geometry.sampling import depth_edges, inside, resize_linear, sample_bilinear, spread_choice
 
 
 def test_lookup_at_pixel_centres_gives_the_pixels():
@@ -78,3 +78,23 @@ def test_resized_rays_of_a_pinhole_are_exact_to_the_border(size):
 
 def test_resizing_one_pixel():
     assert torch.equal(resize_linear(torch.full((1, 1, 1), 2.0), 2, 3, extrapolate=True), torch.full((2, 3, 1), 2.0))
+
+
+@pytest.mark.parametrize("true", [0, 1, 7, 8, 9, 30, 50])
+def test_a_choice_is_spread_over_the_true_entries(true: int):
+    mask = torch.zeros(2, 50, dtype=torch.bool)
+    mask[0, torch.randperm(50, generator=torch.Generator().manual_seed(0))[:true]] = True
+    index, counts = spread_choice(mask, 8)
+    assert index.shape == counts.shape == (2, 8)
+    chosen = index[0][counts[0]].tolist()
+    assert len(chosen) == len(set(chosen)) == min(true, 8)
+    assert mask[0, chosen].all()
+    assert not counts[1].any()
+    rank = mask[0].cumsum(0)[chosen]
+    assert (rank.diff() <= -(-true // 8) + 1).all()  # no gap is much longer than another
+
+
+def test_a_choice_of_more_than_there_is_takes_everything():
+    mask = torch.tensor([True, False, True])
+    index, counts = spread_choice(mask, 5)
+    assert index[counts].tolist() == [0, 2]

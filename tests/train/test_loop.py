@@ -12,7 +12,8 @@ import torch
 
 from reliev3r.errors import TrainingStopped, UserError
 from reliev3r.geometry.camera import K_from_fov
-from reliev3r.losses.objective import Loss, ObjectiveConfig, objective
+from reliev3r.losses.loss import Loss
+from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.train.batches import BatchConfig, CaptureBatches
 from reliev3r.train.checkpoint import load_newest_state
@@ -63,10 +64,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, ema) -> None:
     whole = network()
     train(whole, weak, batches(), config, folder=tmp_path / "whole")
 
-    def interrupted(step, progress):
+    def interrupted(step, progress, micro):
         if step == 7:
             raise KeyboardInterrupt
-        return batches()(step, progress)
+        return batches()(step, progress, micro)
 
     first = network()
     result = train(first, weak, interrupted, config, folder=tmp_path / "parts")
@@ -149,9 +150,9 @@ KILLED = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from test_loop import *
-def slow(step, progress):
+def slow(step, progress, micro):
     time.sleep(0.05)
-    return batches()(step, progress)
+    return batches()(step, progress, micro)
 if __name__ == "__main__":
     torch.set_num_threads(1)
     model = network()

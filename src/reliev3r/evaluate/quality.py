@@ -10,19 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.geometry.camera import rays_from_uv, transform, unproject
-from reliev3r.geometry.rigid import angle_between, relative, rotation_angle
+from reliev3r.geometry.collapse import (
+    BAD_ANGLE_DEG,
+    COLLAPSED_BASELINE,
+    EQUAL_ROTATIONS_DEG,
+    GOOD_ANGLE_DEG,
+    SATURATED_SHARE,
+    baseline_to_depth,
+    rotation_spread_deg,
+    share_at_two,
+    share_at_zero,
+)
+from reliev3r.geometry.rigid import angle_between
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.types import Prediction, Tracks
-
-COLLAPSED_BASELINE = 0.01
-"""Baseline over depth below which the cameras count as one point: the median parallax is then under 0.6 degrees, less
-than the 1 degree that a good match may be off, so no match can tell near from far."""
-EQUAL_ROTATIONS_DEG = 0.5
-"""Median rotation between views below which all count as equal, if the held-out matches contradict it."""
-SATURATED_SHARE, SATURATED_MARGIN = 0.99, 0.02
-"""W counts as saturated when this share of its pixels lies this close to a bound."""
-GOOD_ANGLE_DEG, BAD_ANGLE_DEG = 1.0, 2.0
-"""A match within 1 degree (two or three pixels of the smallest network) fits; a median above 2 is no reconstruction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +51,13 @@ def assess(prediction: Prediction, heldout: Tracks, K: Float[Tensor, "v 3 3"] | 
     ``K`` as in :func:`heldout_angles`.
     """
     angles = heldout_angles(prediction, heldout, K)
-    between = relative(prediction.world_from_cam.double())
-    first, second = torch.triu_indices(len(between), len(between), offset=1).unbind(0)
-    between = between[first, second]
-    baseline = float(between[:, :3, 3].norm(dim=-1).median()) if len(between) else 0.0
-    spread = float(rotation_angle(between[:, :3, :3]).rad2deg().median()) if len(between) else 0.0
     quality = Quality(
         heldout_pairs=len(angles),
         mean_angle_deg=float(angles.mean()) if len(angles) else None,
         median_angle_deg=float(angles.median()) if len(angles) else None,
         share_below_1_deg=float((angles < GOOD_ANGLE_DEG).double().mean()) if len(angles) else None,
-        baseline_to_depth=baseline / max(float(prediction.depth.median()), 1e-12),
-        rotation_spread_deg=spread,
+        baseline_to_depth=float(baseline_to_depth(prediction)),
+        rotation_spread_deg=float(rotation_spread_deg(prediction)),
         confident_share=float((prediction.conf > 1).double().mean()),
         alarms=(),
     )
@@ -113,13 +109,13 @@ def _alarms(quality: Quality, conf: Float[Tensor, "v h w"]) -> list[str]:
             "All cameras look in the same direction although the held-out matches contradict it: the poses were not "
             "learned; train longer or fit with another seed."
         )
-    if (conf < SATURATED_MARGIN).double().mean() > SATURATED_SHARE:
+    if share_at_zero(conf) > SATURATED_SHARE:
         alarms.append(
             "The confidence is 0 everywhere, so the pseudo-depth was ignored; give a depth expert that suits the "
             "scene, or raise alpha."
         )
     # W = 2 everywhere is right where the depth labels are good; it is a fault when the views disagree (supplement C)
-    if misfit and (conf > 2 - SATURATED_MARGIN).double().mean() > SATURATED_SHARE:
+    if misfit and share_at_two(conf) > SATURATED_SHARE:
         alarms.append(
             "The confidence is at its upper bound everywhere although the views disagree: the pseudo-depth is trusted "
             "blindly; lower alpha."

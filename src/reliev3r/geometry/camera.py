@@ -68,11 +68,14 @@ def K_from_fov(fov: Float[Tensor, "*b"] | float, height: int, width: int) -> Flo
 
 
 def K_of_crop_resize(
-    K: Float[Tensor, "*b 3 3"], *, offset: tuple[float, float], scale: tuple[float, float]
+    K: Float[Tensor, "*b 3 3"],
+    *,
+    offset: tuple[float, float] | tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]],
+    scale: tuple[float, float] | tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]],
 ) -> Float[Tensor, "*b 3 3"]:
     """Intrinsics after cropping ``offset`` = (left, top) pixels and then scaling by ``scale`` = (sx, sy).
 
-    With corner-based pixels, uv' = (uv - offset) * scale exactly.
+    Numbers for all, or tensors with a value for each. With corner-based pixels, uv' = (uv - offset) * scale exactly.
     """
     moved = K.clone()
     for row in (0, 1):

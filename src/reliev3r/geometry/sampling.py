@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -32,6 +32,22 @@ def inside(uv: Float[Tensor, "*b m 2"], height: int, width: int) -> Bool[Tensor,
     """Whether a pixel position lies on the image."""
     u, v = uv.unbind(-1)
     return (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
+
+
+def spread_choice(mask: Bool[Tensor, "*b n"], count: int) -> tuple[Int[Tensor, "*b k"], Bool[Tensor, "*b k"]]:
+    """Indices of ``count`` true entries, spread evenly over them, and which of them count (k = min(n, count)).
+
+    All true entries, each once, where there are no more than ``count``. Deterministic, without a host sync.
+    """
+    n = mask.shape[-1]
+    if n <= count:
+        return torch.arange(n, device=mask.device).expand(mask.shape), mask
+    rank = mask.cumsum(-1)
+    total = rank[..., -1:]
+    wanted = (2 * torch.arange(count, device=mask.device) + 1) * total // (2 * count) + 1
+    index = torch.searchsorted(rank, wanted).clamp_max(n - 1)
+    first = torch.ones_like(index[..., :1], dtype=torch.bool)
+    return index, torch.cat([first, index[..., 1:] != index[..., :-1]], dim=-1) & (total > 0)
 
 
 def depth_edges(depth: Float[Tensor, "*b h w"], *, rtol: float = 0.03) -> Bool[Tensor, "*b h w"]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.geometry.statistics import weighted_mean
+from reliev3r.losses.correspondence import CorrespondenceConfig, correspondence_loss
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
+from reliev3r.losses.fov import focal_loss
+from reliev3r.losses.loss import Loss
 from reliev3r.losses.pose import relative_pose_loss
 from reliev3r.losses.reprojection import (
     ReprojectionConfig,
@@ -23,7 +25,8 @@ from reliev3r.types import Prediction, PseudoLabels
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """L = depth_weight * L_d + tracks_weight * L_rgst + gauge_weight * L_gauge + teacher_weight * L_pose."""
+    """L = depth_weight * L_d + tracks_weight * L_rgst + gauge_weight * L_gauge + teacher_weight * L_pose, and the
+    options fov_weight * L_fov + correspondence_weight * L_match."""
 
     depth: DepthLossConfig = field(default_factory=DepthLossConfig)
     reprojection: ReprojectionConfig = field(default_factory=ReprojectionConfig)
@@ -37,14 +40,11 @@ class ObjectiveConfig:
     teacher_weight: float = 0.0
     """Relative pose, track depth and an unknown focal length (``labels.K``) against what the label-side solve made of
     the same tracks, where labels carry them; ``objective``'s argument hands over to the tracks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """The number to descend and its named parts (unweighted)."""
-
-    total: Float[Tensor, ""]
-    parts: dict[str, Tensor]
+    fov_weight: float = 0.0
+    """|log f / f*| against ``labels.K``, to the end of training: for an expert's field of view."""
+    correspondence_weight: float = 0.0
+    """InfoNCE over the same tracks; needs a network with ``match_dim``. Gets matching going from random weights."""
+    correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
 
 
 def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveConfig, *, teacher: float = 1.0) -> Loss:
@@ -83,9 +83,15 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
                 depths.flatten(), seen.flatten()
             )
             if labels.K is not None:
-                ratio = prediction.K[..., 0, 0] / labels.K[..., 0, 0]
-                parts["teacher"] = parts["teacher"] + ratio.log().abs().mean()
+                parts["teacher"] = parts["teacher"] + focal_loss(prediction, labels.K).mean()
             total = total + taught * config.teacher_weight * parts["teacher"]
+        if config.fov_weight > 0 and labels.K is not None:
+            parts["fov"] = focal_loss(prediction, labels.K).mean()
+            total = total + config.fov_weight * parts["fov"]
+        if config.correspondence_weight > 0:
+            values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
+            parts["correspondence"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
+            total = total + config.correspondence_weight * parts["correspondence"]
         return Loss(total=total, parts=parts)
 
 

@@ -1,4 +1,4 @@
-"""Relative-pose loss against given cameras: pseudo cameras (teacher) here, true ones in the supervised sibling."""
+"""Relative poses against given cameras: pseudo cameras (the teacher), true ones in the supervised sibling."""
 
 from __future__ import annotations
 
@@ -6,8 +6,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reliev3r.geometry.rigid import relative, rotation_angle
+from reliev3r.geometry.rigid import relative, rigid_from, rotation_angle
 from reliev3r.geometry.statistics import weighted_median
+
+
+def relative_pose_gap(
+    world_from_cam: Float[Tensor, "*b v 4 4"], target: Float[Tensor, "*b v 4 4"]
+) -> tuple[Float[Tensor, "*b v v"], Float[Tensor, "*b v v 3"]]:
+    """Rotation angle (radians) and difference of the translations of cam_i_from_cam_j, every ordered pair [i, j].
+
+    Blind to the world frame of either side; lengths are compared as they come.
+    """
+    predicted, wanted = relative(world_from_cam), relative(target)
+    rotation = rotation_angle(wanted[..., :3, :3].mT @ predicted[..., :3, :3])
+    return rotation, predicted[..., :3, 3] - wanted[..., :3, 3]
 
 
 def relative_pose_loss(
@@ -22,12 +34,11 @@ def relative_pose_loss(
     ``scale`` takes the target's unit to the prediction's. Translation errors are divided by the target's median pair
     distance, so both terms are free of units (pi^3's camera loss with an L1 translation). Unreduced.
     """
-    predicted, wanted = relative(world_from_cam), relative(target)
+    centre = scale[..., None, None] * target[..., :3, 3]
+    rotation, gap = relative_pose_gap(world_from_cam, rigid_from(target[..., :3, :3], centre))
     pair = weight[..., :, None] * weight[..., None, :]
     pair = pair * (1 - torch.eye(pair.shape[-1], device=pair.device, dtype=pair.dtype))
-    distance = wanted[..., :3, 3].norm(dim=-1)
+    distance = (target[..., :, None, :3, 3] - target[..., None, :, :3, 3]).norm(dim=-1)
     unit = scale * weighted_median(distance.flatten(-2), pair.flatten(-2)).clamp_min(1e-8)
-    rotation = rotation_angle(wanted[..., :3, :3].mT @ predicted[..., :3, :3])
-    gap = predicted[..., :3, 3] - scale[..., None, None, None] * wanted[..., :3, 3]
     translation = (gap.square().sum(-1) + 1e-12).sqrt() / unit[..., None, None]
     return rotation + translation, pair

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Rope = tuple[Tensor, Tensor]
 """Cosine and sine tables [t, head_dim] of one token sequence."""
@@ -97,8 +98,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, mlp_ratio)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.recompute = False
+        """Activation checkpointing: keep a block's input alone and run it again for the gradient."""
 
     def forward(self, x: Float[Tensor, "b t c"], rope: Rope | None = None) -> Float[Tensor, "b t c"]:
         """Attention, then MLP, each on a residual branch."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._branches, x, rope, use_reentrant=False)
+        return self._branches(x, rope)
+
+    def _branches(self, x: Tensor, rope: Rope | None) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x), rope))
         return x + self.ls2(self.mlp(self.norm2(x)))

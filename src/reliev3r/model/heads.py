@@ -92,6 +92,20 @@ class _ResidualMlp(nn.Module):
         return x + F.relu(self.res_conv3(F.relu(self.res_conv2(F.relu(self.res_conv1(x))))))
 
 
+class MatchHead(nn.Module):
+    """Tokens to unit descriptors by a small MLP: the auxiliary correspondence branch, used in training only."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, dim)
+        self.fc2 = nn.Linear(dim, out_dim)
+
+    def forward(self, tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t d"]:
+        """Token-wise, of length 1."""
+        return F.normalize(self.fc2(F.gelu(self.fc1(self.norm(tokens)))), dim=-1)
+
+
 def _standardised(feature: Float[Tensor, "b v c"]) -> Float[Tensor, "b v c"]:
     """Each channel's deviation from its mean over the views, in units of its spread over them."""
     gap = feature - feature.mean(1, keepdim=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reliev3r.geometry.camera import K_from_focal, ray_map
 from reliev3r.model.attention import Block, Rope, rope_tables
 from reliev3r.model.encoder import Encoder
-from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, PixelHead
+from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
 from reliev3r.types import Prediction, Views
 
 
@@ -53,11 +53,17 @@ class NetworkConfig:
     """Pixel heads see the image again and draw edges with it; False: pi^3's linear heads. Needs an even patch size."""
     fov: Literal["none", "per_view", "shared"] = "none"
     """Field-of-view head: absent, one focal length per view, or one for all views of a sample (one camera)."""
+    match_dim: int = 0
+    """Channels of the descriptors of the auxiliary correspondence branch (training only); 0: no such branch."""
+    match_layer: int = 1
+    """Decoder block whose output it reads; the first one that sees all views by default."""
 
     def __post_init__(self) -> None:
         """Sizes that do not fit together are told at once."""
         if self.decoder_depth < 2 or self.decoder_depth % 2:
             raise ValueError(f"decoder_depth must be even and at least 2, got {self.decoder_depth}")
+        if not 0 <= self.match_layer < self.decoder_depth:
+            raise ValueError(f"match_layer must be in 0 to {self.decoder_depth - 1}, got {self.match_layer}")
         for dim, heads in ((self.dim, self.heads), (self.head_dim, self.head_heads)):
             if dim % heads or (dim // heads) % 4:
                 raise ValueError(f"width {dim} over {heads} heads does not give a multiple of 4 (2D RoPE needs it)")
@@ -118,6 +124,8 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         self.conf_head = pixel_head(config.head_dim, config.patch_size, 1)
         self.camera_decoder = head_decoder(config.camera_dim)
         self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none", contrast=config.camera_contrast)
+        # Last, so that the other weights of a seed stay the same with and without it.
+        self.match_head = MatchHead(config.dim, config.match_dim) if config.match_dim else None
         self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
@@ -135,7 +143,8 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         if height % patch or width % patch:
             raise ValueError(f"image size {height}x{width} is no multiple of the patch size {patch}")
         image = (views.image.reshape(-1, 3, height, width) - self.image_mean) / self.image_std
-        features, rope = self._decode(self.encoder(image), batch[-1], height // patch, width // patch)
+        rows, columns = height // patch, width // patch
+        features, early, rope = self._decode(self.encoder(image), batch[-1], rows, columns)
         registers = self.config.decoder_registers
 
         def run(decoder: HeadDecoder) -> Tensor:
@@ -154,12 +163,20 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
                 rays=self._rays(views, shape.unflatten(0, batch), None if focal is None else focal.unflatten(0, batch)),
                 conf=conf.unflatten(0, batch),
                 world_from_cam=world_from_cam.unflatten(0, batch),
+                descriptors=self._descriptors(early[:, registers:], (*batch, rows, columns)),
             )
+
+    def _descriptors(self, tokens: Float[Tensor, "n t c"], shape: tuple[int, ...]) -> Tensor | None:
+        """One a patch, as :class:`Prediction` says."""
+        if self.match_head is None or not self.training:
+            return None
+        return self.match_head(tokens.float()).reshape(*shape, -1)
 
     def _decode(
         self, tokens: Float[Tensor, "n t c"], views: int, rows: int, columns: int
-    ) -> tuple[Float[Tensor, "n s c2"], Rope]:
-        """Alternating frame and global attention; the features are the last block of each kind, side by side."""
+    ) -> tuple[Float[Tensor, "n s c2"], Float[Tensor, "n s c"], Rope]:
+        """Alternating frame and global attention: (the last block of each kind, side by side; the output of
+        ``match_layer``; the heads' RoPE)."""
         n, _, dim = tokens.shape
         registers = self.config.decoder_registers
         x = torch.cat([self.register_token[0].expand(n, -1, -1).to(tokens.dtype), tokens], dim=1)
@@ -168,17 +185,18 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             device=x.device,
         )  # fmt: skip
         global_rope = (frame_rope[0].repeat(views, 1), frame_rope[1].repeat(views, 1))
-        frame = x
+        frame = early = x
         for index, block in enumerate(self.decoder):
             if index % 2 == 0:
                 x = frame = block(x, frame_rope)
             else:
                 x = block(x.reshape(n // views, -1, dim), global_rope).reshape(n, -1, dim)
+            early = x if index == self.config.match_layer else early
         head_rope = rope_tables(
             rows, columns, registers=registers, views=1, head_dim=self.config.head_dim // self.config.head_heads,
             base=self.config.rope_base, device=x.device,
         )  # fmt: skip
-        return torch.cat([frame, x], dim=-1), head_rope
+        return torch.cat([frame, x], dim=-1), early, head_rope
 
     def _rays(
         self, views: Views, shape: Float[Tensor, "*b v c h w"], focal: Float[Tensor, "*b v"] | None

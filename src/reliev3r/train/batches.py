@@ -6,9 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.labels.solve import pair_rarity
+from reliev3r.train.overlap import select_views
 from reliev3r.types import PseudoLabels, Views
 
 
@@ -32,9 +34,9 @@ class CaptureBatches:
         self.shared = (seen @ seen.T).fill_diagonal_(0)
         self.rarity = pair_rarity(labels.tracks)
 
-    def __call__(self, step: int, progress: float) -> tuple[Views, PseudoLabels]:
-        """The batch of one step."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+    def __call__(self, step: int, progress: float, micro: int = 0) -> tuple[Views, PseudoLabels]:
+        """Batch ``micro`` of one step."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step + (micro << 40))
         views, labels = self.views, self.labels
         rarity = self.rarity
         count = views.image.shape[0]
@@ -43,21 +45,24 @@ class CaptureBatches:
             views, labels = views.select_views(index), labels.select_views(index)
             seen = (labels.tracks.weight > 0).sum(0)
             rarity = torch.where(seen >= 2, rarity, torch.zeros_like(rarity))
-        usable = int((rarity > 0).sum())
-        if usable > self.config.tracks:
-            chosen = torch.multinomial(rarity.sqrt(), self.config.tracks, generator=generator)
-            labels = dataclasses.replace(labels, tracks=labels.tracks.select_tracks(chosen))
+        labels = with_drawn_tracks(labels, rarity, self.config.tracks, generator)
         return views.map(_batched), labels.map(_batched)
 
     def _walk(self, generator: torch.Generator) -> Tensor:
         """A connected set of views: each next one is drawn by how many tracks tie it to those already in."""
-        count = self.shared.shape[0]
-        chosen = [int(torch.randint(count, (1,), generator=generator))]
-        while len(chosen) < self.config.views:
-            ties = self.shared[chosen].clamp_max(50).sum(0) + 1e-3
-            ties[chosen] = 0
-            chosen.append(int(torch.multinomial(ties, 1, generator=generator)))
-        return torch.tensor(chosen)
+        return select_views(self.shared.clamp_max(50), self.config.views, 0.5, generator)
+
+
+def with_drawn_tracks(
+    labels: PseudoLabels, rarity: Float[Tensor, "m"], count: int, generator: torch.Generator
+) -> PseudoLabels:
+    """At most ``count`` of the tracks, drawn so that loosely tied pairs of views are heard as often as others."""
+    if len(rarity) <= count:
+        return labels
+    chosen = (rarity > 0).nonzero()[:, 0]
+    if len(chosen) > count:
+        chosen = torch.multinomial(rarity.sqrt(), count, generator=generator)
+    return dataclasses.replace(labels, tracks=labels.tracks.select_tracks(chosen))
 
 
 def _batched(tensor: Tensor) -> Tensor:

@@ -1,25 +1,34 @@
-"""Training state on disk: one folder a checkpoint, written under a temporary name and renamed, the newest two kept."""
+"""Training state on disk: one folder a checkpoint, written under a temporary name and renamed, with a checksum a file.
+
+The newest two are kept, and apart from them (``best/``) the weights that were evaluated best.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from reliev3r.errors import UserError
-from reliev3r.files import atomic_directory
+from reliev3r.files import atomic_directory, file_hash, read_json, write_json
 
 logger = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """Everything a run needs to go on as if it had never stopped (batches are functions of seed and step)."""
+    """Everything a run needs to go on as if it had never stopped (batches are functions of seed and step).
+
+    Whole tensors, whatever the parallelism of the run that wrote them.
+    """
 
     step: int
     elapsed: float
@@ -27,6 +36,10 @@ class TrainingState:
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     ema: dict[str, torch.Tensor] | None = None
+    evaluated: float = float("-inf")
+    """Progress at the last evaluation."""
+    random: dict[str, torch.Tensor] = field(default_factory=dict)
+    """States of torch's generators, one row a process."""
 
 
 def save_state(folder: Path, state: TrainingState, *, keep: int = 2) -> Path:
@@ -36,33 +49,81 @@ def save_state(folder: Path, state: TrainingState, *, keep: int = 2) -> Path:
         save_file(state.model, temporary / "model.safetensors")
         if state.ema is not None:
             save_file(state.ema, temporary / "ema.safetensors")
-        rest = {"step": state.step, "elapsed": state.elapsed, "optimizer": state.optimizer}
+        rest = {
+            "step": state.step, "elapsed": state.elapsed, "optimizer": state.optimizer,
+            "evaluated": state.evaluated, "random": state.random,
+        }  # fmt: skip
         torch.save(rest, temporary / "state.pt")
+        _seal(temporary)
     for old in _steps(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def load_newest_state(folder: Path) -> TrainingState | None:
-    """The newest readable checkpoint, or ``None`` where there is none; damaged ones are named and passed over.
+    """The newest sound checkpoint, or ``None`` where there is none; damaged ones are named and passed over.
 
     Raises:
-        UserError: there are checkpoints, and not one can be read.
+        UserError: there are checkpoints, and not one is sound.
     """
     candidates = _steps(folder)
     for path in reversed(candidates):
         try:
+            check_files(path)
             rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
             ema = path / "ema.safetensors"
             return TrainingState(
-                step=rest["step"], elapsed=rest["elapsed"], optimizer=rest["optimizer"],
-                model=load_file(path / "model.safetensors"), ema=load_file(ema) if ema.is_file() else None,
-            )  # fmt: skip
+                model=load_file(path / "model.safetensors"), ema=load_file(ema) if ema.is_file() else None, **rest
+            )
         except Exception as error:  # torch, zip and safetensors errors share no base class
             logger.warning("%s: damaged checkpoint, using the one before it (%s)", path, str(error).splitlines()[0])
     if candidates:
         raise UserError(f"{folder}: no checkpoint in it can be read; start again without --resume")
     return None
+
+
+def save_best(folder: Path, network: nn.Module, record: dict[str, float]) -> None:
+    """Replace ``folder/best/``: the weights (for a :class:`Reliev3R`, a checkpoint to load) and ``record.json``."""
+    with atomic_directory(folder / "best") as temporary:
+        save_pretrained = getattr(network, "save_pretrained", None)
+        if save_pretrained is not None:
+            save_pretrained(temporary)
+        else:
+            weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+            save_file(weights, temporary / "model.safetensors")
+        write_json(temporary / "record.json", record)
+        _seal(temporary)
+
+
+def best_record(folder: Path) -> dict[str, float] | None:
+    """What was written of the best weights so far (``step`` and what was evaluated); ``None`` if there are none.
+
+    Raises:
+        UserError: a file of it is damaged.
+    """
+    best = folder / "best"
+    if not best.is_dir():
+        return None
+    check_files(best)
+    return dict(read_json(best / "record.json"))
+
+
+def check_files(folder: Path) -> None:
+    """Compare every file of a checkpoint with its checksum.
+
+    Raises:
+        UserError: a file is missing or is not what was written; names it.
+    """
+    for name, expected in read_json(folder / CHECKSUMS).items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing from the checkpoint; remove {folder} to use another one")
+        if file_hash(path) != expected:
+            raise UserError(f"{path}: truncated or changed since it was written; remove {folder} to use another one")
+
+
+def _seal(folder: Path) -> None:
+    write_json(folder / CHECKSUMS, {path.name: file_hash(path) for path in sorted(folder.iterdir())})
 
 
 def _steps(folder: Path) -> list[Path]:

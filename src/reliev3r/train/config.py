@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
+Parallel = Literal["auto", "ddp", "fsdp2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class TrainConfig:
     """Share of the run in which the learning rate rises linearly; cosine to ``final_lr`` afterwards."""
     final_lr: float = 0.01
     """Last learning rate as a share of ``lr``."""
+    encoder_lr: float = 1.0
+    """Learning rate of the image encoder as a share of ``lr``: below 1 for pretrained ones."""
     weight_decay: float = 0.05
     """On matrices only."""
     clip: float = 1.0
@@ -29,13 +32,31 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights, which is then what is evaluated and kept; None: off."""
     precision: Precision = "auto"
     """``auto``: bf16 autocast where the device multiplies bf16 matrices in hardware, else float32."""
+    accumulate: int = 1
+    """Batches that each process goes through before a step of the optimiser; their gradients are averaged."""
+    parallel: Parallel = "auto"
+    """With several processes: ``ddp`` keeps all weights on each, ``fsdp2`` shards them; ``auto`` does what `accelerate
+    launch` was told, else ``ddp``."""
+    compile: bool = False
+    """Compile the transformer blocks (torch.compile): minutes at the start, faster steps on GPUs."""
+    checkpoint_activations: bool = False
+    """Recompute the inside of each transformer block for its gradient: a third more work, a fraction of the memory."""
     seed: int = 0
     """Of the initial weights and of the batches."""
     log_every: int = 10
+    wandb: str | None = None
+    """Weights & Biases project that gets the metrics too; needs the package wandb (WANDB_MODE=offline is heeded)."""
     evaluate_every: float = 0.1
     """Share of the run between evaluations."""
+    evaluate_on_all: bool = False
+    """With several processes: each evaluates, and the numbers are averaged; otherwise the first evaluates alone."""
+    best: str = "heldout_deg"
+    """Evaluated number, the lower the better, by which the best weights are kept. Never the loss: confidence weighs it,
+    so that a network may lower it by doubting."""
     save_every: float = 60.0
     """Seconds between checkpoints (one more at the end and on Ctrl-C)."""
+    alarm_checks: int = 0
+    """Stop when the prediction has looked collapsed for this many logged steps in a row after the warm-up; 0: never."""
 
     def __post_init__(self) -> None:
         """Settings that cannot work are told at once."""
@@ -43,3 +64,5 @@ class TrainConfig:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.steps is None and self.minutes <= 0:
             raise ValueError(f"minutes must be positive, got {self.minutes}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")

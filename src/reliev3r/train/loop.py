@@ -1,34 +1,52 @@
-"""The training loop: weak or supervised, one capture or many, one process or several (Hugging Face Accelerate)."""
+"""The training loop: weak or supervised, one capture or many, one process or several."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from reliev3r.errors import TrainingStopped
-from reliev3r.losses.objective import Loss
-from reliev3r.train.checkpoint import TrainingState, load_newest_state, save_state
+from reliev3r.errors import TrainingStopped, UserError
+from reliev3r.losses.loss import Loss
+from reliev3r.train.alarms import Alarms, signs_of_collapse
+from reliev3r.train.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.metrics import MetricsLog
+from reliev3r.train.parallel import (
+    WithLoss,
+    Workers,
+    blocks_of,
+    local,
+    mean_by_name,
+    place_optimizer_state,
+    placed_like,
+)
 from reliev3r.train.precision import resolve_precision
-from reliev3r.types import Prediction, PseudoLabels, Views
+from reliev3r.types import Prediction, Tracks, Views
 
 logger = logging.getLogger(__name__)
 
 
-Batches = Callable[[int, float], tuple[Views, PseudoLabels]]
-"""(step, progress in [0, 1]) -> the batch of that step: a pure function, so that a resumed run repeats nothing."""
+Batches = Callable[[int, float, int], tuple[Views, Any]]
+"""(step, progress in [0, 1], which of the step's batches) -> views and labels: a pure function, so that a resumed run
+repeats nothing. A step has ``processes * accumulate`` batches; process r sees those from ``r * accumulate`` on. So two
+processes see in a step what one that accumulates two sees."""
 
-Objective = Callable[[Prediction, PseudoLabels, float], Loss]
+Objective = Callable[[Prediction, Any, float], Loss]
 """(prediction, labels, progress) -> loss."""
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
+"""The model as it would be kept now -> named numbers."""
 
 Progress = Callable[[float, float, str], None]
 """(done, total, live metrics); steps, or seconds where the clock decides."""
@@ -42,6 +60,18 @@ class TrainResult:
     seconds: float
     finished: bool
     """False after Ctrl-C."""
+    best: dict[str, float] | None = None
+    """``step`` and numbers of the weights in ``training/best/``; None where nothing was evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What a step leaves for the log: means over the batches of this process, and the last of them."""
+
+    total: Tensor
+    parts: list[dict[str, Tensor]]
+    prediction: Prediction
+    tracks: Tracks
 
 
 def train(
@@ -52,83 +82,114 @@ def train(
     *,
     folder: Path,
     resume: bool = False,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Descend ``objective`` over ``batches``; checkpoints, metrics and TensorBoard go to ``folder``.
 
-    ``evaluate`` is called with the model (its EMA where there is one) every ``config.evaluate_every`` of the run.
+    ``evaluate`` is called with the model (its EMA where there is one) every ``config.evaluate_every`` of the run; the
+    weights for which it gives the lowest ``config.best`` are kept in ``training/best/``.
     Ctrl-C saves a checkpoint and returns with ``finished`` False; ``resume`` goes on from the newest checkpoint, to the
-    same weights that an uninterrupted run of the same ``steps`` reaches.
+    same weights that an uninterrupted run of the same ``steps`` reaches. Under `torchrun` or `accelerate launch` every
+    process calls this; the first one writes, evaluates and reports progress (docs/training.md).
 
     Raises:
-        TrainingStopped: the loss or its gradient is not finite; the weights of the last checkpoint are intact.
+        TrainingStopped: the loss or its gradient is not finite, or the prediction has collapsed for too long; the
+            weights of the last checkpoint are intact.
     """
-    run = _Run(model, config, folder, resume=resume)
-    try:
-        while run.progress < 1:
-            share = run.progress
-            if evaluate is not None and run.evaluation_due():
-                run.report(evaluate(run.evaluation_model()))
-            loss = run.step(objective, batches, share)
-            run.log(loss, share)
-            if progress is not None:
-                progress(*run.position(), run.status())
-            run.save_if_due()
-    except KeyboardInterrupt:
-        run.finish()
-        return TrainResult(steps=run.done, seconds=run.elapsed(), finished=False)
-    if run.average is not None:
-        model.load_state_dict(run.average)
-    if evaluate is not None:
-        run.report(evaluate(model))
-    run.finish()
-    return TrainResult(steps=run.done, seconds=run.elapsed(), finished=True)
+    run = _Run(model, objective, config, folder, resume=resume)
+    with run.workers.listening():
+        try:
+            run.tick()
+            while run.progress < 1:
+                share = run.progress
+                if evaluate is not None and run.evaluation_due():
+                    run.evaluate(evaluate)
+                outcome = run.step(batches, share)
+                run.log(outcome, share)
+                if progress is not None and run.workers.first:
+                    progress(*run.position(), run.status())
+                run.tick()
+                run.save_if_due()
+        except KeyboardInterrupt:
+            run.finish()
+            return TrainResult(steps=run.done, seconds=run.elapsed, finished=False, best=run.best)
+        run.save()
+        run.hand_over()
+        if evaluate is not None:
+            run.evaluate(evaluate)
+        run.close()
+        return TrainResult(steps=run.done, seconds=run.elapsed, finished=True, best=run.best)
 
 
 class _Run:
     """State of one call of :func:`train`."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path, *, resume: bool) -> None:
-        from accelerate import Accelerator
-
+    def __init__(
+        self, model: nn.Module, objective: Objective, config: TrainConfig, folder: Path, *, resume: bool
+    ) -> None:
         self.config = config
         self.folder = folder / "training"
-        self.accelerator = Accelerator()
-        # Autocast is ours: Accelerate fixes its own once per process, and two runs of one process may differ.
-        self.bf16 = resolve_precision(config.precision, self.accelerator.device) == "bf16"
-        optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.lr, fused=True)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.workers = Workers(config.parallel)
+        self.kept, self.network = model, self.workers.own_copy(model)
+        for block in blocks_of(self.network):
+            block.recompute = config.checkpoint_activations
+            if config.compile:
+                block.compile()
+        bf16 = resolve_precision(config.precision, self.workers.device) == "bf16"
+        self.model = self.workers.spread(WithLoss(self.network, objective, bf16=bf16))
+        self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config), lr=config.lr, fused=True)
         self.average: dict[str, Tensor] | None = None
         self.done, self.before = 0, 0.0
+        self.evaluated = -math.inf
+        self.best = self._best_so_far() if resume else None
         state = load_newest_state(self.folder) if resume else None
         if state is not None:
             self._restore(state)
         elif config.ema is not None:
-            self.average = {name: value.clone() for name, value in self._bare().state_dict().items()}
-        self.log_file = MetricsLog(folder, resume_step=self.done) if self.accelerator.is_main_process else None
-        self.start = self.saved = time.monotonic()
-        self.evaluated = -math.inf if state is None else self.progress
+            self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.log_file = self._log_file(folder) if self.workers.first else None
+        self.alarms = Alarms(config.alarm_checks)
+        self.start = time.monotonic()
+        self.elapsed = self.saved = self.before
         self.live: dict[str, float] = {}
 
-    def _bare(self) -> nn.Module:
-        return self.accelerator.unwrap_model(self.model)
+    def _log_file(self, folder: Path) -> MetricsLog:
+        return MetricsLog(folder, resume_step=self.done, wandb=self.config.wandb)
+
+    def _best_so_far(self) -> dict[str, float] | None:
+        try:
+            return best_record(self.folder)
+        except UserError as error:
+            logger.warning("%s: the best weights so far are lost", error)
+            return None
 
     def _restore(self, state: TrainingState) -> None:
-        self._bare().load_state_dict(state.model)
-        self.optimizer.load_state_dict(state.optimizer)
-        self.average = state.ema
-        self.done, self.before = state.step, state.elapsed
+        if self.workers.largest(state.step) != [state.step]:
+            raise UserError(f"{self.folder}: processes see different checkpoints; put it on a disk that all share")
+        like = self.network.state_dict()
+        self.network.load_state_dict({name: placed_like(value, like[name]) for name, value in state.model.items()})
+        self.optimizer.load_state_dict(place_optimizer_state(state.optimizer, self.optimizer))
+        if state.ema is not None:
+            self.average = {name: placed_like(value, like[name]) for name, value in state.ema.items()}
+        self.done, self.before, self.evaluated = state.step, state.elapsed, state.evaluated
+        self.workers.set_random_state(state.random)
         logger.info("resumed at step %d", state.step)
 
-    def elapsed(self) -> float:
+    def tick(self) -> None:
+        """Read the clock. All processes go by the same time, and stop together."""
+        self.elapsed, interrupted = self.workers.largest(self._clock(), float(self.workers.interrupted))
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _clock(self) -> float:
         return self.before + time.monotonic() - self.start
 
     @property
     def progress(self) -> float:
         if self.config.steps is not None:
             return self.done / self.config.steps
-        return min(1.0, (self.before + time.monotonic() - getattr(self, "start", time.monotonic())) / self._budget())
+        return min(1.0, self.elapsed / self._budget())
 
     def _budget(self) -> float:
         return 60 * self.config.minutes
@@ -136,7 +197,7 @@ class _Run:
     def position(self) -> tuple[float, float]:
         if self.config.steps is not None:
             return float(self.done), float(self.config.steps)
-        return min(self.elapsed(), self._budget()), self._budget()
+        return min(self.elapsed, self._budget()), self._budget()
 
     def status(self) -> str:
         shown = " ".join(f"{name} {value:.3g}" for name, value in self.live.items())
@@ -149,43 +210,63 @@ class _Run:
         cosine = 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
         return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
 
-    def step(self, objective: Objective, batches: Batches, progress: float) -> Loss:
+    def step(self, batches: Batches, progress: float) -> _Outcome:
+        """One step of the optimiser over ``accumulate`` batches of each process."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(progress)
-        views, labels = batches(self.done, progress)
-        device = self.accelerator.device
+            group["lr"] = self.learning_rate(progress) * group["share"]
         self.model.train()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            prediction = self.model(views.to(device))
-        loss = objective(prediction, labels.to(device), progress)
-        if not torch.isfinite(loss.total):
-            raise TrainingStopped(self._advice("loss", loss))
-        self.accelerator.backward(loss.total)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
-            raise TrainingStopped(self._advice("gradient", loss))
+        outcome = self._gradient(batches, progress)
+        if any(self.workers.largest(float(not torch.isfinite(outcome.total)))):
+            raise TrainingStopped(self._advice("loss", outcome))
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
+            raise TrainingStopped(self._advice("gradient", outcome))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
         if self.average is not None and self.config.ema is not None:
-            for name, value in self._bare().state_dict().items():
-                self.average[name].lerp_(value.to(self.average[name].dtype), 1 - self.config.ema)
-        return loss
+            for name, value in self.network.state_dict().items():
+                average = local(self.average[name])
+                average.lerp_(local(value).to(average.dtype), 1 - self.config.ema)
+        return outcome
 
-    def _advice(self, what: str, loss: Loss) -> str:
-        parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in loss.parts.items())
+    def _gradient(self, batches: Batches, progress: float) -> _Outcome:
+        """Leave in the weights' gradients the mean over the step's batches, of all processes."""
+        count, device = self.config.accumulate, self.workers.device
+        totals, parts = [], []
+        for index in range(count):
+            views, labels = batches(self.done, progress, self.workers.rank * count + index)
+            views, labels = views.to(device), labels.to(device)
+            with nullcontext() if index == count - 1 else self.workers.gradient_later(self.model):
+                total, named, prediction = self.model(views, labels, progress)
+                (total if count == 1 else total / count).backward()
+            totals.append(total.detach())
+            parts.append(named)
+        return _Outcome(total=torch.stack(totals).mean(), parts=parts, prediction=prediction, tracks=labels.tracks)
+
+    def _advice(self, what: str, outcome: _Outcome) -> str:
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in _floats(outcome.parts).items())
         return (
             f"{self.folder}: the {what} is not finite at step {self.done} ({parts}); nothing was changed by this step. "
             "Resume with a lower --lr, or check the labels"
         )
 
-    def log(self, loss: Loss, progress: float) -> None:
+    def log(self, outcome: _Outcome, progress: float) -> None:
+        """Every ``log_every`` steps: means over all processes to the log, and an ear for the alarms."""
         if self.done % self.config.log_every and self.done > 1:
             return
-        parts = {name: float(value.detach()) for name, value in loss.parts.items()}
-        self.live = {**{k: v for k, v in self.live.items() if k.startswith("heldout")}, **parts}
-        row = {"step": self.done, "seconds": self.elapsed(), "lr": self.learning_rate(progress)}
-        self.write({**row, "loss": float(loss.total.detach()), **parts})
+        listens = self.config.alarm_checks > 0
+        signs = signs_of_collapse(outcome.prediction, outcome.tracks) if listens else {}
+        parts = _floats(outcome.parts)
+        values = self.workers.averaged({"loss": float(outcome.total), **parts, **signs})
+        shown = {name: value for name, value in values.items() if name not in signs and name != "loss"}
+        self.live = {**{k: v for k, v in self.live.items() if k.startswith("heldout")}, **shown}
+        self.write({"step": self.done, "seconds": self._clock(), "lr": self.learning_rate(progress), **values})
+        advice = self.alarms.heard(values) if listens and progress >= self.config.warmup else None
+        if advice is not None:
+            raise TrainingStopped(
+                f"{self.folder}: stopped at step {self.done}: {advice} (--alarm-checks 0: never stop)"
+            )
 
     def evaluation_due(self) -> bool:
         if self.progress - self.evaluated < self.config.evaluate_every or self.done == 0:
@@ -193,47 +274,92 @@ class _Run:
         self.evaluated = self.progress
         return True
 
-    def evaluation_model(self) -> nn.Module:
-        """The model as it would be kept now (a copy where an average is kept)."""
-        bare = self._bare()
-        if self.average is None:
-            return bare
-        import copy
+    def evaluate(self, function: Evaluate) -> None:
+        """Evaluate, report, and keep the weights if they are the best so far."""
+        network = self.evaluation_model()
+        heard = function(network) if self.workers.first or self.config.evaluate_on_all else {}
+        values = self.workers.averaged(heard)
+        self.live.update(values)
+        self.write({"step": self.done, "seconds": self._clock(), **values})
+        name = self.config.best
+        if math.isfinite(values.get(name, math.nan)) and (
+            self.best is None or values[name] < self.best.get(name, math.inf)
+        ):
+            self.best = {"step": float(self.done), **values}
+            if self.workers.first:
+                save_best(self.folder, network, self.best)
 
-        averaged = copy.deepcopy(bare)
+    def evaluation_model(self) -> nn.Module:
+        """The model as it would be kept now: whole, and a copy where what is trained is sharded or averaged."""
+        if self.workers.sharded:
+            self._copy_whole(self.average or self.network.state_dict())
+            return self.kept
+        if self.average is None:
+            return self.network
+        averaged = copy.deepcopy(self.network)
         averaged.load_state_dict(self.average)
         return averaged
 
-    def report(self, values: dict[str, float]) -> None:
-        self.live.update(values)
-        self.write({"step": self.done, "seconds": self.elapsed(), **values})
+    def hand_over(self) -> None:
+        """Put what was trained (its average, where there is one) into the caller's model."""
+        if self.workers.sharded:
+            self._copy_whole(self.average or self.network.state_dict())
+        elif self.average is not None:
+            self.kept.load_state_dict(self.average)
+
+    def _copy_whole(self, weights: dict[str, Tensor]) -> None:
+        """Gather sharded weights, one after another, into the caller's model (collective)."""
+        self.kept.to(self.workers.device)
+        target = self.kept.state_dict()
+        for name, value in weights.items():
+            target[name].copy_(value.full_tensor() if isinstance(value, DTensor) else value)
 
     def write(self, row: dict[str, Any]) -> None:
         if self.log_file is not None:
             self.log_file.write(row)
 
     def save(self) -> None:
-        if self.accelerator.is_main_process:
-            model = {name: value.contiguous() for name, value in self._bare().state_dict().items()}
-            state = TrainingState(
-                step=self.done, elapsed=self.elapsed(), model=model, optimizer=self.optimizer.state_dict(),
-                ema=self.average,
-            )  # fmt: skip
+        """A checkpoint; all processes take part, the first one writes."""
+        whole = self.workers.whole
+        model = {name: value.contiguous() for name, value in whole(self.network.state_dict()).items()}
+        state = TrainingState(
+            step=self.done, elapsed=self.elapsed, model=model, optimizer=whole(self.optimizer.state_dict()),
+            ema=whole(self.average), evaluated=self.evaluated, random=self.workers.random_state(),
+        )  # fmt: skip
+        if self.workers.first:
             save_state(self.folder, state)
-        self.saved = time.monotonic()
+        self.saved = self.elapsed
 
     def save_if_due(self) -> None:
-        if time.monotonic() - self.saved > self.config.save_every:
+        if self.elapsed - self.saved > self.config.save_every:
             self.save()
 
     def finish(self) -> None:
         self.save()
+        self.close()
+
+    def close(self) -> None:
         if self.log_file is not None:
             self.log_file.close()
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on biases, norms, tokens and scales."""
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def _floats(parts: list[dict[str, Tensor]]) -> dict[str, float]:
+    return mean_by_name([{name: float(value) for name, value in named.items()} for named in parts])
+
+
+def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Weight decay on matrices, none on biases, norms, tokens and scales; the encoder has a learning rate of its own.
+
+    ``share`` is the group's share of the learning rate.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((name.startswith("encoder."), parameter.ndim == 2), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if matrix else 0.0,
+            "share": config.encoder_lr if encoder else 1.0,
+        }
+        for (encoder, matrix), parameters in groups.items()
+    ]

@@ -1,0 +1,97 @@
+"""Pseudo cameras of whole batches at once, from tracks and label depths: the early teacher of streamed training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from reliev3r.geometry.align import umeyama
+from reliev3r.geometry.camera import rays_from_uv
+from reliev3r.geometry.rigid import rigid_from
+from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.types import CameraLabels, PseudoLabels
+
+_ROUNDS = 4
+_TOLERATED = 0.1
+"""Gap of two lifted points, as a share of their distance, at which a track's say has fallen to a half."""
+_MIN_SAY = 6.0
+"""Tracks that must agree before one view ties another."""
+
+
+def with_pseudo_cameras(labels: PseudoLabels, K: Float[Tensor, "*b v 3 3"]) -> PseudoLabels:
+    """``labels`` with cameras and track depths: every view's tracks, lifted by its label depth, laid onto one another.
+
+    For each pair of views the similarity between their lifted tracks (Umeyama, re-weighted against false matches and
+    wrong depth), then the cameras along the spanning tree of the pairs that agree most. Less exact than
+    :func:`labels.solve.solve_cameras`, which needs no depth, but without a loop over samples: made for batches that
+    are seen once. Cameras come in the unit of ``CameraLabels``; views that nothing ties have weight 0. Pseudo-labels
+    only, no ground truth; no gradient.
+    """
+    with torch.no_grad():
+        uv, weight = labels.tracks.uv, labels.tracks.weight
+        depth = sample_bilinear(labels.depth.depth, uv)
+        usable = (weight > 0) & (sample_bilinear(labels.depth.valid.to(depth.dtype), uv) > 0.5) & (depth > 0)
+        points = rays_from_uv(uv, K) * torch.where(usable, depth, 1.0)[..., None]
+        scale, rotation, translation, say = _pairs(points, usable)
+        world, reached = _along_tree(scale, rotation, translation, say)
+        return _labelled(labels, world, reached, points, usable)
+
+
+def _pairs(points: Float[Tensor, "*b v m 3"], usable: Bool[Tensor, "*b v m"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(s, R, t) with X_i = s R X_j + t for all [i, j], and how many tracks agree with it."""
+    shape = (*points.shape[:-3], points.shape[-3], *points.shape[-3:])
+    target, source = points[..., :, None, :, :].expand(shape), points[..., None, :, :, :].expand(shape)
+    both = (usable[..., :, None, :] & usable[..., None, :, :]).to(points.dtype)
+    far = target.square().sum(-1).clamp_min(1e-12)
+    say = torch.ones_like(both)
+    for _ in range(_ROUNDS):
+        scale, rotation, translation = umeyama(source, target, both * say / far)
+        laid = scale[..., None, None] * source @ rotation.mT + translation[..., None, :]
+        say = 1 / (1 + (laid - target).square().sum(-1) / (far * _TOLERATED**2))
+    return scale, rotation, translation, (both * say).sum(-1)
+
+
+def _along_tree(
+    scale: Tensor, rotation: Tensor, translation: Tensor, say: Float[Tensor, "*b v v"]
+) -> tuple[Float[Tensor, "*b v 4 4"], Bool[Tensor, "*b v"]]:
+    """Similarities world_from_view (their 3x3 part is s R), grown from the best tied view; and the views reached."""
+    batch, views = say.shape[:-2], say.shape[-1]
+    pair = rigid_from(scale[..., None, None] * rotation, translation).reshape(-1, views, views, 4, 4)
+    say = torch.minimum(say, say.mT).reshape(-1, views, views)
+    say = say * (1 - torch.eye(views, device=say.device, dtype=say.dtype))
+    rows = torch.arange(len(say), device=say.device)
+    reached = torch.zeros(len(say), views, dtype=torch.bool, device=say.device)
+    reached[rows, say.sum(-1).argmax(-1)] = True
+    world = torch.eye(4, device=say.device, dtype=pair.dtype).expand(len(say), views, 4, 4).clone()
+    for _ in range(views - 1):
+        open_edges = torch.where(reached[:, :, None] & ~reached[:, None, :], say, torch.zeros_like(say))
+        best, edge = open_edges.flatten(1).max(-1)
+        i, j = edge // views, edge % views
+        grown = world[rows, i] @ pair[rows, i, j]
+        tied = best >= _MIN_SAY
+        world[rows, j] = torch.where(tied[:, None, None], grown, world[rows, j])
+        reached[rows, j] = reached[rows, j] | tied
+    return world.view(*batch, views, 4, 4), reached.view(*batch, views)
+
+
+def _labelled(
+    labels: PseudoLabels, world: Tensor, reached: Tensor, points: Tensor, usable: Bool[Tensor, "*b v m"]
+) -> PseudoLabels:
+    """Factors go to the track depths, poses to the cameras, and the unit is fixed as ``CameraLabels`` says."""
+    factor = torch.det(world[..., :3, :3]).clamp_min(1e-12).pow(1 / 3)
+    solved = usable & reached[..., None]
+    distance = factor[..., None] * points.norm(dim=-1)
+    total = solved.sum((-2, -1)).clamp_min(1)
+    unit = ((distance.clamp_min(1e-9).log() * solved).sum((-2, -1)) / total).exp()
+    rotation = world[..., :3, :3] / factor[..., None, None]
+    cameras = rigid_from(rotation, world[..., :3, 3] / unit[..., None, None])
+    depth = torch.where(solved, (factor / unit[..., None])[..., None] * points[..., 2], 0.0)
+    alone = reached.sum(-1, keepdim=True) < 2  # one view ties nothing
+    return dataclasses.replace(
+        labels,
+        tracks=dataclasses.replace(labels.tracks, depth=depth),
+        cameras=CameraLabels(world_from_cam=cameras, weight=(reached & ~alone).to(depth.dtype)),
+    )

@@ -1,0 +1,126 @@
+"""Recipes: complete settings of training across scenes, as functions; ``reliev3r train --list`` shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reliev3r.data.augment import AugmentConfig
+from reliev3r.labels.prepare import PrepareConfig
+from reliev3r.losses.objective import ObjectiveConfig
+from reliev3r.losses.supervised import SupervisedConfig
+from reliev3r.model.network import PRESETS, NetworkConfig
+from reliev3r.synthetic.stream import StreamConfig
+from reliev3r.train.captures import CapturesConfig
+from reliev3r.train.config import TrainConfig
+from reliev3r.train.samples import SceneBatchConfig
+from reliev3r.types import Supervision
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig(TrainConfig):
+    """Settings of ``reliev3r train``; those of the training loop are its own."""
+
+    supervision: Supervision = "weak"
+    """weak: pseudo-labels alone; full: ground truth (pi3-dagger), the same data and schedule otherwise."""
+    network: NetworkConfig = PRESETS["tiny"]
+    init: str = "random"
+    """random, or the folder of a checkpoint to start from (its own sizes replace ``network``)."""
+    captures: CapturesConfig = field(default_factory=CapturesConfig)
+    """Labelled captures, by ``--captures.data IMAGES=STORE ...``; weak supervision only."""
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    """Rendered rooms, as training asks for them. Their pseudo-labels come from a *simulated* expert."""
+    stream_weight: float = 1.0
+    """Share of the batches that are rendered rooms; the rest are labelled captures. 0: captures alone."""
+    batch: SceneBatchConfig = field(default_factory=SceneBatchConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """Of weak supervision."""
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    """Of full supervision."""
+    teacher_until: float = 0.5
+    """Share of the run at which the handover from the pseudo cameras to the tracks themselves ends."""
+    heldout_scenes: int = 24
+    """Rooms that are never trained on; the checkpoint whose median angle over their tracks is least is the best."""
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work together are told at once."""
+        super().__post_init__()
+        if not 0 <= self.stream_weight <= 1:
+            raise ValueError(f"stream_weight is a share of the batches, got {self.stream_weight:g}")
+        if self.captures.data and self.supervision == "full":
+            raise ValueError("labelled captures have no ground truth: full supervision takes the stream alone")
+
+
+def tiny_cpu() -> ScenesConfig:
+    """About 2 M parameters, 64-pixel images, 4 views of rendered rooms, on two CPU cores within the hour."""
+    network = dataclasses.replace(PRESETS["tiny"], patch_size=8, match_dim=64)
+    return ScenesConfig(
+        minutes=60.0, lr=1e-3, network=network, evaluate_every=0.1, save_every=300.0, alarm_checks=300,
+        captures=CapturesConfig(prepare=PrepareConfig(image_size=64)),
+        objective=ObjectiveConfig(
+            depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, correspondence_weight=0.3
+        ),
+        supervised=SupervisedConfig(correspondence_weight=0.3),
+    )  # fmt: skip
+
+
+def small_gpu() -> ScenesConfig:
+    """About 30 M parameters, 224-pixel images, 2 to 8 views, for one GPU."""
+    network = dataclasses.replace(PRESETS["small"], match_dim=64)
+    return dataclasses.replace(
+        tiny_cpu(), network=network, steps=20_000, lr=3e-4, ema=0.999, captures=_captures(224),
+        stream=StreamConfig(height=168, width=224, supersample=1, span=(10.0, 45.0)),
+        batch=SceneBatchConfig(views=(2, 8), images=128),
+    )  # fmt: skip
+
+
+def paper() -> ScenesConfig:
+    """The paper's run: base (456 M), labelled DL3DV-10K, 8 views, 64 scenes a step over all GPUs, 60 k steps."""
+    return ScenesConfig(
+        steps=60_000, lr=1e-4, network=PRESETS["base"], stream_weight=0.0, captures=_captures(224),
+        batch=SceneBatchConfig(views=(8, 8), images=64, augment=AugmentConfig()), checkpoint_activations=True,
+        objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=0.5), save_every=900.0, evaluate_every=0.02,
+        alarm_checks=500,
+    )  # fmt: skip
+
+
+def pi3_dagger() -> ScenesConfig:
+    """The fully-supervised sibling of tiny-cpu: the same rooms, network and schedule, with ground truth."""
+    return dataclasses.replace(tiny_cpu(), supervision="full")
+
+
+def synthetic_full() -> ScenesConfig:
+    """Full supervision on rooms of all focal lengths, with a head that predicts the field of view."""
+    start = tiny_cpu()
+    return dataclasses.replace(
+        start, supervision="full", network=dataclasses.replace(start.network, fov="shared"),
+        batch=dataclasses.replace(start.batch, hide_intrinsics=True),
+        stream=dataclasses.replace(start.stream, fov=(40.0, 85.0)),
+        supervised=dataclasses.replace(start.supervised, fov_weight=1.0),
+    )  # fmt: skip
+
+
+def synthetic_to_real() -> ScenesConfig:
+    """Weak fine-tuning of a synthetic-full checkpoint (--init) on labelled captures of unknown intrinsics."""
+    start = synthetic_full()
+    return dataclasses.replace(
+        start, supervision="weak", lr=1e-4, minutes=20.0, stream_weight=0.0, teacher_until=0.0,
+        batch=dataclasses.replace(start.batch, augment=AugmentConfig()),
+        objective=dataclasses.replace(start.objective, fov_weight=1.0),
+    )  # fmt: skip
+
+
+def _captures(long_side: int) -> CapturesConfig:
+    return CapturesConfig(prepare=PrepareConfig(image_size=long_side))
+
+
+RECIPES: dict[str, Callable[[], ScenesConfig]] = {
+    "tiny-cpu": tiny_cpu,
+    "small-gpu": small_gpu,
+    "paper": paper,
+    "pi3-dagger": pi3_dagger,
+    "synthetic-full": synthetic_full,
+    "synthetic-to-real": synthetic_to_real,
+}
+"""By the name that the command line takes."""

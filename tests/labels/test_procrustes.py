@@ -1,0 +1,79 @@
+"""Pseudo cameras of a batch from tracks and label depths."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from reliev3r.geometry.camera import rays_from_uv
+from reliev3r.geometry.rigid import relative, rotation_angle
+from reliev3r.labels.procrustes import with_pseudo_cameras
+from reliev3r.losses.reprojection import scene_factor
+from reliev3r.synthetic.capture import SynthConfig, render_capture
+from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
+from reliev3r.types import PseudoLabels, stack
+
+EXACT = DepthNoise(distortion=0.0, edge_blur=0.0, outliers=0.0)
+
+
+def sample(seed=0, *, depth=EXACT, tracks=None):
+    views, truth = render_capture(
+        SynthConfig(seed=seed, views=4, width=64, height=48, span=25, overlap=0.3, supersample=1, path="random")
+    )
+    tracks = simulate_tracks(truth, tracks or TrackNoise(count=200, pixel=0.0, false=0.0), seed)
+    return views, truth, PseudoLabels(depth=simulate_depth(truth, depth, seed), tracks=tracks)
+
+
+def errors(labels, truth):
+    """Degrees of rotation and of translation direction over all pairs."""
+    found, true = relative(labels.cameras.world_from_cam), relative(truth.world_from_cam)
+    pair = ~torch.eye(found.shape[-3], dtype=torch.bool)
+    rotation = rotation_angle(found[..., :3, :3].mT @ true[..., :3, :3])[pair]
+    direction = torch.nn.functional.cosine_similarity(found[..., :3, 3], true[..., :3, 3], dim=-1)[pair]
+    return rotation.rad2deg(), direction.clamp(-1, 1).acos().rad2deg()
+
+
+def test_exact_labels_of_unknown_scales_give_the_cameras() -> None:
+    views, truth, labels = sample()
+    found = with_pseudo_cameras(labels, views.K)
+    rotation, direction = errors(found, truth)
+    assert rotation.max() < 0.5  # depth is looked up between pixels
+    assert direction.max() < 3
+    ratio = found.cameras.world_from_cam[1:, :3, 3] - found.cameras.world_from_cam[:1, :3, 3]
+    true = truth.world_from_cam[1:, :3, 3] - truth.world_from_cam[:1, :3, 3]
+    scale = ratio.norm(dim=-1) / true.norm(dim=-1)
+    assert scale.std() / scale.mean() < 0.05  # one unit for all views, whatever each label's own
+    assert found.cameras.weight.tolist() == [1, 1, 1, 1]
+
+
+def test_a_noisy_expert_and_false_matches_still_give_the_direction() -> None:
+    views, truth, labels = sample(1, depth=DepthNoise(), tracks=TrackNoise(count=256, pixel=0.1, false=0.1))
+    rotation, _ = errors(with_pseudo_cameras(labels, views.K), truth)
+    assert rotation.median() < 0.4 * rotation_angle(relative(truth.world_from_cam)[..., :3, :3]).median().rad2deg()
+
+
+def test_the_unit_is_that_of_the_gauge() -> None:
+    views, _, labels = sample()
+    found = with_pseudo_cameras(labels, views.K)
+    points = rays_from_uv(found.tracks.uv, views.K) * found.tracks.depth[..., None]
+    solved = dataclasses.replace(found.tracks, weight=found.tracks.weight * (found.tracks.depth > 0))
+    assert scene_factor(points, solved).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_view_that_nothing_ties_has_no_say() -> None:
+    views, _, labels = sample()
+    weight = labels.tracks.weight.clone()
+    weight[2] = 0
+    cut = dataclasses.replace(labels, tracks=dataclasses.replace(labels.tracks, weight=weight))
+    found = with_pseudo_cameras(cut, views.K)
+    assert found.cameras.weight.tolist() == [1, 1, 0, 1]
+    assert not found.tracks.depth[2].any()
+
+
+def test_batch_equals_loop() -> None:
+    samples = [sample(seed) for seed in (0, 1)]
+    batch = with_pseudo_cameras(stack([labels for *_, labels in samples]), stack([views for views, *_ in samples]).K)
+    for index, (views, _, labels) in enumerate(samples):
+        alone = with_pseudo_cameras(labels, views.K)
+        torch.testing.assert_close(batch.cameras.world_from_cam[index], alone.cameras.world_from_cam, atol=1e-4, rtol=0)
+        torch.testing.assert_close(batch.tracks.depth[index], alone.tracks.depth, atol=1e-4, rtol=1e-4)

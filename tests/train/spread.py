@@ -1,0 +1,73 @@
+"""Runs of two processes for test_parallel.py: ``spread.py OUT MODE...``, one after another in one process group."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_loop import batches, network, weak
+
+from reliev3r.train.config import TrainConfig
+from reliev3r.train.loop import _Run, train
+
+STEPS, SHORT = 20, 5
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig(**{"steps": STEPS, "precision": "fp32", "log_every": 5, "evaluate_every": 0.34, **changes})
+
+
+def gradients(settings: TrainConfig, folder: Path) -> dict[str, torch.Tensor]:
+    """Of the first step, whole."""
+    run = _Run(network(), weak, settings, folder, resume=False)
+    run._gradient(batches(), 0.0)
+    found = {name: p.grad for name, p in run.network.named_parameters() if p.grad is not None}
+    return {name: g.full_tensor() if isinstance(g, DTensor) else g for name, g in found.items()}
+
+
+def heldout(model: torch.nn.Module) -> dict[str, float]:
+    """A number of the weights, so that it is the same wherever they are the same."""
+    return {"heldout_deg": float(model.camera_head.fc_t.weight.detach().abs().sum())}
+
+
+def run_and_save(out: Path, mode: str, settings: TrainConfig, **more) -> None:
+    """Train in ``out/MODE``; the first process saves weights and gradients."""
+    model = network()
+    result = train(model, weak, batches(), settings, folder=out / mode, evaluate=heldout, **more)
+    found = gradients(settings, out / f"{mode}-gradients")
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        weights = {name: value.detach() for name, value in model.state_dict().items()}
+        torch.save({"weights": weights, "gradients": found, "best": result.best}, out / f"{mode}.pt")
+
+
+def main(out: Path, modes: list[str]) -> None:
+    torch.set_num_threads(1)
+    for mode in modes:
+        if mode == "resumed-fsdp2":  # of a run that one process began
+            run_and_save(out, mode, config(parallel="fsdp2"), resume=True)
+        elif mode == "interrupted":  # Ctrl-C at one process only, in the middle of a step
+            interrupted(out / mode)
+        else:
+            parallel, *rest = mode.split("-")
+            ema, recompute = (0.9 if "ema" in rest else None), "recompute" in rest
+            steps = SHORT if rest else STEPS
+            run_and_save(out, mode, config(parallel=parallel, steps=steps, ema=ema, checkpoint_activations=recompute))
+
+
+def interrupted(folder: Path) -> None:
+    import os
+    import signal
+
+    def stop(step, progress, micro):
+        if (step, micro) == (3, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+        return batches()(step, progress, micro)
+
+    result = train(network(), weak, stop, config(), folder=folder)
+    assert (result.finished, result.steps) == (False, 4)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,260 @@
+"""Training across scenes: samples, batches, captures of a store, recipes, and the verb."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from reliev3r.cli import main
+from reliev3r.errors import UserError
+from reliev3r.labels.prepare import PrepareConfig
+from reliev3r.model.network import NetworkConfig
+from reliev3r.reconstruct import predict
+from reliev3r.scenes import figures, network_of, objective_of, rooms, train_scenes
+from reliev3r.settings import from_plain, to_plain
+from reliev3r.synthetic.capture import SynthConfig, write_capture
+from reliev3r.synthetic.stream import HELDOUT_SEEDS, StreamConfig, SyntheticStream
+from reliev3r.train.captures import CapturesConfig, LabelledCaptures, is_heldout
+from reliev3r.train.overlap import CurriculumConfig
+from reliev3r.train.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
+from reliev3r.train.samples import SceneBatchConfig, SceneBatches
+from reliev3r.types import FullLabels, PseudoLabels
+
+SMALL = NetworkConfig(
+    dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
+    head_depth=1, camera_dim=16, match_dim=8,
+)  # fmt: skip
+STREAM = StreamConfig(height=24, width=32)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def settings(start=tiny_cpu, **changes) -> ScenesConfig:
+    batch = SceneBatchConfig(views=(2, 3), images=6)
+    changes = {"steps": 4, "network": SMALL, "stream": STREAM, "batch": batch, "heldout_scenes": 2, **changes}
+    return dataclasses.replace(start(), **changes)
+
+
+# the stream ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_room_is_a_function_of_its_seed_and_heldout_rooms_are_others() -> None:
+    stream = SyntheticStream(STREAM, supervision="weak")
+    (a, label), (b, _) = (stream.sample(7, group=0, views=3, closeness=0.0) for _ in range(2))
+    assert torch.equal(a.image, b.image)
+    assert isinstance(label, PseudoLabels)
+    assert a.size == stream.size(0) == (24, 32)
+    other, _ = stream.render(HELDOUT_SEEDS + 7, views=3)
+    assert not torch.equal(a.image, other.image)
+
+
+def test_full_supervision_gets_the_truth_of_the_same_rooms() -> None:
+    weak, full = (SyntheticStream(STREAM, supervision=kind) for kind in ("weak", "full"))
+    (a, pseudo), (b, labels) = (each.sample(3, group=0, views=2, closeness=0.0) for each in (weak, full))
+    assert torch.equal(a.image, b.image)
+    assert isinstance(labels, FullLabels)
+    assert torch.equal(pseudo.tracks.uv, labels.tracks.uv)
+    assert not torch.equal(pseudo.depth.depth, labels.truth.depth)
+
+
+def test_closeness_narrows_the_arc() -> None:
+    stream = SyntheticStream(dataclasses.replace(STREAM, span=(5.0, 60.0)), supervision="weak")
+
+    def spread(closeness: float) -> float:
+        centres = [stream.render(s, views=3, closeness=closeness)[1].world_from_cam[:, :3, 3] for s in range(6)]
+        return sum(float((c - c.mean(0)).norm()) for c in centres)
+
+    assert spread(1.0) < 0.7 * spread(0.0)
+
+
+# batches -------------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_functions_of_step_and_micro_batch_with_equal_views_everywhere() -> None:
+    stream = SyntheticStream(STREAM, supervision="weak")
+    batches = SceneBatches([stream], [1.0], SceneBatchConfig(views=(2, 4), images=8))
+    seen = [[batches(step, 0.5, micro)[0].image for micro in range(2)] for step in range(6)]
+    assert torch.equal(seen[3][1], batches(3, 0.5, 1)[0].image)
+    for first, second in seen:
+        assert first.shape == second.shape
+        assert not torch.equal(first, second)
+        assert first.shape[0] * first.shape[1] <= 8
+    assert len({images[0].shape[1] for images in seen}) > 1
+
+
+def test_hidden_intrinsics_become_pseudo_intrinsics() -> None:
+    stream = SyntheticStream(STREAM, supervision="weak")
+    config = SceneBatchConfig(views=(2, 2), images=2, hide_intrinsics=True, curriculum=CurriculumConfig(until=0.0))
+    views, labels = SceneBatches([stream], [1.0], config)(0, 0.0)
+    assert views.K is None
+    assert labels.K.shape == (1, 2, 3, 3)
+
+
+# captures of a store -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp("many")
+    for seed, (width, height) in enumerate([(160, 120), (160, 120), (120, 160)]):
+        config = SynthConfig(seed=seed, views=4, width=width, height=height, span=25.0, supersample=1)
+        write_capture(root / "images" / f"room{seed}", config)
+    arguments = ["label", str(root / "images"), "--out", str(root / "store"), "--depth", "simulated", "--workers", "1"]
+    assert main(arguments) == 0
+    return f"{root / 'images'}={root / 'store'}"
+
+
+def captures(store: str, **changes) -> CapturesConfig:
+    return CapturesConfig(data=(store,), prepare=PrepareConfig(image_size=48), tracks=64, heldout=0.0, **changes)
+
+
+def test_captures_of_mixed_aspect_come_in_batches_of_one_size(store) -> None:
+    source = LabelledCaptures(captures(store), patch=8)
+    assert len(source) == 3
+    batches = SceneBatches([source], [1.0], SceneBatchConfig(views=(2, 2), images=6))
+    shapes = set()
+    for step in range(8):
+        views, labels = batches(step, 1.0)
+        assert views.image.shape[:3] == (3, 2, 3)
+        assert views.size == labels.depth.depth.shape[-2:]
+        assert all(side % 8 == 0 for side in views.size)
+        assert labels.tracks.uv.shape == (3, 2, 64, 2)
+        assert labels.cameras is not None
+        shapes.add(views.size)
+    assert len(shapes) == 2  # landscape and portrait
+
+
+def test_captures_are_prepared_once_and_the_same_afterwards(store, monkeypatch) -> None:
+    first = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3, closeness=0.5)
+    monkeypatch.setattr("reliev3r.train.captures._prepare", None)
+    again = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3, closeness=0.5)
+    assert torch.equal(first[0].image, again[0].image)
+    assert torch.equal(first[1].tracks.uv, again[1].tracks.uv)
+
+
+def test_a_damaged_prepared_file_is_named(store) -> None:
+    source = LabelledCaptures(captures(store), patch=8)
+    path = source.files[1][1]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=path.name):
+        source.capture(1)
+    path.write_bytes(content)
+    assert source.capture(1).views.image.shape[0] == 4
+
+
+def test_heldout_captures_are_never_trained_on(store) -> None:
+    shares = [
+        share for share in (0.1, 0.3, 0.5, 0.7, 0.9) if 0 < sum(is_heldout(f"room{i}", share) for i in range(3)) < 3
+    ]
+    config = dataclasses.replace(captures(store), heldout=shares[0])
+    kept, trained = (LabelledCaptures(config, patch=8, heldout=flag) for flag in (True, False))
+    names = [{name for name, _ in source.files} for source in (kept, trained)]
+    assert not names[0] & names[1]
+    assert len(names[0] | names[1]) == 3
+    share = sum(is_heldout(f"capture {index}", 0.02) for index in range(5000)) / 5000
+    assert share == pytest.approx(0.02, abs=0.006)
+
+
+@pytest.mark.parametrize(("pair", "word"), [("somewhere", "IMAGES=STORE"), ("{images}=/nowhere", "no usable labels")])
+def test_bad_data_is_told(store, pair, word) -> None:
+    data = pair.format(images=store.split("=")[0])
+    with pytest.raises(UserError, match=word):
+        LabelledCaptures(CapturesConfig(data=(data,)), patch=8)
+
+
+# recipes and runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_complete_and_survive_their_own_json(name) -> None:
+    config = RECIPES[name]()
+    plain = json.loads(json.dumps(to_plain(config)))
+    assert from_plain(ScenesConfig, plain, source=name) == config
+    with torch.device("meta"):
+        model = network_of(config)
+    weight = config.supervised if config.supervision == "full" else config.objective
+    assert (model.match_head is not None) == (weight.correspondence_weight > 0)
+    patch = config.network.patch_size
+    if config.stream_weight > 0:
+        assert config.stream.height % patch == config.stream.width % patch == 0
+
+
+@pytest.mark.parametrize("name", ["tiny-cpu", "pi3-dagger", "synthetic-full"])
+def test_a_recipe_runs_small_and_leaves_everything_behind(name, tmp_path) -> None:
+    recipe = RECIPES[name]
+    network = dataclasses.replace(SMALL, fov=recipe().network.fov)
+    batch = dataclasses.replace(recipe().batch, views=(2, 3), images=6)
+    result = train_scenes(tmp_path / "run", settings(recipe, network=network, batch=batch))
+    assert result.finished
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert any("auc30" in row for row in rows)
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").is_file()
+    with pytest.raises(UserError, match="choose another --out"):
+        train_scenes(tmp_path / "run", settings())
+
+
+def test_weak_training_takes_labelled_captures_and_tunes_a_checkpoint(store, tmp_path) -> None:
+    network = dataclasses.replace(SMALL, fov="shared")
+    train_scenes(tmp_path / "full", settings(RECIPES["synthetic-full"], network=network))
+    config = settings(
+        RECIPES["synthetic-to-real"], init=str(tmp_path / "full" / "checkpoint"), captures=captures(store),
+        network=network,
+        batch=SceneBatchConfig(views=(2, 2), images=4, hide_intrinsics=True),
+    )  # fmt: skip
+    result = train_scenes(tmp_path / "tuned", config)
+    assert result.finished
+    row = json.loads((tmp_path / "tuned" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert "heldout_deg" in row
+    assert "auc30" not in row  # captures have no truth here
+    with pytest.raises(UserError, match="no captures are given"):
+        train_scenes(tmp_path / "none", dataclasses.replace(config, captures=CapturesConfig()))
+
+
+def test_training_lowers_the_loss_of_both_siblings() -> None:
+    for recipe in (tiny_cpu, pi3_dagger):
+        config = settings(recipe, batch=SceneBatchConfig(views=(2, 2), images=8))
+        model, objective = network_of(config), objective_of(config)
+        stream = SyntheticStream(STREAM, supervision=config.supervision)
+        views, labels = SceneBatches([stream], [1.0], config.batch)(0, 0.0)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+        losses = []
+        for _ in range(25):
+            loss = objective(model.train()(views), labels, 0.0).total
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0] - 0.2 * abs(losses[0])
+
+
+def test_the_choice_of_a_checkpoint_reads_tracks_alone() -> None:
+    scenes = rooms(SyntheticStream(STREAM, supervision="weak"), 2, views=3)
+    model = network_of(settings())
+    blind = [dataclasses.replace(scene, truth=None) for scene in scenes]
+    assert figures(model, blind) == {"heldout_deg": figures(model, scenes)["heldout_deg"]}
+    assert predict(model, scenes[0].views).descriptors is None
+
+
+def test_the_verb(tmp_path, capsys) -> None:
+    assert main(["train", "--list"]) == 0
+    assert "pi3-dagger" in capsys.readouterr().out
+    assert main(["train", "nothing"]) == 2
+    assert "tiny-cpu" in capsys.readouterr().err
+    arguments = [
+        "--steps", "2", "--stream.height", "24", "--stream.width", "32", "--heldout-scenes", "1", "--batch.images", "8",
+        "--network.dim", "32", "--network.heads", "2", "--network.decoder-depth", "2", "--objective.depth.alpha", "0.5",
+    ]  # fmt: skip
+    assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), *arguments]) == 0
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert stored["objective"]["depth"]["alpha"] == 0.5
+    assert stored["objective"]["correspondence_weight"] == 0.3
