@@ -405,7 +405,7 @@ def test_nothing_is_downloaded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", cache_only)
     for name in ("superpoint-lightglue", "efficientloftr"):
-        with pytest.raises(UserError, match=rf"run `hf download .*` then use {name}:DIR"):
+        with pytest.raises(UserError, match=rf"run `hf download .*`, then use {name}:DIR"):
             track_expert(name).fingerprint()
 
 

@@ -65,6 +65,18 @@ def test_full_supervision_gets_the_truth_of_the_same_rooms() -> None:
     assert not torch.equal(pseudo.depth.depth, labels.truth.depth)
 
 
+def test_kept_rooms_are_those_that_are_rendered_anew() -> None:
+    new, kept = (SyntheticStream(dataclasses.replace(STREAM, rooms=n), supervision="weak") for n in (None, 2))
+    for seed in (0, 1, 2, 3, 1):
+        (a, labels), (b, again) = (
+            stream.sample(seed % 2 if stream is new else seed, group=0, views=2, closeness=0.0)
+            for stream in (new, kept)
+        )
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(labels.depth.depth, again.depth.depth)
+    assert len(kept._kept) == 2
+
+
 def test_closeness_narrows_the_arc() -> None:
     stream = SyntheticStream(dataclasses.replace(STREAM, span=(5.0, 60.0)), supervision="weak")
 

@@ -30,6 +30,8 @@ class StreamConfig:
     """Degrees of the arc that the views lie on, with all of the curriculum behind."""
     overlap: float = 0.3
     supersample: int = 1
+    rooms: int | None = None
+    """Draw from this many rooms and keep them in memory (of views and closeness asked for); None: every room is new."""
     depth_noise: DepthNoise = field(default_factory=DepthNoise)
     """Of the simulated monocular expert."""
     track_noise: TrackNoise = field(default_factory=lambda: TrackNoise(count=256, pixel=0.1))
@@ -41,6 +43,7 @@ class SyntheticStream:
 
     def __init__(self, config: StreamConfig, *, supervision: Supervision, device: torch.device | str = "cpu") -> None:
         self.config, self.supervision, self.device = config, supervision, device
+        self._kept: dict[tuple[int, int, float], tuple[Views, Labels]] = {}
 
     def size(self, group: int) -> tuple[int, int]:
         """All rooms have one size."""
@@ -48,6 +51,16 @@ class SyntheticStream:
 
     def sample(self, seed: int, *, group: int, views: int, closeness: float) -> tuple[Views, Labels]:
         """One room with its labels [v ...]; ``closeness`` 1 draws the narrowest arcs, 0 all."""
+        if self.config.rooms is None:
+            return self._made(seed, views, closeness)
+        key = (seed % self.config.rooms, views, closeness)
+        if key not in self._kept:
+            if len(self._kept) >= self.config.rooms:  # the curriculum went on
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = self._made(*key)
+        return self._kept[key]
+
+    def _made(self, seed: int, views: int, closeness: float) -> tuple[Views, Labels]:
         seen, truth = self.render(seed, views=views, closeness=closeness)
         tracks = simulate_tracks(truth, self.config.track_noise, seed)
         if self.supervision == "full":

@@ -14,6 +14,7 @@ from reliev3r.model.network import PRESETS, NetworkConfig
 from reliev3r.synthetic.stream import StreamConfig
 from reliev3r.train.captures import CapturesConfig
 from reliev3r.train.config import TrainConfig
+from reliev3r.train.overlap import CurriculumConfig
 from reliev3r.train.samples import SceneBatchConfig
 from reliev3r.types import Supervision
 
@@ -57,7 +58,8 @@ def tiny_cpu() -> ScenesConfig:
     network = dataclasses.replace(PRESETS["tiny"], patch_size=8, match_dim=64)
     return ScenesConfig(
         minutes=60.0, lr=1e-3, network=network, evaluate_every=0.1, save_every=300.0, alarm_checks=300,
-        captures=CapturesConfig(prepare=PrepareConfig(image_size=64)),
+        captures=CapturesConfig(prepare=PrepareConfig(image_size=64)), stream=StreamConfig(rooms=4000),
+        batch=SceneBatchConfig(curriculum=CurriculumConfig(until=0.0)),  # rooms that are kept cannot widen
         objective=ObjectiveConfig(
             depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, correspondence_weight=0.3
         ),

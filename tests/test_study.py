@@ -1,0 +1,56 @@
+"""The study at the size of the tests: every variant runs, nothing is run twice."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+SPEC = importlib.util.spec_from_file_location("paradigm", Path(__file__).parents[1] / "studies" / "paradigm.py")
+paradigm = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(paradigm)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
+    arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger", "depth only"]
+    paradigm.main(arguments)
+    table = (tmp_path / "study.md").read_text()
+    assert "simulated expert" in table
+    for name in ("constant guess", "untrained network", "weak", "pi3-dagger", "depth only"):
+        assert f"| {name} |" in table
+    assert (tmp_path / "study.png").stat().st_size > 1000
+    trained = []
+    monkeypatch.setattr(paradigm, "train_scenes", lambda *a, **k: trained.append(a))
+    paradigm.main(arguments)
+    assert not trained
+    monkeypatch.undo()
+    paradigm.main([*arguments[:4], "--only", "pi3-dagger + weak on the other domain"])
+    results = json.loads((tmp_path / "study.json").read_text())
+    row = results["pi3-dagger + weak on the other domain"]["0"]
+    assert row["steps"] == 2
+    assert all(math.isfinite(value) for value in row["other domain"].values())
+
+
+def test_variants_change_what_they_say() -> None:
+    start = paradigm.settings("ci", 0)
+    made = {name: change(start) for name, change in paradigm.VARIANTS.items()}
+    assert made.pop("weak") == start
+    assert all(config != start for config in made.values())
+    assert len({repr(config) for config in made.values()}) == len(made)
+    assert {config.steps for config in made.values()} == {start.steps}
+    assert made["pi3-dagger"].supervision == "full"
+
+
+def test_knowing_nothing_scores_next_to_nothing() -> None:
+    config = paradigm.settings("ci", 0)
+    assert paradigm.constant_guess(paradigm.judges(config))["auc30"] < 35
