@@ -1,0 +1,182 @@
+"""A training step of ours beside upstream pi^3's: views per second and peak memory, in one run, on the device at hand.
+
+    python benchmarks/train.py --upstream DIR --out RESULT.json [--views 4] [--side 224] [--repeats 2]
+
+DIR is a checkout of yyfz/Pi3, branch ``training`` (never part of this repository); without it only ours is measured.
+Both train `large` (pi^3's layout) with full supervision, encoder frozen and blocks recomputed for their gradient (as
+in pi^3's first stage), by AdamW, on the same random images and truth. Each system has a process of its own, one after
+the other. Ours has a confidence branch besides (66 M parameters), which upstream trains later and alone. On a CPU
+upstream's ``autocast("cuda", enabled=False)`` is mapped to the CPU, as it crashes otherwise; precision is what
+``train.precision`` chooses for the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reliev3r.files import write_json
+from reliev3r.geometry.camera import K_from_fov, ray_map
+from reliev3r.losses.supervised import SupervisedConfig, supervised
+from reliev3r.model.attention import Block
+from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.train.precision import resolve_precision
+from reliev3r.types import FullLabels, Tracks, Truth, Views
+
+
+def sample(views: int, side: int, device: torch.device) -> tuple[Views, FullLabels]:
+    """Random images before a wavy wall: the time of a step does not depend on what they show."""
+    generator = torch.Generator().manual_seed(0)
+    K = K_from_fov(1.0, side, side).expand(1, views, 3, 3)
+    world_from_cam = torch.eye(4).repeat(1, views, 1, 1)
+    world_from_cam[..., 0, 3] = 0.2 * torch.arange(views)
+    depth = 2 + 0.3 * torch.sin(torch.linspace(0, 9, side)).expand(1, views, side, side).contiguous()
+    truth = Truth(
+        depth=depth, valid=torch.ones_like(depth, dtype=torch.bool), K=K.contiguous(), world_from_cam=world_from_cam
+    )
+    tracks = Tracks(uv=torch.zeros(1, views, 1, 2), weight=torch.zeros(1, views, 1))
+    image = torch.rand(1, views, 3, side, side, generator=generator)
+    labels = FullLabels(truth=truth, tracks=tracks)
+    return Views(image=image, K=truth.K).to(device), labels.to(device)
+
+
+def ours(views: Views, labels: FullLabels) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Our network and its loss."""
+    model = Reliev3R(PRESETS["large"]).to(views.image.device).train()
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.recompute = True
+    model.encoder.requires_grad_(False)
+    config = SupervisedConfig()
+    return model, lambda: supervised(model(views), labels, config).total
+
+
+def upstream(views: Views, labels: FullLabels, folder: Path) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """pi^3's network and its loss, from the checkout."""
+    sys.path.insert(0, str(folder))
+    if views.image.device.type == "cpu":
+        _map_autocast_to_cpu()
+    from pi3.models.loss import Pi3Loss
+    from pi3.models.pi3_training import Pi3
+
+    model = Pi3(load_vggt=False, freeze_encoder=True).to(views.image.device).train()
+    criterion = Pi3Loss()
+    truth = labels.truth
+    points = ray_map(truth.K, *truth.depth.shape[-2:]) * truth.depth[..., None]
+    points = points + truth.world_from_cam[..., None, None, :3, 3]  # the cameras only move sideways
+    frames = [
+        {
+            "img": views.image[:, k], "pts3d": points[:, k], "valid_mask": truth.valid[:, k],
+            "camera_pose": truth.world_from_cam[:, k], "dataset": ["other"],
+        }
+        for k in range(views.image.shape[1])
+    ]  # fmt: skip
+
+    def loss() -> Tensor:
+        return criterion(model(views.image), [{**frame, "pts3d": frame["pts3d"].clone()} for frame in frames])[0]
+
+    return model, loss
+
+
+def _map_autocast_to_cpu() -> None:
+    original = torch.autocast
+
+    class Mapped(original):  # type: ignore[misc, valid-type]
+        def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+            super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+
+    torch.autocast = torch.amp.autocast = Mapped  # type: ignore[misc, assignment]
+
+
+def child(system: str, given: argparse.Namespace) -> None:
+    """Measure one system in this process; JSON on the last line."""
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolve_precision("auto", device)
+    views, labels = sample(given.views, given.side, device)
+    model, loss = ours(views, labels) if system == "ours" else upstream(views, labels, given.upstream)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-5, fused=True)
+    seconds = []
+    for _ in range(given.repeats + 1):
+        start = time.perf_counter()
+        autocast = (
+            torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+        )
+        with autocast:
+            total = loss()
+        total.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident()
+    print(
+        json.dumps({
+            "seconds": min(seconds[1:]), "views_per_second": given.views / min(seconds[1:]), "peak_bytes": peak,
+            "parameters": sum(p.numel() for p in model.parameters()), "trained": sum(p.numel() for p in trained),
+            "precision": precision, "loss": float(total.detach()),
+        })
+    )  # fmt: skip
+
+
+def _peak_resident() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def main() -> None:
+    """Measure each system in a process of its own and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", type=Path)
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", choices=("ours", "upstream"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child is not None:
+        child(given.child, given)
+        return
+    if given.out is not None and given.out.exists():
+        print(f"{given.out}: measured already")
+        return
+    systems = ["ours"] if given.upstream is None else ["ours", "upstream"]
+    found: dict[str, Any] = {}
+    for system in systems:
+        run = subprocess.run(
+            [sys.executable, *sys.argv, "--child", system], stdout=subprocess.PIPE, text=True, check=True
+        )  # fmt: skip
+        found[system] = json.loads(run.stdout.splitlines()[-1])
+        print(system, found[system], flush=True)
+    if "upstream" in found:
+        ratio = found["ours"]["views_per_second"] / found["upstream"]["views_per_second"]
+        memory = found["ours"]["peak_bytes"] / found["upstream"]["peak_bytes"]
+        found["ratio"] = {"views_per_second": ratio, "peak_bytes": memory}
+        print(f"ours / upstream: {ratio:.2f}x views per second, {memory:.2f}x memory")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    found |= {
+        "views": given.views, "side": given.side, "device": device, "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+    if given.out is not None:
+        write_json(given.out, found)
+
+
+if __name__ == "__main__":
+    main()
