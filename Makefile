@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= benchmarks/results
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow lint gpu ablation
+.PHONY: setup demo test test-slow lint gpu ablation study
 
 setup: $(VENV)/.installed
 
@@ -33,8 +33,14 @@ test-slow: setup
 ablation: setup
 	$(BIN)/python benchmarks/ablation.py --out $(OUT)/ablation.json
 
+# Weak against full supervision and the ablations across scenes (docs/study.md); resumable, hours on two cores
+study: setup
+	$(BIN)/python studies/paradigm.py --size cpu --out $(OUT)/study_cpu
+
 # Measurements that wait for an accelerator: the interpreter at hand, nothing installed, each resumable, 9 minutes at most
 gpu:
 	mkdir -p $(OUT)
 	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset tiny --out $(OUT)/step_tiny_gpu.json
 	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset base --out $(OUT)/step_base_gpu.json
+	PYTHONPATH=src timeout 540 python3 benchmarks/train.py --out $(OUT)/train_large_gpu.json
+	PYTHONPATH=src timeout 540 python3 studies/paradigm.py --size gpu --out $(OUT)/study_gpu || test $$? -eq 124  # goes on in the next call

@@ -193,9 +193,11 @@ def table(results: dict[str, dict[str, Any]], size: str) -> str:
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """AUC over steps, one line a variant (first seed)."""
-    import matplotlib
-
+    """AUC over steps, one line a variant (first seed); no picture where matplotlib is missing (bare GPU machines)."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
