@@ -1,0 +1,42 @@
+"""The command line: verbs to functions, progress bars, and errors as one line with exit code 2."""
+
+import sys
+
+from reliev3r.cli.captures import demo, evaluate, export, fit, reconstruct, synth
+from reliev3r.cli.labelling import experts, label, labels
+from reliev3r.cli.terminal import configure_logging
+from reliev3r.cli.training import train
+from reliev3r.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; 0 is success, 2 bad input, 3 some captures of many failed, 130 an interrupt."""
+    arguments = sys.argv[1:] if argv is None else argv
+    verbs = {
+        "demo": (demo, "render a synthetic capture, fit it, show table, picture and exports"),
+        "fit": (fit, "label one capture and train a network on it, without annotation"),
+        "train": (train, "train a network across scenes, weakly or fully supervised"),
+        "reconstruct": (reconstruct, "a forward pass: images and a checkpoint to cameras, depth and points"),
+        "evaluate": (evaluate, "score systems against a capture's ground truth"),
+        "export": (export, "write a run's reconstruction in another format"),
+        "label": (label, "make the pseudo-labels of a capture, or of thousands"),
+        "labels": (labels, "look after labels that were made: verify, report"),
+        "experts": (experts, "list the experts: licence, weights, installed or not, how to install"),
+        "synth": (synth, "render a synthetic capture with exact ground truth"),
+    }
+    if not arguments or arguments[0] not in verbs:
+        known = "\n".join(f"  {name:<12} {text}" for name, (_, text) in verbs.items())
+        asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
+        stream = sys.stdout if asked_for_help else sys.stderr
+        hint = "`reliev3r VERB --help` lists the options of a verb."
+        print(f"usage: reliev3r VERB ...\n\n{known}\n\n{hint}", file=stream)
+        return 0 if asked_for_help else 2
+    configure_logging()
+    try:
+        return verbs[arguments[0]][0](arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,185 @@
+"""Verbs about labels: make them, look after them, list the experts."""
+
+# No postponed annotations here: tyro reads the fields' types where the verbs define them.
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from reliev3r.cli.terminal import parse, progress_bars
+from reliev3r.errors import UserError
+
+
+def label(argv: list[str]) -> int:
+    """``reliev3r label ROOT --out LABELS``."""
+
+    @dataclass(frozen=True)
+    class Label:
+        """Make pseudo-labels of one capture or of many; what is there and valid is reused (docs/labels.md)."""
+
+        root: Positional[Path]
+        """A capture (folder of images or video), a folder of captures, or a .txt file that lists captures."""
+        out: Path
+        """Folder of the labels; of many captures a store with one folder for each."""
+        depth: str = "depth-anything-v2-small"
+        """As `reliev3r experts` lists them; {capture} stands for each capture's path (folder:{capture}/depth)."""
+        tracks: str = "sift"
+        intrinsics: str | None = None
+        """FILE, fov:DEG (horizontal), exif, expert, expert:EXPERT, or estimate."""
+        views: int | None = None
+        """Of each capture."""
+        device: str = "cpu"
+        """Of the experts: cpu or cuda."""
+        judge: bool = True
+        """Measure the labels of each capture and give a verdict; seconds a capture."""
+        workers: int | None = None
+        """Of many captures: processes on this machine (default 1), or Ray's actors (default: all that fit)."""
+        ray: str | None = None
+        """Of many captures: address of a Ray cluster (auto, HOST:PORT, ray://HOST:PORT), or local."""
+        gpus_per_worker: float = 0.0
+        """Of Ray's actors; 0.5 lets two share a GPU."""
+
+    given = parse(Label, "label", argv)
+    from reliev3r.labels.scale import CaptureTask, LabelJob, find_captures
+
+    if given.workers is not None and given.workers < 1:
+        raise UserError(f"--workers {given.workers}: at least one is needed")
+    job = LabelJob(
+        depth=given.depth, tracks=given.tracks, intrinsics=given.intrinsics, views=given.views, device=given.device,
+        judge=given.judge,
+    )  # fmt: skip
+    tasks = find_captures(given.root, given.out)
+    if tasks is None:
+        return _label_one(CaptureTask(name=given.root.name, path=given.root, out=given.out), job)
+    return _label_many(tasks, job, given)
+
+
+def _label_one(task: Any, job: Any) -> int:
+    from reliev3r.labels.quality import quality_of
+    from reliev3r.labels.scale.worker import label_path
+
+    with progress_bars() as report:
+        capture, labels = label_path(
+            task, job, job.experts(task), lambda done, total, what: report("labels", done, total, what)
+        )
+    seen = (labels.tracks.weight > 0).sum(0)
+    counts = f"{len(capture.frames)} frames, {len(seen)} tracks ({int((seen >= 3).sum())} of three views or more)"
+    quality = quality_of(task.out, capture) if job.judge else None
+    for sentence in quality.sentences if quality else ():
+        print(f"note: {sentence}")
+    print(f"{counts}: {quality.verdict}" if quality else counts)
+    return 0
+
+
+def _label_many(tasks: Any, job: Any, given: Any) -> int:
+    """All captures into a store; exit code 3 if some could not be labelled."""
+    from reliev3r.labels.scale import label_store
+    from reliev3r.labels.scale.pool import Pool
+
+    def open_pool() -> Pool:
+        if given.ray is None:
+            from reliev3r.labels.scale.local import LocalPool
+
+            return LocalPool(job, min(given.workers or 1, len(tasks)))
+        from reliev3r.labels.scale.cluster import RayPool
+
+        return RayPool(job, given.workers, address=given.ray, gpus_per_worker=given.gpus_per_worker)
+
+    with progress_bars() as report:
+        index = label_store(tasks, given.out, job, open_pool, report=report)
+    entries = {task.name: index[task.name] for task in tasks}
+    failed = {name: entry for name, entry in entries.items() if entry["state"] != "done"}
+    for name, entry in failed.items():
+        print(f"failed: {name}: {entry.get('reason', 'unfinished')}")
+    print(f"{len(entries) - len(failed)} of {len(entries)} captures labelled; index: {given.out / 'store.json'}")
+    return 3 if failed else 0
+
+
+def labels(argv: list[str]) -> int:
+    """``reliev3r labels verify ROOT``, ``reliev3r labels report ROOT``."""
+    verbs = {
+        "verify": (_verify_labels, "find every damaged file of a folder of labels or a store"),
+        "report": (_report_labels, "say which captures are good, weak or unusable, as JSON and HTML"),
+    }
+    if not argv or argv[0] not in verbs:
+        known = "\n".join(f"  {name:<12} {text}" for name, (_, text) in verbs.items())
+        asked_for_help = bool(argv) and argv[0] in ("-h", "--help")
+        print(f"usage: reliev3r labels VERB ...\n\n{known}", file=sys.stdout if asked_for_help else sys.stderr)
+        return 0 if asked_for_help else 2
+    return verbs[argv[0]][0](argv[1:])
+
+
+def _report_labels(argv: list[str]) -> int:
+    @dataclass(frozen=True)
+    class Report:
+        """Gather the verdicts of a folder of labels or of a store in labels.json and labels.html."""
+
+        root: Positional[Path]
+        """A folder of labels, or a store of many."""
+        out: Path | None = None
+        """Folder of labels.json and labels.html: ROOT itself unless given."""
+
+    given = parse(Report, "labels report", argv)
+    from reliev3r.files import write_json
+    from reliev3r.labels.quality.gather import gather_quality
+    from reliev3r.report.labels import summary, write_label_report
+
+    out = given.out or given.root
+    with progress_bars() as report:
+        captures = gather_quality(given.root, progress=lambda done, total, what: report("report", done, total, what))
+    write_json(out / "labels.json", summary(captures))
+    write_label_report(out / "labels.html", captures)
+    for capture in captures:
+        if capture.verdict != "good":
+            print(f"{capture.verdict}: {capture.name}: {capture.reasons[0]}")
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in summary(captures)["verdicts"].items() if count)
+    print(f"{len(captures)} captures: {counts}; {out / 'labels.html'}")
+    return 0
+
+
+def _verify_labels(argv: list[str]) -> int:
+    @dataclass(frozen=True)
+    class Verify:
+        """Find every damaged file: truncated, changed, missing, foreign, of another version. Exit code 2 if any."""
+
+        root: Positional[Path]
+        """A folder of labels, or a store of many."""
+        json: bool = False
+        """Print the result as JSON."""
+
+    given = parse(Verify, "labels verify", argv)
+    import json
+
+    from reliev3r.labels.verify import verify
+
+    with progress_bars() as report:
+        found = verify(given.root, progress=lambda done, total, what: report("verify", done, total, what))
+    if given.json:
+        print(json.dumps(found.to_json(), indent=1))
+        return 2 if found.damaged else 0
+    for damage in found.damaged:
+        print(f"{damage.path}: {damage.problem}")
+    failed = f" ({found.failed} failed when labelled)" if found.failed else ""
+    print(
+        f"{found.captures} captures{failed}, {found.files} files, {found.size / 1e6:.1f} MB: "
+        + (f"{len(found.damaged)} damaged" if found.damaged else "all intact")
+    )
+    return 2 if found.damaged else 0
+
+
+def experts(argv: list[str]) -> int:
+    """``reliev3r experts``."""
+
+    @dataclass(frozen=True)
+    class Experts:
+        """What --depth, --tracks and --intrinsics may name; nothing is loaded or downloaded."""
+
+        kind: Literal["depth", "tracks", "fov", "all"] = "all"
+
+    given = parse(Experts, "experts", argv)
+    from reliev3r.labels.experts import expert_table
+
+    print(expert_table(given.kind))
+    return 0

@@ -1,0 +1,73 @@
+"""What the verbs share: arguments, progress bars, log lines, tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+Report = Callable[[str, float, float, str], None]
+
+
+def parse(kind: type, verb: str, argv: list[str]) -> Any:
+    """The verb's options as its dataclass ``kind``; help and bad options end the program."""
+    return tyro.cli(kind, prog=f"reliev3r {verb}", args=argv)
+
+
+def write_table(table: Any, out: Path) -> None:
+    """``scores.json`` and ``scores.md``."""
+    from reliev3r.files import atomic_path, write_json
+
+    write_json(out / "scores.json", table.to_json())
+    with atomic_path(out / "scores.md") as temporary:
+        temporary.write_text(table.to_markdown(), encoding="utf8")
+
+
+def quality_text(quality: Any) -> str:
+    """The truth-free figures in one paragraph."""
+    if quality.median_angle_deg is None:
+        return "no held-out tracks: nothing independent checks this reconstruction"
+    return (
+        f"held-out tracks (no ground truth needed): median {quality.median_angle_deg:.2f} degrees, mean "
+        f"{quality.mean_angle_deg:.2f}, {100 * quality.share_below_1_deg:.0f} % below 1 degree; baseline / depth "
+        f"{quality.baseline_to_depth:.2f}; {100 * quality.confident_share:.0f} % of the pixels confident"
+    )
+
+
+def configure_logging() -> None:
+    """Our own log lines from INFO on, others' from WARNING, on standard error."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("reliev3r").setLevel(logging.INFO)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """One bar a stage, with rate and time left, on standard error."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description:<9}"), progress.BarColumn(bar_width=24), progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[what]}"),
+    )  # fmt: skip
+    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: float, total: float, what: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, what=what)
+            bars.update(tasks[stage], completed=done, total=total, what=what)
+
+        yield report
