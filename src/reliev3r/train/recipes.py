@@ -58,7 +58,7 @@ def tiny_cpu() -> ScenesConfig:
     network = dataclasses.replace(PRESETS["tiny"], patch_size=8, match_dim=64)
     return ScenesConfig(
         minutes=60.0, lr=1e-3, network=network, evaluate_every=0.1, save_every=300.0, alarm_checks=300,
-        captures=CapturesConfig(prepare=PrepareConfig(image_size=64)), stream=StreamConfig(rooms=4000),
+        captures=_captures(64), stream=StreamConfig(span=(5.0, 16.0), rooms=2500),
         batch=SceneBatchConfig(curriculum=CurriculumConfig(until=0.0)),  # rooms that are kept cannot widen
         objective=ObjectiveConfig(
             depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, correspondence_weight=0.3
