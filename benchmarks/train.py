@@ -21,6 +21,7 @@ import resource
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def upstream(views: Views, labels: FullLabels, folder: Path) -> tuple[nn.Module,
     sys.path.insert(0, str(folder))
     if views.image.device.type == "cpu":
         _map_autocast_to_cpu()
+    # The loss asks its data loaders (which need torchvision) for two lists: whose depth is good enough for normals.
+    lists = types.ModuleType("datasets")
+    lists.__dict__.update(__HIGH_QUALITY_DATASETS__=["other"], __MIDDLE_QUALITY_DATASETS__=[])
+    sys.modules["datasets"] = lists
     from pi3.models.loss import Pi3Loss
     from pi3.models.pi3_training import Pi3
 
