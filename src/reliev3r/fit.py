@@ -30,7 +30,7 @@ from reliev3r.model.pretrained import load_network
 from reliev3r.outputs import write_outputs
 from reliev3r.reconstruct import predict
 from reliev3r.reconstruction import Reconstruction
-from reliev3r.settings import flatten, from_plain, to_plain
+from reliev3r.settings import from_plain, refuse_changes, to_plain
 from reliev3r.train.batches import BatchConfig, CaptureBatches
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import TrainResult, train
@@ -162,21 +162,12 @@ def _checked_settings(out: Path, capture_path: Path, config: FitConfig, *, resum
         if Path(stored["capture"]) != capture_path.resolve():
             raise UserError(f"{path}: this run was fitted to {stored['capture']}; choose another --out")
         kept = from_plain(FitConfig, stored["settings"], source=str(path))
-        _refuse_changes(kept, config, path)
+        refuse_changes(kept, config, FitConfig(), source=str(path))
         return kept
     unstarted = path.is_file() and not (out / "training").exists()  # it failed before training: labels are reused
     if out.exists() and not unstarted and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: not an empty folder; choose another --out, or --resume the run in it")
     return config
-
-
-def _refuse_changes(kept: FitConfig, given: FitConfig, path: Path) -> None:
-    """A flag that differs from the run's own setting would silently do nothing, so it is an error."""
-    stored, default, now = (flatten(to_plain(c)) for c in (kept, FitConfig(), given))
-    changed = [name for name, value in now.items() if value != default[name] and value != stored[name]]
-    if changed:
-        name = changed[0]
-        raise UserError(f"{path}: the run has {name} = {stored[name]!r}; drop that flag, or start a new run")
 
 
 def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:

@@ -24,7 +24,7 @@ from reliev3r.losses.supervised import supervised
 from reliev3r.model.network import Reliev3R
 from reliev3r.model.pretrained import load_network
 from reliev3r.reconstruct import predict
-from reliev3r.settings import from_plain, to_plain
+from reliev3r.settings import from_plain, refuse_changes, to_plain
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
 from reliev3r.synthetic.stream import HELDOUT_SEEDS, SyntheticStream
 from reliev3r.train.captures import LabelledCaptures
@@ -50,15 +50,24 @@ class HeldoutScene:
     """Of rendered rooms, for the figures beside them; it chooses nothing."""
 
 
-def train_scenes(out: Path, config: ScenesConfig, *, resume: bool = False, report: Report | None = None) -> TrainResult:
+def train_scenes(
+    out: Path,
+    config: ScenesConfig,
+    *,
+    resume: bool = False,
+    recipe: ScenesConfig | None = None,
+    report: Report | None = None,
+) -> TrainResult:
     """Train a network across scenes; the checkpoint, its settings and the metrics go to ``out``.
+
+    On ``resume`` the run's own settings hold, and what ``config`` changes of its ``recipe`` must agree with them.
 
     Raises:
         UserError: ``out`` holds something else, or a setting cannot work.
         TrainingStopped: the loss is not finite, or the prediction has collapsed.
     """
     report = report or (lambda stage, done, total, what: None)
-    config = _checked_settings(out, config, resume=resume)
+    config = _checked_settings(out, config, recipe or config, resume=resume)
     model = network_of(config)
     sources, shares = _sources(config, model.config.patch_size, report)
     heldout = _heldout(config, model.config.patch_size, report)
@@ -114,12 +123,13 @@ def figures(model: nn.Module, scenes: list[HeldoutScene]) -> dict[str, float]:
     for scene in scenes:
         prediction = predict(model, scene.views)
         angle = heldout_angles(prediction, scene.tracks)
-        angles.append(angle.median() if angle.numel() else torch.tensor(0.0, dtype=torch.float64))
+        if angle.numel():  # a scene without tracks judges nothing
+            angles.append(angle.median())
         if scene.truth is not None:
             scores.append(score(prediction, scene.truth, "strict"))
     names = ("auc30", "rotation_median_deg", "translation_median_deg", "depth_rel") if scores else ()
     mean = {name: sum(float(getattr(each, name)) for each in scores) / len(scores) for name in names}
-    return {"heldout_deg": float(torch.stack(angles).mean()), **mean}
+    return {**({"heldout_deg": float(torch.stack(angles).mean())} if angles else {}), **mean}
 
 
 def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Source], list[float]]:
@@ -169,12 +179,14 @@ def _staged(report: Report, stage: str) -> Callable[[int, int, str], None]:
     return lambda done, total, what: report(stage, done, total, what)
 
 
-def _checked_settings(out: Path, config: ScenesConfig, *, resume: bool) -> ScenesConfig:
+def _checked_settings(out: Path, config: ScenesConfig, recipe: ScenesConfig, *, resume: bool) -> ScenesConfig:
     path = out / "config.json"
     if resume:
         if not path.is_file():
             raise UserError(f"{path}: not found, so there is no run to resume; drop --resume")
-        return from_plain(ScenesConfig, read_json(path)["settings"], source=str(path))
+        kept = from_plain(ScenesConfig, read_json(path)["settings"], source=str(path))
+        refuse_changes(kept, config, recipe, source=str(path))
+        return kept
     if first_process():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out}: not an empty folder; choose another --out, or --resume the run in it")

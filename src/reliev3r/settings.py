@@ -42,3 +42,16 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in plain.items():
         flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
     return flat
+
+
+def refuse_changes(kept: T, given: T, default: T, *, source: str) -> None:
+    """On resuming a run: a flag that differs from the run's own setting would silently do nothing, so it is an error.
+
+    Raises:
+        UserError: ``given`` changes a ``default`` to something else than what was ``kept``.
+    """
+    stored, usual, now = (flatten(to_plain(settings)) for settings in (kept, default, given))
+    changed = [name for name, value in now.items() if value != usual[name] and value != stored[name]]
+    if changed:
+        name = changed[0]
+        raise UserError(f"{source}: the run has {name} = {stored[name]!r}; drop that flag, or start a new run")

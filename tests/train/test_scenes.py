@@ -159,6 +159,8 @@ def test_a_damaged_prepared_file_is_named(store) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=path.name):
         source.capture(1)
+    with pytest.raises(UserError, match=path.name):
+        LabelledCaptures(captures(store), patch=8)
     path.write_bytes(content)
     assert source.capture(1).views.image.shape[0] == 4
 
@@ -270,3 +272,6 @@ def test_the_verb(tmp_path, capsys) -> None:
     stored = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     assert stored["objective"]["depth"]["alpha"] == 0.5
     assert stored["objective"]["correspondence_weight"] == 0.3
+    assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
+    assert "the run has lr" in capsys.readouterr().err
+    assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), "--resume"]) == 0

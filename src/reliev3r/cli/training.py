@@ -38,7 +38,7 @@ def train(argv: list[str]) -> int:
     from reliev3r.scenes import train_scenes
 
     with progress_bars() as report:
-        result = train_scenes(given.out, given.config, resume=given.resume, report=report)
+        result = train_scenes(given.out, given.config, resume=given.resume, recipe=RECIPES[recipe](), report=report)
     if not result.finished:
         print(f"interrupted; go on with: reliev3r train {recipe} --out {given.out} --resume", file=sys.stderr)
         return 130

@@ -53,7 +53,6 @@ def register_depth(
     """
     config = config or RegisterConfig()
     depth, trust = labels.depth.clone(), torch.ones(labels.depth.shape[0])
-    scales = torch.zeros(labels.depth.shape[0])
     for view in range(len(depth)):
         usable = (certainty[view] > 0) & (sample_bilinear(labels.valid[view].float(), uv[view]) > 0.5)
         if int(usable.sum()) < config.min_tracks:
@@ -61,7 +60,7 @@ def register_depth(
             continue
         log_depth = labels.depth[view].clamp_min(1e-6).log()
         sparse = (uv[view, usable], track_depth[view, usable].log(), certainty[view, usable])
-        scales[view], correction, scatter = _correction(log_depth, *sparse, config)
+        correction, scatter = _correction(log_depth, *sparse, config)
         depth[view] = labels.depth[view] * correction.exp()
         trust[view] = (config.tolerated / scatter).clamp(max=1)
     return dataclasses.replace(labels, depth=depth, trust=trust)
@@ -69,8 +68,8 @@ def register_depth(
 
 def _correction(
     log_depth: Tensor, uv: Tensor, log_target: Tensor, certainty: Tensor, config: RegisterConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(median log ratio, log correction map, scatter left) of one view."""
+) -> tuple[Tensor, Tensor]:
+    """(log correction map, scatter left) of one view."""
     height, width = log_depth.shape
     at_tracks = sample_bilinear(log_depth, uv)
     ratio = log_target - at_tracks
@@ -84,7 +83,7 @@ def _correction(
         scatter = weighted_median((gap - bent.without_itself()).abs(), certainty[order])
         bend = bend + bent.at(*pixels)
         left = left - bent.at(uv, at_tracks)
-    return median, (median + bend).reshape(height, width), scatter.clamp_min(1e-3)
+    return (median + bend).reshape(height, width), scatter.clamp_min(1e-3)
 
 
 @dataclass(frozen=True, eq=False)

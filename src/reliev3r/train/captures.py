@@ -84,20 +84,21 @@ class LabelledCaptures:
                 f"{', '.join(config.data)}: every capture is held out; give more, or lower --captures.heldout"
             )
         self.files: list[tuple[str, Path]] = []
+        self._bucket: list[tuple[int, int]] = []
+        buckets = bucket_sizes(round(0.75 * config.prepare.image_size**2), patch)
         for number, task in enumerate(chosen):
             if progress:
                 progress(number, len(chosen), task.name)
             path = self._prepared_file(task)
-            if _has_K(path):
+            size, known = _header(path)
+            if known:
                 self.files.append((task.name, path))
+                self._bucket.append(assign_bucket(size, buckets))
             else:
                 logger.warning("%s: its intrinsics are unknown and could not be estimated; left out", task.name)
         if progress:
             progress(len(chosen), len(chosen), "")
         self._cache: OrderedDict[Path, PreparedCapture] = OrderedDict()
-        longest = config.prepare.image_size
-        buckets = bucket_sizes(round(0.75 * longest * longest), patch)
-        self._bucket = [assign_bucket(_stored_size(path), buckets) for _, path in self.files]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -235,16 +236,18 @@ def read_prepared(path: Path, name: str) -> PreparedCapture:
     )
 
 
-def _stored_size(path: Path) -> tuple[int, int]:
-    """(height, width), without reading more."""
-    with safe_open(path, framework="pt") as file:
-        height, width = file.get_slice("image").get_shape()[-2:]
-    return height, width
+def _header(path: Path) -> tuple[tuple[int, int], bool]:
+    """(height, width) and whether intrinsics are known, without reading more.
 
-
-def _has_K(path: Path) -> bool:
-    with safe_open(path, framework="pt") as file:
-        return bool({"K", "pseudo_K"} & set(file.keys()))
+    Raises:
+        UserError: damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            height, width = file.get_slice("image").get_shape()[-2:]
+            return (height, width), bool({"K", "pseudo_K"} & set(file.keys()))
+    except Exception as error:  # safetensors has an error class of its own in each version
+        raise UserError(f"{path}: damaged; delete it, and it is made again") from error
 
 
 def _padded(labels: PseudoLabels, count: int) -> PseudoLabels:
