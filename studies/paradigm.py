@@ -1,34 +1,45 @@
 """The paper's comparison at the size of the machine: weak supervision beside its fully-supervised sibling.
 
-    python studies/paradigm.py --size ci|cpu|gpu --out DIR [--only NAME ...]
+    python studies/paradigm.py --size ci|cpu|gpu --out DIR [--only NAME ...] [--seeds 0 1 2] [--jobs 2]
+                               [--real CAPTURES --real-depth folder:{capture}/mono_fastdepth]
 
 Every variant is a run of ``reliev3r train`` on the same rendered rooms, from the same weights, for as many steps; it is
 judged on rooms that were never trained on, of the same domain and of another (other textures, layouts and focal
-lengths). Weak labels come from a *simulated expert*. Finished runs are kept and interrupted ones resumed: a second
-call goes on where one stopped. ``study.json``, ``study.md`` and ``study.png`` are written after every run.
+lengths), and on sets of four frames of real captures where a folder of them is given. Weak labels of rooms come from a
+*simulated expert*; those of real captures from the expert that is named. Finished runs are kept and interrupted ones
+resumed: a second call goes on where one stopped. ``study.json``, ``study.md`` and ``study.png`` are written after
+every run.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
+import os
 import statistics
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from reliev3r.cli import main as reliev3r
+from reliev3r.data.capture import load_capture
+from reliev3r.data.truth import load_truth
 from reliev3r.files import atomic_path, write_json
 from reliev3r.geometry.camera import ray_map
+from reliev3r.labels.sample import network_views
 from reliev3r.model.network import NetworkConfig
 from reliev3r.model.pretrained import load_network
 from reliev3r.scenes import HeldoutScene, figures, network_of, rooms, train_scenes
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.metrics import read_metrics
 from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
-from reliev3r.types import Prediction, Views
+from reliev3r.types import Prediction, Tracks, Views
 
 Change = Callable[[ScenesConfig], ScenesConfig]
 
@@ -69,9 +80,14 @@ def other_domain(c: ScenesConfig) -> ScenesConfig:
 
 
 def tuned(c: ScenesConfig) -> ScenesConfig:
-    """Weak fine-tuning on the other domain: a quarter of the steps and of the learning rate, no early teacher."""
-    steps = max(1, (c.steps or 4) // 4)
-    return other_domain(dataclasses.replace(c, steps=steps, lr=0.25 * c.lr, teacher_until=0.0))
+    """Weak fine-tuning: a quarter of the steps and of the learning rate, no early teacher."""
+    return dataclasses.replace(c, steps=max(1, (c.steps or 4) // 4), lr=0.25 * c.lr, teacher_until=0.0)
+
+
+def on_captures(c: ScenesConfig, store: Path, captures: Path) -> ScenesConfig:
+    """Real captures instead of rooms. Few as they are, none is held out: their training tracks are not judged by."""
+    data = dataclasses.replace(c.captures, data=(f"{captures}={store}",), heldout=0.0)
+    return dataclasses.replace(c, stream_weight=0.0, captures=data)
 
 
 VARIANTS: dict[str, Change] = {
@@ -79,7 +95,7 @@ VARIANTS: dict[str, Change] = {
     "pi3-dagger": full(),
     "weak, no correspondence branch": weak(correspondence_weight=0.0),
     "weak, no early teacher": weak(teacher_weight=0.0),
-    "weak, neither (the paper's losses)": lambda c: weak(teacher_weight=0.0, correspondence_weight=0.0)(c),
+    "weak, neither (the paper's losses)": weak(teacher_weight=0.0, correspondence_weight=0.0),
     "pi3-dagger, no correspondence branch": full(correspondence_weight=0.0),
     "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, correspondence_weight=0.0),
     "tracks only": weak(depth_weight=0.0),
@@ -92,8 +108,15 @@ VARIANTS: dict[str, Change] = {
     "point": form("point"),
     "expert twice as bent": noisier(2.0),
 }
-AFTERWARDS = {"pi3-dagger + weak on the other domain": "pi3-dagger"}
+AFTERWARDS = {
+    "pi3-dagger + weak on the other domain": "pi3-dagger",
+    "pi3-dagger + weak on the real captures": "pi3-dagger",
+    "weak + weak on the real captures": "weak",
+}
 """Fine-tuned from the checkpoint of another variant."""
+REAL = "on the real captures"
+SEEDS = 10
+"""At most."""
 
 
 def settings(size: str, seed: int) -> ScenesConfig:
@@ -101,7 +124,7 @@ def settings(size: str, seed: int) -> ScenesConfig:
     if size == "gpu":
         return dataclasses.replace(small_gpu(), steps=6000, seed=seed)
     if size == "cpu":
-        return dataclasses.replace(tiny_cpu(), steps=1500, seed=seed, heldout_scenes=48)
+        return dataclasses.replace(tiny_cpu(), steps=700, seed=seed, heldout_scenes=48)
     network = NetworkConfig(
         dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
         head_depth=1, camera_dim=16, match_dim=8,
@@ -132,29 +155,94 @@ def constant_guess(scenes: list[HeldoutScene]) -> dict[str, float]:
     return figures(Constant(), scenes)
 
 
-def run_variant(name: str, seed: int, size: str, out: Path) -> dict[str, Any]:
-    """Train (or resume) one variant and judge it on both domains."""
-    start = settings(size, seed)
-    folder = out / "runs" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-    config = tuned(start) if name in AFTERWARDS else VARIANTS[name](start)
-    if name in AFTERWARDS:
-        before = f"{AFTERWARDS[name]}-{seed}"
-        config = dataclasses.replace(config, init=str(out / "runs" / before / "checkpoint"))
-    result = train_scenes(folder, config, resume=(folder / "config.json").is_file(), report=_said(name, seed))
-    if not result.finished:
-        raise KeyboardInterrupt
-    model = load_network(folder / "checkpoint")
-    return {
-        "steps": result.steps, "seconds": result.seconds,
-        "same domain": figures(model, judges(start)), "other domain": figures(model, judges(other_domain(start))),
-        "curve": [(row["step"], row["auc30"]) for row in read_metrics(folder / "metrics.jsonl") if "auc30" in row],
-    }  # fmt: skip
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """Where a study lies and what it is made of."""
+
+    size: str
+    out: Path
+    real: Path | None = None
+    """Folder of real captures with known cameras."""
+    real_depth: str = ""
+    """The monocular expert of their labels."""
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Of one run."""
+        return self.out / "runs" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+
+    def result(self, name: str, seed: int) -> dict[str, Any] | None:
+        """What a finished run was judged; None before."""
+        path = self.folder(name, seed) / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def config(self, name: str, seed: int) -> ScenesConfig:
+        """Settings of a run."""
+        start = settings(self.size, seed)
+        if name not in AFTERWARDS:
+            return VARIANTS[name](start)
+        config = dataclasses.replace(tuned(start), init=str(self.folder(AFTERWARDS[name], seed) / "checkpoint"))
+        if REAL not in name:
+            return other_domain(config)
+        assert self.real is not None
+        return on_captures(config, self._labels(), self.real)
+
+    def _labels(self) -> Path:
+        """The labels of the real captures, made once."""
+        store = self.out / "labels"
+        if reliev3r(["label", str(self.real), "--out", str(store), "--depth", self.real_depth]):
+            raise SystemExit(f"{self.real}: labelling failed")
+        return store
+
+    def run(self, name: str, seed: int) -> None:
+        """Train (or resume) one variant and judge it."""
+        folder = self.folder(name, seed)
+        resume = (folder / "config.json").is_file()
+        result = train_scenes(folder, self.config(name, seed), resume=resume, report=_said(name, seed))
+        if not result.finished:
+            raise KeyboardInterrupt
+        judged = self.judge(load_network(folder / "checkpoint"))
+        curve = [(row["step"], row["auc30"]) for row in read_metrics(folder / "metrics.jsonl") if "auc30" in row]
+        row = {"steps": result.steps, "seconds": result.seconds, "judged": judged, "curve": curve}
+        write_json(folder / "result.json", row)
+
+    def judge(self, model: torch.nn.Module) -> dict[str, dict[str, float]]:
+        """Figures of a network on each of the judges."""
+        return {judge: figures(model, scenes) for judge, scenes in self.judges.items()}
+
+    @functools.cached_property
+    def judges(self) -> dict[str, list[HeldoutScene]]:
+        """By name: rooms of a domain that are never trained on; sets of frames of real captures."""
+        start = settings(self.size, 0)
+        found = {"same domain": held_out(start), "other domain": held_out(other_domain(start))}
+        if self.real is not None:
+            found |= {f"real: {path.name}": frame_sets(path, start) for path in with_cameras(self.real)}
+        return found
 
 
-def judges(config: ScenesConfig) -> list[HeldoutScene]:
+def held_out(config: ScenesConfig) -> list[HeldoutScene]:
     """Rooms of a domain that are never trained on."""
     stream = SyntheticStream(config.stream, supervision="full")
     return rooms(stream, config.heldout_scenes, views=config.batch.views[1])
+
+
+def with_cameras(root: Path) -> list[Path]:
+    """Captures below ``root`` whose cameras are known."""
+    files = sorted(root.glob("*/cameras.json"))
+    return [file.parent for file in files if "cam_to_world" in json.loads(file.read_text())["frames"][0]]
+
+
+def frame_sets(capture: Path, config: ScenesConfig, step: int = 3) -> list[HeldoutScene]:
+    """Sets of four frames that lie ``step`` apart, begun every ``step`` frames; truth for the scores alone."""
+    whole = load_capture(capture)
+    views, regions = network_views(
+        whole, long_side=config.captures.prepare.image_size, patch=config.network.patch_size
+    )  # fmt: skip
+    truth = load_truth(capture, whole.names, regions=regions, size=views.size)
+    none = Tracks(uv=torch.zeros(4, 1, 2), weight=torch.zeros(4, 1))
+    sets = [list(range(first, first + 4 * step, step)) for first in range(0, len(whole.frames) - 3 * step, step)]
+    return [
+        HeldoutScene(views=views.select_views(chosen), tracks=none, truth=truth.select_views(chosen)) for chosen in sets
+    ]
 
 
 def _said(name: str, seed: int) -> Callable[[str, float, float, str], None]:
@@ -171,23 +259,26 @@ def _said(name: str, seed: int) -> Callable[[str, float, float, str], None]:
 
 def table(results: dict[str, dict[str, Any]], size: str) -> str:
     """Markdown: means over seeds, range where there is more than one."""
-    lines = [
-        "| variant | steps | AUC@30 strict | rotation, median | depth rel | held-out angle | AUC@30, other domain |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    judges = dict.fromkeys(judge for seeds in results.values() for row in seeds.values() for judge in row["judged"])
+    others = [judge for judge in judges if judge != "same domain"]
+    head = ["variant", "seeds", "steps", "AUC@30 strict", "rotation, median", "depth rel", "held-out angle"]
+    head += [f"AUC@30, {judge}" for judge in others]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
     for name, seeds in results.items():
         rows = list(seeds.values())
 
-        def cell(domain: str, figure: str, rows: list[dict[str, Any]] = rows) -> str:
-            values = [row[domain][figure] for row in rows]
-            text = f"{statistics.mean(values):.3g}"
-            return text if len(values) == 1 else f"{text} ({min(values):.3g} to {max(values):.3g})"
+        def cell(judge: str, figure: str, rows: list[dict[str, Any]] = rows) -> str:
+            values = [row["judged"][judge][figure] for row in rows if judge in row["judged"]]
+            text = f"{statistics.mean(values):.3g}" if values else ""
+            return text if len(values) < 2 else f"{text} ({min(values):.3g} to {max(values):.3g})"
 
-        same = [cell("same domain", n) for n in ("auc30", "rotation_median_deg", "depth_rel", "heldout_deg")]
-        lines.append(f"| {name} | {rows[0]['steps']} | {' | '.join(same)} | {cell('other domain', 'auc30')} |")
+        cells = [cell("same domain", n) for n in ("auc30", "rotation_median_deg", "depth_rel", "heldout_deg")]
+        cells += [cell(judge, "auc30") for judge in others]
+        lines.append(f"| {name} | {len(rows)} | {rows[0]['steps']} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"`python studies/paradigm.py --size {size}`; weak labels by a *simulated expert*; rooms never trained on.",
+        f"`python studies/paradigm.py --size {size}`; weak labels of rooms by a *simulated expert*; judged on rooms",
+        "that were never trained on and, where it says real, on sets of four frames.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -213,32 +304,78 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def collect(study: Study) -> dict[str, dict[str, Any]]:
+    """All that is finished, by name and seed; and table and picture of it."""
+    known = study.out / "start.json"
+    if not known.is_file():
+        start = {"steps": 0, "seconds": 0.0, "curve": []}
+        guess = {judge: constant_guess(scenes) for judge, scenes in study.judges.items()}
+        untrained = study.judge(network_of(settings(study.size, 0)))
+        rows = {"constant guess": guess, "untrained network": untrained}
+        write_json(known, {name: {"0": {**start, "judged": judged}} for name, judged in rows.items()})
+    results: dict[str, dict[str, Any]] = json.loads(known.read_text())
+    for name in (*VARIANTS, *AFTERWARDS):
+        found = {str(seed): study.result(name, seed) for seed in range(SEEDS)}
+        if any(found.values()):
+            results[name] = {seed: row for seed, row in found.items() if row is not None}
+    write_json(study.out / "study.json", results)
+    with atomic_path(study.out / "study.md") as temporary:
+        temporary.write_text(table(results, study.size), encoding="utf8")
+    draw(results, study.out / "study.png")
+    return results
+
+
+def side_by_side(waiting: Sequence[tuple[str, int]], jobs: int, argv: Sequence[str]) -> None:
+    """Every run in a process of its own, ``jobs`` at a time, each with its share of the cores.
+
+    Raises:
+        SystemExit: a run failed; the others were finished first.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    left, running, failed = list(waiting), {}, []
+    while left or running:
+        while left and len(running) < jobs:
+            name, seed = left.pop(0)
+            command = [sys.executable, __file__, *argv, "--only", name, "--seeds", str(seed), "--jobs", "1"]
+            running[subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": threads})] = name
+        done = next(iter(running)) if len(running) == 1 else None
+        for process in [done] if done else list(running):
+            try:
+                code = process.wait(timeout=None if done else 1)
+            except subprocess.TimeoutExpired:
+                continue
+            failed += [running.pop(process)] if code else []
+            running.pop(process, None)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, then write table and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=("ci", "cpu", "gpu"), default="cpu")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *AFTERWARDS], default=[*VARIANTS, *AFTERWARDS])
+    parser.add_argument("--seeds", type=int, nargs="+", choices=range(SEEDS), default=[0])
+    parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *AFTERWARDS], default=None)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
+    parser.add_argument("--real", type=Path, default=None, help="folder of captures, to judge and fine-tune on")
+    parser.add_argument("--real-depth", default="depth-anything-v2-small", help="expert of their labels")
     given = parser.parse_args(argv)
-    path = given.out / "study.json"
+    study = Study(size=given.size, out=given.out, real=given.real, real_depth=given.real_depth)
     given.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    start = settings(given.size, 0)
-    for name, model in (("constant guess", None), ("untrained network", network_of(start))):
-        both = (judges(start), judges(other_domain(start)))
-        same, other = (constant_guess(s) if model is None else figures(model, s) for s in both)
-        row = {"steps": 0, "seconds": 0.0, "same domain": same, "other domain": other, "curve": []}
-        results.setdefault(name, {"0": row})
-    for name in given.only:
-        for seed in given.seeds:
-            if str(seed) not in results.get(name, {}):
-                results.setdefault(name, {})[str(seed)] = run_variant(name, seed, given.size, given.out)
-            write_json(path, results)
-            with atomic_path(given.out / "study.md") as temporary:
-                temporary.write_text(table(results, given.size), encoding="utf8")
-            draw(results, given.out / "study.png")
-    print(table(results, given.size))
+    collect(study)
+    names = given.only or [name for name in (*VARIANTS, *AFTERWARDS) if given.real or REAL not in name]
+    waiting = [(name, seed) for name in names for seed in given.seeds if study.result(name, seed) is None]
+    # What starts from another variant's checkpoint comes after all of them.
+    for wave in ([r for r in waiting if r[0] not in AFTERWARDS], [r for r in waiting if r[0] in AFTERWARDS]):
+        if given.jobs > 1:
+            own = ["--size", given.size, "--out", str(given.out), "--real-depth", given.real_depth]
+            side_by_side(wave, given.jobs, [*own, *(["--real", str(given.real)] if given.real else [])])
+            continue
+        for name, seed in wave:
+            study.run(name, seed)
+            collect(study)
+    print(table(collect(study), given.size))
 
 
 if __name__ == "__main__":

@@ -53,4 +53,4 @@ def test_variants_change_what_they_say() -> None:
 
 def test_knowing_nothing_scores_next_to_nothing() -> None:
     config = paradigm.settings("ci", 0)
-    assert paradigm.constant_guess(paradigm.judges(config))["auc30"] < 35
+    assert paradigm.constant_guess(paradigm.held_out(config))["auc30"] < 35
