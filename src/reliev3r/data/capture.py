@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
+from reliev3r.data.rectify import Rectification
 from reliev3r.data.video import extract_frames, user_cache
 from reliev3r.errors import UserError
 from reliev3r.files import read_json
@@ -38,6 +39,8 @@ class Frame:
     height: int
     K: Float[np.ndarray, "3 3"] | None = None
     """Pinhole intrinsics in pixels of the upright original image, corner convention, float64; None if unknown."""
+    rectification: Rectification | None = None
+    """Makes the pinhole image, whose size and K these are, of the stored one; None where the stored one is it."""
 
     @property
     def aspect(self) -> float:
@@ -69,12 +72,14 @@ class Capture:
         return all(frame.K is not None for frame in self.frames)
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The upright RGB image of a frame, read from disk.
+        """The upright (and rectified) RGB image of a frame, read from disk.
 
         Raises:
             UserError: unreadable.
         """
-        return read_image(self.frames[index].path)
+        frame = self.frames[index]
+        stored = read_image(frame.path)
+        return stored if frame.rectification is None else frame.rectification.image(stored)
 
 
 def load_capture(

@@ -1,10 +1,12 @@
-"""Ground truth of a capture folder: the only reader of true poses and depth. Nothing that trains weakly imports it."""
+"""Ground truth on a prediction's pixels, from wherever a dataset keeps it. Nothing that trains weakly imports this."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -18,8 +20,46 @@ from reliev3r.geometry.camera import K_of_crop_resize, shift_pixel_convention
 from reliev3r.types import Truth
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrueCamera:
+    """A frame's camera."""
+
+    K: Float[Tensor, "3 3"]
+    """In pixels of the upright (rectified) image, corner convention, float64."""
+    world_from_cam: Float[Tensor, "4 4"]
+    """OpenCV axes, float64."""
+    size: tuple[int, int]
+    """(width, height) of the image."""
+
+
+@runtime_checkable
+class TruthSource(Protocol):
+    """Truth of a capture's frames by name, read when it is asked for."""
+
+    @property
+    def metric(self) -> bool:
+        """Whether lengths are metres."""
+        ...
+
+    def camera(self, name: str) -> TrueCamera:
+        """Camera of a frame.
+
+        Raises:
+            UserError: the frame is unknown, or has no pose or K.
+        """
+        ...
+
+    def depth(self, name: str) -> Float[np.ndarray, "h w"] | None:
+        """z-depth that covers the whole frame at any resolution, float32, 0 where unknown; None where there is none.
+
+        Raises:
+            UserError: a map that should be there is missing or unreadable.
+        """
+        ...
+
+
 def load_truth(
-    capture_root: Path | str,
+    source: TruthSource | Path | str,
     names: Sequence[str],
     *,
     regions: Float[Tensor, "v 4"],
@@ -28,34 +68,28 @@ def load_truth(
 ) -> Truth:
     """Ground truth of the frames ``names`` on the ``size`` = (h, w) grid that covers ``regions``.
 
-    ``regions`` are (left, top, width, height) in original pixels (corner convention). K moves with the grid; depth
-    (metres, z) is looked up at the centres of the grid's pixels (nearest) and valid where it is positive and inside the
-    image. Frames without depth are allowed: nothing of theirs is valid, and only poses can be scored. With
-    ``image_sizes`` (width, height), frames of another size are refused.
+    ``source`` is a scene's, or the folder of a capture with ``cameras.json``. ``regions`` are (left, top, width,
+    height) in original pixels (corner convention). K moves with the grid; depth is looked up at the centres of the
+    grid's pixels (nearest) and valid where it is positive and inside the image. Frames without depth are allowed:
+    nothing of theirs is valid, and only poses can be scored. With ``image_sizes`` (width, height), frames of another
+    size are refused.
 
     Raises:
         UserError: no cameras.json; a frame is missing, or has no pose or K; a depth map is missing or unreadable.
     """
-    file = Path(capture_root) / "cameras.json"
-    if not file.is_file():
-        raise UserError(f"{file}: not found, so this capture has no ground truth to score against")
-    content = read_json(file)
-    try:
-        frames = {frame["name"]: frame for frame in content["frames"]}
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{file}: needs a list 'frames' of objects with a 'name'") from error
-
+    if isinstance(source, Path | str):
+        source = CameraFile(Path(source))
     K, poses, depths = [], [], []
     for index, name in enumerate(names):
-        if name not in frames:
-            raise UserError(f"{file}: has no frame '{name}'; score against the capture the prediction was made from")
-        expected = tuple(image_sizes[index]) if image_sizes is not None else None
-        frame_K, pose, image_size = _camera(frames[name], file, expected)
+        camera = source.camera(name)
+        if image_sizes is not None and camera.size != tuple(image_sizes[index]):
+            sizes = "{}x{}, the prediction was made from {}x{}".format(*camera.size, *image_sizes[index])
+            raise UserError(f"{source}: frame '{name}' is {sizes}; score against the capture it was made from")
         left, top, width, height = regions[index].double().tolist()
         scale = (size[1] / width, size[0] / height)
-        K.append(K_of_crop_resize(frame_K, offset=(left, top), scale=scale))
-        poses.append(pose)
-        depths.append(_depth(frames[name], Path(capture_root), image_size, (left, top, width, height), size))
+        K.append(K_of_crop_resize(camera.K, offset=(left, top), scale=scale))
+        poses.append(camera.world_from_cam)
+        depths.append(_looked_up(source.depth(name), camera.size, (left, top, width, height), size))
     depth = torch.from_numpy(np.stack(depths))
     valid = depth > 0
     return Truth(
@@ -63,49 +97,81 @@ def load_truth(
         valid=valid,
         K=torch.stack(K).float(),
         world_from_cam=torch.stack(poses).float(),
+        metric=source.metric,
     )
 
 
-def _camera(
-    frame: dict[str, Any], file: Path, expected: tuple[int, ...] | None
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """K (corner convention), world_from_cam, (width, height) of one entry of cameras.json."""
-    name = frame["name"]
-    if frame.get("cam_to_world") is None:
-        raise UserError(f"{file}: this capture has no ground truth: poses are missing (frame '{name}')")
-    try:
-        image_size = (int(frame["width"]), int(frame["height"]))
-        K = torch.tensor(frame["K"], dtype=torch.float64).reshape(3, 3)
-        pose = torch.tensor(frame["cam_to_world"], dtype=torch.float64).reshape(4, 4)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file}: frame '{name}' needs width, height, a 3x3 K and a 4x4 cam_to_world") from error
-    if not (K.isfinite().all() and pose.isfinite().all()):
-        raise UserError(f"{file}: frame '{name}' has a K or pose that is not finite; leave the frame out")
-    if expected is not None and image_size != expected:
-        sizes = f"{image_size[0]}x{image_size[1]}, the prediction was made from {expected[0]}x{expected[1]}"
-        raise UserError(f"{file}: frame '{name}' is {sizes}; score against the capture the prediction was made from")
-    return shift_pixel_convention(K, 0.5), pose, image_size  # the file's pixel centres are integers
+class CameraFile:
+    """Truth of a capture folder: ``cameras.json`` and the depth maps (16-bit PNG, millimetres) that it names."""
+
+    metric = True
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.file = root, root / "cameras.json"
+        if not self.file.is_file():
+            raise UserError(f"{self.file}: not found, so this capture has no ground truth to score against")
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    @functools.cached_property
+    def _frames(self) -> dict[str, dict[str, Any]]:
+        try:
+            return {frame["name"]: frame for frame in read_json(self.file)["frames"]}
+        except (TypeError, KeyError) as error:
+            raise UserError(f"{self.file}: needs a list 'frames' of objects with a 'name'") from error
+
+    def _frame(self, name: str) -> dict[str, Any]:
+        if name not in self._frames:
+            raise UserError(
+                f"{self.file}: has no frame '{name}'; score against the capture the prediction was made from"
+            )
+        return self._frames[name]
+
+    def camera(self, name: str) -> TrueCamera:
+        """As :class:`TruthSource` says."""
+        frame = self._frame(name)
+        if frame.get("cam_to_world") is None:
+            raise UserError(f"{self.file}: this capture has no ground truth: poses are missing (frame '{name}')")
+        try:
+            size = (int(frame["width"]), int(frame["height"]))
+            K = torch.tensor(frame["K"], dtype=torch.float64).reshape(3, 3)
+            pose = torch.tensor(frame["cam_to_world"], dtype=torch.float64).reshape(4, 4)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self.file}: frame '{name}' needs width, height, a 3x3 K and a 4x4 cam_to_world"
+            ) from error
+        if not (K.isfinite().all() and pose.isfinite().all()):
+            raise UserError(f"{self.file}: frame '{name}' has a K or pose that is not finite; leave the frame out")
+        # the file's pixel centres are integers
+        return TrueCamera(K=shift_pixel_convention(K, 0.5), world_from_cam=pose, size=size)
+
+    def depth(self, name: str) -> np.ndarray | None:
+        """As :class:`TruthSource` says; metres."""
+        entry = self._frame(name).get("depth")
+        if not entry:
+            return None
+        file = self.root / entry
+        stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
+        if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
+            raise UserError(f"{file}: not a readable 16-bit PNG depth map (named by cameras.json, frame '{name}')")
+        return stored.astype(np.float32) / 1000
 
 
-def _depth(
-    frame: dict[str, Any],
-    root: Path,
+def _looked_up(
+    depth: np.ndarray | None,
     image_size: tuple[int, int],
     region: tuple[float, float, float, float],
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Depth in metres at the centres of the grid's pixels, 0 where unknown. The map may have another resolution."""
-    if not frame.get("depth"):
+    """Depth at the centres of the grid's pixels, 0 where unknown. The map may have another resolution."""
+    if depth is None:
         return np.zeros(size, np.float32)
-    file = root / frame["depth"]
-    stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
-    if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
-        raise UserError(f"{file}: not a readable 16-bit PNG depth map (named by cameras.json, frame '{frame['name']}')")
     left, top, width, height = region
     u = left + (np.arange(size[1]) + 0.5) * width / size[1]
     v = top + (np.arange(size[0]) + 0.5) * height / size[0]
-    column = np.floor(u * stored.shape[1] / image_size[0]).astype(int)
-    row = np.floor(v * stored.shape[0] / image_size[1]).astype(int)
-    inside = ((row >= 0) & (row < stored.shape[0]))[:, None] & ((column >= 0) & (column < stored.shape[1]))
-    picked = stored[row.clip(0, stored.shape[0] - 1)[:, None], column.clip(0, stored.shape[1] - 1)]
-    return np.where(inside, picked, 0).astype(np.float32) / 1000
+    column = np.floor(u * depth.shape[1] / image_size[0]).astype(int)
+    row = np.floor(v * depth.shape[0] / image_size[1]).astype(int)
+    inside = ((row >= 0) & (row < depth.shape[0]))[:, None] & ((column >= 0) & (column < depth.shape[1]))
+    picked = depth[row.clip(0, depth.shape[0] - 1)[:, None], column.clip(0, depth.shape[1] - 1)]
+    return np.where(inside, picked, 0).astype(np.float32)

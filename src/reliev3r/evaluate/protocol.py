@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxtyping import Bool
 from torch import Tensor
 
-from reliev3r.data.truth import load_truth
+from reliev3r.data.truth import TruthSource, load_truth
 from reliev3r.errors import UserError
 from reliev3r.evaluate.mapanything import score_mapanything
 from reliev3r.evaluate.pi3 import score_pi3
@@ -54,9 +54,9 @@ def score(
 
 
 def evaluate_reconstruction(
-    reconstruction: Reconstruction, capture_root: Path | str, protocol: Protocol = "strict"
+    reconstruction: Reconstruction, source: TruthSource | Path | str, protocol: Protocol = "strict"
 ) -> Scores:
-    """Score a reconstruction against the ground truth of the capture it was made from.
+    """Score a reconstruction against the ground truth of the scene (or capture folder) it was made from.
 
     The truth is looked up where the prediction's pixels lie in the original images (``reconstruction.regions``).
 
@@ -69,7 +69,7 @@ def evaluate_reconstruction(
         scale = longest / max(height, width)
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
     truth = load_truth(
-        Path(capture_root),
+        source,
         reconstruction.names,
         regions=reconstruction.regions,
         size=(height, width),

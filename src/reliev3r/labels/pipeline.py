@@ -104,6 +104,8 @@ def label_depth(
     inputs = [file_hash(path) for path in expert.inputs(frame, capture)]
     image = image_hash or file_hash(frame.path)
     key = {"format": FORMAT, "expert": expert.fingerprint(), "image": image, "inputs": inputs}
+    if frame.rectification is not None:
+        key["lens"] = frame.rectification.lens
     path = out / depth_file(frame.name)
     found = _reusable(path, key, known_hash, read_depth)
     if found is None:
@@ -152,7 +154,8 @@ def _remove_other_depth(out: Path, files: dict[str, dict[str, Any]]) -> None:
 
 def _frame_entry(frame: Frame, image_hash: str) -> dict[str, Any]:
     """A frame as the manifest lists it; K is the one that matches were verified with."""
-    return {
+    lens = {} if frame.rectification is None else {"lens": frame.rectification.lens}
+    return lens | {
         "name": frame.name,
         "image": frame.file,
         "width": frame.width,
