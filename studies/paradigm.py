@@ -79,6 +79,11 @@ def other_domain(c: ScenesConfig) -> ScenesConfig:
     return dataclasses.replace(c, stream=dataclasses.replace(c.stream, texture="terrazzo", fov=(42.0, 52.0)))
 
 
+def arc(low: float, high: float) -> Change:
+    """Views on arcs of ``low`` to ``high`` degrees: the difficulty."""
+    return lambda c: dataclasses.replace(c, stream=dataclasses.replace(c.stream, span=(low, high)))
+
+
 def tuned(c: ScenesConfig) -> ScenesConfig:
     """Weak fine-tuning: a quarter of the steps and of the learning rate, no early teacher."""
     return dataclasses.replace(c, steps=max(1, (c.steps or 4) // 4), lr=0.25 * c.lr, teacher_until=0.0)
@@ -107,6 +112,9 @@ VARIANTS: dict[str, Change] = {
     "cosine": form("cosine"),
     "point": form("point"),
     "expert twice as bent": noisier(2.0),
+    "arc 5 to 10 degrees": arc(5.0, 10.0),
+    "arc 10 to 30 degrees": arc(10.0, 30.0),
+    "arc 20 to 60 degrees": arc(20.0, 60.0),
 }
 AFTERWARDS = {
     "pi3-dagger + weak on the other domain": "pi3-dagger",
@@ -124,7 +132,7 @@ def settings(size: str, seed: int) -> ScenesConfig:
     if size == "gpu":
         return dataclasses.replace(small_gpu(), steps=6000, seed=seed)
     if size == "cpu":
-        return dataclasses.replace(tiny_cpu(), steps=700, seed=seed, heldout_scenes=48)
+        return dataclasses.replace(tiny_cpu(), steps=500, seed=seed, heldout_scenes=48)
     network = NetworkConfig(
         dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
         head_depth=1, camera_dim=16, match_dim=8,
@@ -214,6 +222,8 @@ class Study:
         """By name: rooms of a domain that are never trained on; sets of frames of real captures."""
         start = settings(self.size, 0)
         found = {"same domain": held_out(start), "other domain": held_out(other_domain(start))}
+        for low, high in ((5.0, 10.0), (10.0, 30.0), (20.0, 60.0)):
+            found[f"arc {low:g} to {high:g}"] = held_out(arc(low, high)(start))
         if self.real is not None:
             found |= {f"real: {path.name}": frame_sets(path, start) for path in with_cameras(self.real)}
         return found
