@@ -26,7 +26,7 @@ from reliev3r.labels.tracks.registry import track_expert
 from reliev3r.losses.loss import Loss
 from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
-from reliev3r.model.pretrained import load_network
+from reliev3r.model.pretrained import brings_sizes, initial_network, load_network
 from reliev3r.outputs import write_outputs
 from reliev3r.reconstruct import predict
 from reliev3r.reconstruction import Reconstruction
@@ -58,7 +58,8 @@ class FitConfig(TrainConfig):
     """Use this many images, evenly spaced; of a video at most that many frames, by motion and sharpness."""
     preset: Literal["tiny", "small", "base", "large"] = "tiny"
     init: str = "random"
-    """random, or the folder of a checkpoint to start from (its own sizes replace the preset)."""
+    """random; the folder of a checkpoint or pi3:PATH_OR_ID (their own sizes replace the preset); dinov2:PATH (the
+    encoder) or vggt:PATH (encoder and decoder), the rest random in the preset's sizes (docs/weights.md)."""
     force: bool = False
     """Train even on labels that were judged unusable (labels/quality.json says why they were)."""
     refine: bool = False
@@ -122,7 +123,7 @@ def fit(
     )
     report("prepare", 1, 1, "")
     notes += prepared.notes
-    if prepared.focal_over_width is not None and config.init == "random":
+    if prepared.focal_over_width is not None and not brings_sizes(config.init):
         set_initial_focal(model, prepared.focal_over_width)
     for note in notes:
         logger.warning(note)
@@ -171,14 +172,14 @@ def _checked_settings(out: Path, capture_path: Path, config: FitConfig, *, resum
 
 
 def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
-    if config.init != "random":
+    if brings_sizes(config.init):
         model = load_network(config.init)
         if not known_intrinsics and model.config.fov == "none" and model.config.shape == "depth":
             raise UserError(f"{config.init}: this checkpoint predicts no field of view; give --intrinsics")
         return model
     torch.manual_seed(config.seed)
     sizes = PRESETS[config.preset]
-    return Reliev3R(sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"))
+    return initial_network(config.init, sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"))
 
 
 def teacher_share(progress: float, config: FitConfig) -> float:

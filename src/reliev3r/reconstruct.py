@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reliev3r.data.capture import load_capture
+from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.errors import UserError
-from reliev3r.files import file_hash
 from reliev3r.labels.sample import network_views
-from reliev3r.model.pretrained import load_network
+from reliev3r.model.pretrained import checkpoint_hash, load_network
 from reliev3r.reconstruction import Reconstruction
 from reliev3r.types import Prediction, Views
 
@@ -44,10 +43,19 @@ def reconstruct(
     Raises:
         UserError: bad images or checkpoint, or unknown intrinsics that the checkpoint does not predict.
     """
-    model = load_network(checkpoint)
     capture = with_intrinsics(load_capture(images, views=views, cache=cache, progress=progress), intrinsics)
+    return reconstruct_capture(capture, checkpoint, image_size=image_size)
+
+
+def reconstruct_capture(capture: Capture, checkpoint: Path | str, *, image_size: int = 96) -> Reconstruction:
+    """The same for a capture that is open already.
+
+    Raises:
+        UserError: a bad checkpoint, or unknown intrinsics that it does not predict.
+    """
+    model = load_network(checkpoint)
     if not capture.has_K and model.config.fov == "none" and model.config.shape == "depth":
-        raise UserError(f"{images}: the intrinsics are unknown and {checkpoint} predicts none; give --intrinsics")
+        raise UserError(f"{capture.root}: the intrinsics are unknown and {checkpoint} predicts none; give --intrinsics")
     sample, regions = network_views(capture, long_side=image_size, patch=model.config.patch_size)
     return Reconstruction(
         prediction=predict(model, sample),
@@ -58,7 +66,7 @@ def reconstruct(
         regions=regions,
         meta={
             "system": f"reliev3r reconstruct ({checkpoint})",
-            "checkpoint_sha256": file_hash(checkpoint / "model.safetensors"),
+            "checkpoint_sha256": checkpoint_hash(checkpoint),
             "intrinsics": capture.K_source or "predicted",
         },
     )

@@ -1,8 +1,9 @@
 """Experts through their real packages, which no registry has: named by environment variables, skipped where absent.
 
 RELIEV3R_MOGE and RELIEV3R_UTILS3D: checkouts of github.com/microsoft/MoGe and of EasternJournalist/utils3d (3fab839);
-RELIEV3R_COTRACKER: of facebookresearch/co-tracker. Installed packages are used as they are. The weights are random, so
-what is tested is the interface: calls, shapes, conventions, guards.
+RELIEV3R_COTRACKER: of facebookresearch/co-tracker; RELIEV3R_PI3: of yyfz/Pi3 (9fa3ddb). Installed packages are used
+as they are. The weights are random, so what is tested is the interface: calls, shapes, conventions, guards; of pi^3
+the numbers.
 """
 
 import importlib.util
@@ -32,3 +33,8 @@ def moge() -> None:
 @pytest.fixture(scope="session")
 def cotracker() -> None:
     needs("cotracker", "RELIEV3R_COTRACKER")
+
+
+@pytest.fixture(scope="session")
+def pi3() -> None:
+    needs("pi3", "RELIEV3R_PI3")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -46,9 +48,7 @@ class Encoder(nn.Module):
         patches = self.pos_embed[:, 1:]
         if (height, width) == (self.grid, self.grid):
             return patches
-        table = patches.float().unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
-        table = F.interpolate(table, size=(height, width), mode="bicubic", antialias=True)
-        return table.flatten(2).mT
+        return resample_positions(patches, height, width)
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n t c"]:
         """Patch tokens after the final norm; ``image`` is normalised by ImageNet's statistics."""
@@ -62,3 +62,10 @@ class Encoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens[:, special.shape[1] :])
+
+
+def resample_positions(table: Float[Tensor, "1 t c"], height: int, width: int) -> Float[Tensor, "1 s c"]:
+    """Learned positions of a square grid of patches on another grid, float32 (bicubic, antialiased, as DINOv2 does)."""
+    side = math.isqrt(table.shape[1])
+    grid = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    return F.interpolate(grid, size=(height, width), mode="bicubic", antialias=True).flatten(2).mT

@@ -106,6 +106,38 @@ class MatchHead(nn.Module):
         return F.normalize(self.fc2(F.gelu(self.fc1(self.norm(tokens)))), dim=-1)
 
 
+class GlobalPointsHead(nn.Module):
+    """Points of every view in the frame of its sample's first view: an auxiliary branch, used in training only.
+
+    The one place where a view is special (as in pi^3's branch of that name): each view's tokens are decoded together
+    with the first view's, which carry a learned mark. What the network predicts besides knows no order of the views.
+    """
+
+    def __init__(self, dim: int, decoder: HeadDecoder, head: PixelHead | GuidedPixelHead) -> None:
+        super().__init__()
+        self.decoder, self.head = decoder, head
+        self.mark = nn.Parameter(torch.zeros(dim))
+        nn.init.normal_(self.mark, std=0.5)
+
+    def forward(
+        self,
+        features: Float[Tensor, "n s c"],
+        image: Float[Tensor, "n 3 h w"],
+        *,
+        rope: Rope,
+        registers: int,
+        views: int,
+    ) -> Float[Tensor, "n h w 3"]:
+        """float32; samples have ``views`` views each, and each view's tokens begin with ``registers`` registers."""
+        count = features.shape[1]
+        first = (features + self.mark).unflatten(0, (-1, views))[:, :1].expand(-1, views, -1, -1).flatten(0, 1)
+        doubled = (rope[0].repeat(2, 1), rope[1].repeat(2, 1))
+        tokens = self.decoder(torch.cat([features, first], dim=1), doubled)[:, registers:count]
+        with torch.autocast(image.device.type, enabled=False):
+            points = self.head(tokens.float(), image.float()).movedim(1, -1)
+            return points + points.new_tensor([0, 0, 1])  # starts in front of the camera
+
+
 def _standardised(feature: Float[Tensor, "b v c"]) -> Float[Tensor, "b v c"]:
     """Each channel's deviation from its mean over the views, in units of its spread over them."""
     gap = feature - feature.mean(1, keepdim=True)
@@ -129,17 +161,20 @@ class CameraHead(nn.Module):
             nn.init.zeros_(self.fc_fov.weight)
             nn.init.constant_(self.fc_fov.bias, math.log(0.9))
 
-    def forward(
-        self, tokens: Float[Tensor, "n t c"], views: int
-    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n"] | None]:
-        """(world_from_cam, focal length in image widths or None), float32; samples have ``views`` views each."""
+    def pool(self, tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n c"]:
+        """One feature per view, from that view alone."""
         for block in self.res_conv:
             tokens = block(tokens)
-        pooled = tokens.float().mean(1)
+        return tokens.mean(1)
+
+    def forward(
+        self, pooled: Float[Tensor, "n c"], views: int
+    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n"] | None]:
+        """(world_from_cam, focal length in image widths or None), float32; samples have ``views`` views each."""
         if self.contrast and views > 1:
             pooled = pooled + _standardised(pooled.unflatten(0, (-1, views))).flatten(0, 1)
         feature = self.more_mlps(pooled)
-        matrix = F.normalize(self.fc_rot(feature).unflatten(-1, (3, 3)), dim=-1).mT
+        matrix = F.normalize(self.fc_rot(feature).unflatten(-1, (3, 3)), dim=-1)
         world_from_cam = rigid_from(rotation_from_9d(matrix), self.fc_t(feature))
         focal = None if self.fc_fov is None else self.fc_fov(feature)[:, 0].exp()
         return world_from_cam, focal

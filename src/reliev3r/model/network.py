@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,10 +13,12 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from reliev3r.errors import UserError
 from reliev3r.geometry.camera import K_from_focal, ray_map
 from reliev3r.model.attention import Block, Rope, rope_tables
 from reliev3r.model.encoder import Encoder
-from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
+from reliev3r.model.heads import CameraHead, GlobalPointsHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
+from reliev3r.model.weights.files import split_spec
 from reliev3r.types import Prediction, Views
 
 
@@ -57,6 +60,8 @@ class NetworkConfig:
     """Channels of the descriptors of the auxiliary correspondence branch (training only); 0: no such branch."""
     match_layer: int = 1
     """Decoder block whose output it reads; the first one that sees all views by default."""
+    global_points: bool = False
+    """An auxiliary branch (training only) that predicts all points in the frame of the sample's first view."""
 
     def __post_init__(self) -> None:
         """Sizes that do not fit together are told at once."""
@@ -87,11 +92,14 @@ PRESETS: dict[str, NetworkConfig] = {
 class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license="apache-2.0"):
     """Views to depth, confidence and cameras in one forward pass, for any number of views in any order.
 
-    ``Reliev3R.from_pretrained(folder_or_id)`` and ``save_pretrained(folder)`` use safetensors and a JSON config.
+    ``Reliev3R.from_pretrained(folder_or_id)`` and ``save_pretrained(folder)`` use safetensors and a JSON config;
+    ``from_pretrained("pi3:PATH_OR_ID")`` reads pi^3's own checkpoints (docs/weights.md).
     """
 
     image_mean: Tensor
     image_std: Tensor
+    views_at_once: int = 8
+    """Views whose heads run together where no gradient is asked: less memory, the same result."""
 
     def __init__(self, config: NetworkConfig | dict[str, Any]) -> None:
         super().__init__()
@@ -126,8 +134,34 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none", contrast=config.camera_contrast)
         # Last, so that the other weights of a seed stay the same with and without it.
         self.match_head = MatchHead(config.dim, config.match_dim) if config.match_dim else None
+        self.global_head: GlobalPointsHead | None = None
+        if config.global_points:
+            self.global_head = GlobalPointsHead(
+                2 * config.dim, head_decoder(config.head_dim), pixel_head(config.head_dim, config.patch_size, 3)
+            )
         self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Reliev3R:
+        """A network with trained weights, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: our own checkpoint (a folder or a hub id), or ``pi3:`` and a file, a folder
+                or a hub id of pi^3's.
+            options: huggingface_hub's; with ``local_files_only=True`` the network is never touched.
+
+        Raises:
+            UserError: pi^3's weights cannot be had, or do not make a network.
+        """
+        kind, where = split_spec(str(pretrained_model_name_or_path))
+        if kind is None:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        if kind != "pi3":
+            raise UserError(f"{kind}:{where}: gives only a part of a network; start a training from it (--init)")
+        from reliev3r.model.weights.pi3 import load_pi3  # it builds this class
+
+        return load_pi3(where, local_files_only=options.get("local_files_only", False))
 
     def forward(self, views: Views) -> Prediction:
         """Predict depth, rays, confidence and world_from_cam, all float32, shapes as :class:`Prediction` says.
@@ -144,27 +178,54 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             raise ValueError(f"image size {height}x{width} is no multiple of the patch size {patch}")
         image = (views.image.reshape(-1, 3, height, width) - self.image_mean) / self.image_std
         rows, columns = height // patch, width // patch
-        features, early, rope = self._decode(self.encoder(image), batch[-1], rows, columns)
-        registers = self.config.decoder_registers
-
-        def run(decoder: HeadDecoder) -> Tensor:
-            return decoder(features, rope)[:, registers:]
-
-        depth_tokens, conf_tokens, camera_tokens = map(
-            run, (self.depth_decoder, self.conf_decoder, self.camera_decoder)
-        )
+        frame, everywhere, early, rope = self._decode(self.encoder(image), batch[-1], rows, columns)
+        # The heads see each view on its own, so that few at a time are enough where no gradient is asked.
+        at_once = len(image) if torch.is_grad_enabled() else self.views_at_once
+        few = zip(frame.split(at_once), everywhere.split(at_once), image.split(at_once))
+        parts = [self._heads(*chunk, rope=rope) for chunk in few]
+        shape, logit, feature = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts))
+        points = self._global_points(frame, everywhere, image, batch[-1], rope=rope)
         with torch.autocast(views.image.device.type, enabled=False):
-            shape = self.depth_head(depth_tokens.float(), image)
-            conf = _confidence(self.conf_head(conf_tokens.float(), image)[:, 0])
-            world_from_cam, focal = self.camera_head(camera_tokens.float(), batch[-1])
+            world_from_cam, focal = self.camera_head(feature, batch[-1])
             depth = shape[:, -1].clamp(-15, 15).exp()
             return Prediction(
                 depth=depth.unflatten(0, batch),
                 rays=self._rays(views, shape.unflatten(0, batch), None if focal is None else focal.unflatten(0, batch)),
-                conf=conf.unflatten(0, batch),
+                conf=_confidence(logit[:, 0]).unflatten(0, batch),
                 world_from_cam=world_from_cam.unflatten(0, batch),
-                descriptors=self._descriptors(early[:, registers:], (*batch, rows, columns)),
+                descriptors=self._descriptors(early[:, self.config.decoder_registers :], (*batch, rows, columns)),
+                global_points=None if points is None else points.unflatten(0, batch),
             )
+
+    def _heads(
+        self,
+        frame: Float[Tensor, "n s c"],
+        everywhere: Float[Tensor, "n s c"],
+        image: Float[Tensor, "n 3 h w"],
+        *,
+        rope: Rope,
+    ) -> tuple[Float[Tensor, "n k h w"], Float[Tensor, "n 1 h w"], Float[Tensor, "n d"]]:
+        """(shape channels, confidence logits, camera features) of views, each on its own."""
+        features = torch.cat([frame, everywhere], dim=-1)
+        registers = self.config.decoder_registers
+
+        def run(decoder: HeadDecoder) -> Tensor:
+            return decoder(features, rope)[:, registers:].float()
+
+        tokens = [run(decoder) for decoder in (self.depth_decoder, self.conf_decoder, self.camera_decoder)]
+        with torch.autocast(image.device.type, enabled=False):
+            return (
+                self.depth_head(tokens[0], image), self.conf_head(tokens[1], image), self.camera_head.pool(tokens[2]),
+            )  # fmt: skip
+
+    def _global_points(
+        self, frame: Tensor, everywhere: Tensor, image: Tensor, views: int, *, rope: Rope
+    ) -> Tensor | None:
+        """As :class:`Prediction` says, all views of all samples along one dimension."""
+        if self.global_head is None or not self.training:
+            return None
+        features = torch.cat([frame, everywhere], dim=-1)
+        return self.global_head(features, image, rope=rope, registers=self.config.decoder_registers, views=views)
 
     def _descriptors(self, tokens: Float[Tensor, "n t c"], shape: tuple[int, ...]) -> Tensor | None:
         """One a patch, as :class:`Prediction` says."""
@@ -174,8 +235,8 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
 
     def _decode(
         self, tokens: Float[Tensor, "n t c"], views: int, rows: int, columns: int
-    ) -> tuple[Float[Tensor, "n s c2"], Float[Tensor, "n s c"], Rope]:
-        """Alternating frame and global attention: (the last block of each kind, side by side; the output of
+    ) -> tuple[Float[Tensor, "n s c"], Float[Tensor, "n s c"], Float[Tensor, "n s c"], Rope]:
+        """Alternating frame and global attention: (output of the last block of either kind; the output of
         ``match_layer``; the heads' RoPE)."""
         n, _, dim = tokens.shape
         registers = self.config.decoder_registers
@@ -196,7 +257,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             rows, columns, registers=registers, views=1, head_dim=self.config.head_dim // self.config.head_heads,
             base=self.config.rope_base, device=x.device,
         )  # fmt: skip
-        return torch.cat([frame, x], dim=-1), early, head_rope
+        return frame, x, early, head_rope
 
     def _rays(
         self, views: Views, shape: Float[Tensor, "*b v c h w"], focal: Float[Tensor, "*b v"] | None

@@ -1,0 +1,111 @@
+"""Finding and reading files of weights, whoever wrote them; nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from reliev3r.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("pi3", "vggt", "dinov2", "dinov3")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def split_spec(spec: str) -> tuple[str | None, str]:
+    """``pi3:PATH`` as (pi3, PATH); a plain path or id as (None, itself)."""
+    kind, colon, where = spec.partition(":")
+    return (kind, where) if colon and kind in KINDS else (None, spec)
+
+
+def weight_files(where: str | Path, *, local_files_only: bool = True) -> list[Path]:
+    """The files that hold one network's weights: ``where`` itself, or those of a folder or of a hub id.
+
+    Args:
+        where: a file, a folder, or ORG/NAME on the Hugging Face hub (its ``model.safetensors``).
+        local_files_only: of the hub's, take what its cache has; False fetches it as huggingface_hub does.
+
+    Raises:
+        UserError: nothing is there, or it is not clear which file is meant.
+    """
+    path = Path(where)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return _files_of(path)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(where)):
+        return [_from_hub(str(where), local_files_only=local_files_only)]
+    raise UserError(f"{where}: not found; give a file of weights ({', '.join(_SUFFIXES)}), a folder or a hub id")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values())
+        return [folder / Path(name).name for name in sorted(names)]
+    found = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    if len(found) != 1:
+        raise UserError(f"{folder}: holds {len(found)} files of weights; name the one that is meant")
+    return found
+
+
+def _from_hub(model_id: str, *, local_files_only: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model_id, "model.safetensors", local_files_only=local_files_only))
+    except Exception as error:  # the hub raises classes of several HTTP libraries
+        logger.debug("%s is not to be had", model_id, exc_info=error)
+        raise UserError(
+            f"{model_id}: no such file or folder, and its model.safetensors is not in the Hugging Face cache; run "
+            f"`hf download {model_id} model.safetensors`, or name a local file"
+        ) from error
+
+
+def read_weights(files: list[Path]) -> dict[str, Tensor]:
+    """All tensors of safetensors or PyTorch files, float32, on the CPU, in memory of their own.
+
+    Of PyTorch files the weights alone are read (``weights_only``); a dictionary around them (model, state_dict) and
+    the prefix ``module.`` of parallel training are taken off.
+
+    Raises:
+        UserError: a file is not readable as weights.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            tensors |= _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        except Exception as error:  # safetensors, zip and unpickling errors share no base class
+            reason = str(error).split("\n")[0][:200]
+            raise UserError(f"{path}: not readable as weights ({reason}); download or convert it again") from error
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    # Copied out of the mapped file, which may be replaced while the network lives.
+    with safe_open(path, framework="pt") as file:
+        return {name: _float32(file.get_tensor(name), copy=True) for name in file.keys()}  # noqa: SIM118
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError("it holds more, or something else, than named tensors")
+    return {str(name).removeprefix("module."): _float32(value) for name, value in content.items()}
+
+
+def _float32(tensor: Tensor, *, copy: bool = False) -> Tensor:
+    return tensor.to(torch.float32, copy=copy) if tensor.is_floating_point() else tensor.clone()
