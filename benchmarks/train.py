@@ -1,19 +1,27 @@
-"""A training step of ours beside upstream pi^3's: views per second and peak memory, in one run, on the device at hand.
+"""A training step of ours beside upstream pi^3's: views per second, share of the losses and peak memory, in one run, on
+the device at hand; and whether rendered rooms come faster than a network trains on them.
 
     python benchmarks/train.py --upstream DIR --out RESULT.json [--views 4] [--side 224] [--repeats 2]
+    python benchmarks/train.py --stream --out RESULT.json [--views 4] [--scenes 2] [--repeats 2]
 
 DIR is a checkout of yyfz/Pi3, branch ``training`` (never part of this repository); without it only ours is measured.
 Both train `large` (pi^3's layout) with full supervision, encoder frozen and blocks recomputed for their gradient (as
 in pi^3's first stage), by AdamW, on the same random images and truth. Each system has a process of its own, one after
 the other. Ours has a confidence branch besides (66 M parameters), which upstream trains later and alone. On a CPU
 upstream's ``autocast("cuda", enabled=False)`` is mapped to the CPU, as it crashes otherwise; precision is what
-``train.precision`` chooses for the device.
+``train.precision`` chooses for the device. The share of the losses is that of their own time; the gradient through them
+is part of the backward pass.
+
+``--stream``: rooms of `small-gpu` (168 x 224 pixels) with their simulated labels, one by one as training asks for them,
+and steps of its network on ``--scenes`` of them at a time by its weak objective, with the pseudo cameras of the early
+teacher and without; both on the same device, one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import json
 import platform
@@ -34,8 +42,11 @@ from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.losses.supervised import SupervisedConfig, supervised
 from reliev3r.model.attention import Block
 from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.scenes import network_of, objective_of
+from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.precision import resolve_precision
-from reliev3r.types import FullLabels, Tracks, Truth, Views
+from reliev3r.train.recipes import small_gpu
+from reliev3r.types import FullLabels, Tracks, Truth, Views, stack
 
 
 def sample(views: int, side: int, device: torch.device) -> tuple[Views, FullLabels]:
@@ -54,7 +65,12 @@ def sample(views: int, side: int, device: torch.device) -> tuple[Views, FullLabe
     return Views(image=image, K=truth.K).to(device), labels.to(device)
 
 
-def ours(views: Views, labels: FullLabels) -> tuple[nn.Module, Callable[[], Tensor]]:
+System = tuple[nn.Module, Callable[[], Any], Callable[[Any], Tensor]]
+"""A network, its forward pass, and the loss of what that gives."""
+PARTS = ("forward", "losses", "backward", "optimiser")
+
+
+def ours(views: Views, labels: FullLabels) -> System:
     """Our network and its loss."""
     model = Reliev3R(PRESETS["large"]).to(views.image.device).train()
     for block in model.modules():
@@ -62,10 +78,10 @@ def ours(views: Views, labels: FullLabels) -> tuple[nn.Module, Callable[[], Tens
             block.recompute = True
     model.encoder.requires_grad_(False)
     config = SupervisedConfig()
-    return model, lambda: supervised(model(views), labels, config).total
+    return model, lambda: model(views), lambda prediction: supervised(prediction, labels, config).total
 
 
-def upstream(views: Views, labels: FullLabels, folder: Path) -> tuple[nn.Module, Callable[[], Tensor]]:
+def upstream(views: Views, labels: FullLabels, folder: Path) -> System:
     """pi^3's network and its loss, from the checkout."""
     sys.path.insert(0, str(folder))
     if views.image.device.type == "cpu":
@@ -90,10 +106,10 @@ def upstream(views: Views, labels: FullLabels, folder: Path) -> tuple[nn.Module,
         for k in range(views.image.shape[1])
     ]  # fmt: skip
 
-    def loss() -> Tensor:
-        return criterion(model(views.image), [{**frame, "pts3d": frame["pts3d"].clone()} for frame in frames])[0]
+    def loss(prediction: Any) -> Tensor:
+        return criterion(prediction, [{**frame, "pts3d": frame["pts3d"].clone()} for frame in frames])[0]
 
-    return model, loss
+    return model, lambda: model(views.image), loss
 
 
 def _map_autocast_to_cpu() -> None:
@@ -106,36 +122,83 @@ def _map_autocast_to_cpu() -> None:
     torch.autocast = torch.amp.autocast = Mapped  # type: ignore[misc, assignment]
 
 
+def now(device: torch.device) -> float:
+    """Seconds; with one CPU thread those of this process alone, so that what else the machine does is not measured."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
+
+
+def timed_steps(system: System, repeats: int, precision: str, device: torch.device) -> dict[str, Any]:
+    """The fastest of ``repeats`` steps after one to warm up: its seconds, and what share of them each part has."""
+    model, forward, loss = system
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-5, fused=True)
+    bf16 = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+    steps = []
+    for _ in range(repeats + 1):
+        times = [now(device)]
+        with bf16:
+            prediction = forward()
+            times.append(now(device))
+            total = loss(prediction)
+        times.append(now(device))
+        total.backward()
+        times.append(now(device))
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        times.append(now(device))
+        steps.append(times)
+    best = min(steps[1:], key=lambda times: times[-1] - times[0])
+    seconds = best[-1] - best[0]
+    share = {name: (end - start) / seconds for name, start, end in zip(PARTS, best, best[1:], strict=False)}
+    return {"seconds": seconds, "share": share, "loss": float(total.detach()), "precision": precision}
+
+
+def stream_ratio(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Rooms a second from the stream, samples a second that `small` trains on, and how many times as many those are."""
+    config = dataclasses.replace(small_gpu(), seed=0)
+    stream = SyntheticStream(config.stream, supervision="weak", device=device)
+    count = 4 * given.scenes
+    samples = [stream.sample(-1 - seed, group=0, views=given.views, closeness=0.0) for seed in range(2)]  # warms up
+    start = now(device)
+    samples = [stream.sample(seed, group=0, views=given.views, closeness=0.0) for seed in range(count)]
+    rooms = count / (now(device) - start)
+    views, labels = (stack(list(column)[: given.scenes]) for column in zip(*samples, strict=True))
+    model, objective = network_of(config).to(device).train(), objective_of(config)
+    found: dict[str, Any] = {"rooms_per_second": rooms, "size": list(views.size), "scenes": given.scenes}
+    precision = resolve_precision("auto", device)
+    for name, progress in (("taught", 0.0), ("by_tracks", config.teacher_until)):
+        system: System = (
+            model, lambda: model(views), lambda prediction, at=progress: objective(prediction, labels, at).total
+        )  # fmt: skip
+        step = timed_steps(system, given.repeats, precision, device)
+        step["samples_per_second"] = given.scenes / step["seconds"]
+        step["rooms_per_trained_sample"] = rooms / step["samples_per_second"]
+        found[name] = step
+    return {**found, "parameters": sum(p.numel() for p in model.parameters())}
+
+
 def child(system: str, given: argparse.Namespace) -> None:
     """Measure one system in this process; JSON on the last line."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = resolve_precision("auto", device)
+    if system == "stream":
+        print(json.dumps(stream_ratio(given, device)))
+        return
     views, labels = sample(given.views, given.side, device)
-    model, loss = ours(views, labels) if system == "ours" else upstream(views, labels, given.upstream)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=5e-5, fused=True)
-    seconds = []
-    for _ in range(given.repeats + 1):
-        start = time.perf_counter()
-        autocast = (
-            torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-        )
-        with autocast:
-            total = loss()
-        total.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+    built = ours(views, labels) if system == "ours" else upstream(views, labels, given.upstream)
+    step = timed_steps(built, given.repeats, resolve_precision("auto", device), device)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident()
+    parameters = list(built[0].parameters())
     print(
         json.dumps({
-            "seconds": min(seconds[1:]), "views_per_second": given.views / min(seconds[1:]), "peak_bytes": peak,
-            "parameters": sum(p.numel() for p in model.parameters()), "trained": sum(p.numel() for p in trained),
-            "precision": precision, "loss": float(total.detach()),
+            **step, "views_per_second": given.views / step["seconds"], "peak_bytes": peak,
+            "parameters": sum(p.numel() for p in parameters),
+            "trained": sum(p.numel() for p in parameters if p.requires_grad),
         })
     )  # fmt: skip
 
@@ -153,7 +216,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--child", choices=("ours", "upstream"), help=argparse.SUPPRESS)
+    parser.add_argument("--stream", action="store_true", help="measure rooms against steps instead")
+    parser.add_argument("--scenes", type=int, default=2, help="scenes a step, with --stream")
+    parser.add_argument("--child", choices=("ours", "upstream", "stream"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child is not None:
         child(given.child, given)
@@ -161,7 +226,7 @@ def main() -> None:
     if given.out is not None and given.out.exists():
         print(f"{given.out}: measured already")
         return
-    systems = ["ours"] if given.upstream is None else ["ours", "upstream"]
+    systems = ["stream"] if given.stream else ["ours"] if given.upstream is None else ["ours", "upstream"]
     found: dict[str, Any] = {}
     for system in systems:
         run = subprocess.run(
@@ -175,9 +240,12 @@ def main() -> None:
         found["ratio"] = {"views_per_second": ratio, "peak_bytes": memory}
         print(f"ours / upstream: {ratio:.2f}x views per second, {memory:.2f}x memory")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    if not given.stream:
+        found["side"] = given.side
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     found |= {
-        "views": given.views, "side": given.side, "device": device, "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "date": datetime.date.today().isoformat(),
+        "views": given.views, "device": device, "threads": torch.get_num_threads(),
+        "commit": commit.stdout.strip() or None, "torch": torch.__version__, "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     if given.out is not None:
         write_json(given.out, found)

@@ -32,12 +32,14 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
 from reliev3r.files import atomic_path, write_json
 from reliev3r.geometry.camera import ray_map
+from reliev3r.labels.polish import PolishConfig
 from reliev3r.labels.sample import network_views
 from reliev3r.model.network import NetworkConfig
 from reliev3r.model.pretrained import load_network
 from reliev3r.scenes import HeldoutScene, figures, network_of, rooms, train_scenes
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.metrics import read_metrics
+from reliev3r.train.overlap import CurriculumConfig
 from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
 from reliev3r.types import Prediction, Tracks, Views
 
@@ -79,6 +81,16 @@ def other_domain(c: ScenesConfig) -> ScenesConfig:
     return dataclasses.replace(c, stream=dataclasses.replace(c.stream, texture="terrazzo", fov=(42.0, 52.0)))
 
 
+def overlap_curriculum(c: ScenesConfig) -> ScenesConfig:
+    """The narrowest arcs first, all of them from a third of the run on."""
+    return dataclasses.replace(c, batch=dataclasses.replace(c.batch, curriculum=CurriculumConfig(until=0.33)))
+
+
+def global_points(c: ScenesConfig) -> ScenesConfig:
+    """With the branch for points in the first view's frame."""
+    return dataclasses.replace(c, network=dataclasses.replace(c.network, global_points=True))
+
+
 def arc(low: float, high: float) -> Change:
     """Views on arcs of ``low`` to ``high`` degrees: the difficulty."""
     return lambda c: dataclasses.replace(c, stream=dataclasses.replace(c.stream, span=(low, high)))
@@ -101,7 +113,12 @@ VARIANTS: dict[str, Change] = {
     "weak, no correspondence branch": weak(correspondence_weight=0.0),
     "weak, no early teacher": weak(teacher_weight=0.0),
     "weak, neither (the paper's losses)": weak(teacher_weight=0.0, correspondence_weight=0.0),
+    "weak, pseudo cameras not polished": lambda c: dataclasses.replace(c, polish=PolishConfig(steps=0)),
+    "weak, teacher to the end": lambda c: dataclasses.replace(c, teacher_until=1.0),
+    "weak, overlap curriculum": overlap_curriculum,
+    "weak, global points": lambda c: global_points(weak(global_weight=1.0)(c)),
     "pi3-dagger, no correspondence branch": full(correspondence_weight=0.0),
+    "pi3-dagger, global points": lambda c: global_points(full(global_weight=1.0)(c)),
     "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, correspondence_weight=0.0),
     "tracks only": weak(depth_weight=0.0),
     "no confidence": depth(confidence=False),

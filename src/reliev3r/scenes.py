@@ -22,7 +22,7 @@ from reliev3r.losses.loss import Loss
 from reliev3r.losses.objective import objective
 from reliev3r.losses.supervised import supervised
 from reliev3r.model.network import Reliev3R
-from reliev3r.model.pretrained import load_network
+from reliev3r.model.pretrained import initial_network
 from reliev3r.reconstruct import predict
 from reliev3r.settings import from_plain, refuse_changes, to_plain
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
@@ -85,7 +85,7 @@ def train_scenes(
 def network_of(config: ScenesConfig) -> Reliev3R:
     """The network that a run starts from, the same for the same seed."""
     torch.manual_seed(config.seed)
-    return Reliev3R(config.network) if config.init == "random" else load_network(config.init)
+    return initial_network(config.init, config.network)
 
 
 def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Loss]:
@@ -101,7 +101,8 @@ def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Los
     def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
         share = max(0.0, 1 - progress / config.teacher_until) if config.teacher_until > 0 else 0.0
         if settings.teacher_weight > 0 and share > 0 and labels.cameras is None:
-            labels = with_pseudo_cameras(labels, prediction.K.detach() if labels.K is None else labels.K)
+            K = prediction.K.detach() if labels.K is None else labels.K
+            labels = with_pseudo_cameras(labels, K, config.polish)
         return objective(prediction, labels, settings, teacher=share)
 
     return weak
@@ -139,8 +140,11 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         found = LabelledCaptures(config.captures, patch=patch, progress=_staged(report, "captures"))
         sources.append(found)
         shares.append(1 - config.stream_weight)
-    elif config.stream_weight < 1:
+    elif config.stream_weight < 1 and not config.annotated:
         raise UserError("no captures are given: add --captures.data IMAGES=STORE, or set --stream-weight 1")
+    if config.annotated:
+        sources.append(_annotated(config, patch, report))
+        shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         sources.append(SyntheticStream(config.stream, supervision=config.supervision, device=device))
@@ -148,6 +152,17 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         if config.supervision == "weak":
             logger.info("the rooms' pseudo-labels come from a SIMULATED expert (ground truth made worse)")
     return sources, shares
+
+
+def _annotated(config: ScenesConfig, patch: int, report: Report) -> Source:
+    from reliev3r.annotated import AnnotatedScenes  # reads ground truth: only where full supervision asks for it
+
+    logger.info("the annotated scenes' tracks come from a SIMULATED matcher (projected ground truth made worse)")
+    return AnnotatedScenes(
+        config.annotated, long_side=config.captures.prepare.image_size, patch=patch,
+        tracks=config.stream.track_noise, benchmark=config.captures.dl3dv_benchmark,
+        progress=_staged(report, "annotated scenes"),
+    )  # fmt: skip
 
 
 def _heldout(config: ScenesConfig, patch: int, report: Report) -> list[HeldoutScene]:

@@ -3,10 +3,14 @@
 import dataclasses
 import json
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+import reliev3r.train.captures as prepared
 from reliev3r.cli import main
 from reliev3r.errors import UserError
 from reliev3r.labels.prepare import PrepareConfig
@@ -75,6 +79,33 @@ def test_kept_rooms_are_those_that_are_rendered_anew() -> None:
         assert torch.equal(a.image, b.image)
         assert torch.equal(labels.depth.depth, again.depth.depth)
     assert len(kept._kept) == 2
+
+
+def test_kept_rooms_widen_with_a_curriculum_and_stay_within_their_number(monkeypatch) -> None:
+    config = dataclasses.replace(STREAM, rooms=3, span=(5.0, 60.0))
+    stream, made = SyntheticStream(config, supervision="weak"), []
+    render = stream.render
+    monkeypatch.setattr(
+        stream, "render", lambda seed, **given: made.append((seed, given["closeness"])) or render(seed, **given)
+    )
+    for step in range(41):  # from close to wide, each room four times a tenth
+        for seed in (10, 11, 12, 13):
+            stream.sample(seed, group=0, views=2, closeness=1 - step / 40)
+        assert len(stream._kept) <= 3
+    levels = sorted({level for _, level in made}, reverse=True)
+    assert levels == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert len(made) == 3 * len(levels)  # each once a level
+    wide, _ = stream.sample(10, group=0, views=2, closeness=0.0)
+    unkept, _ = SyntheticStream(dataclasses.replace(config, rooms=None), supervision="weak").sample(
+        10 % 3, group=0, views=2, closeness=0.0
+    )
+    assert torch.equal(wide.image, unkept.image)
+
+
+@pytest.mark.parametrize("wrong", [{"rooms": 0}, {"levels": 1}])
+def test_a_stream_that_cannot_keep_anything_is_refused(wrong) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        dataclasses.replace(STREAM, **wrong)
 
 
 def test_closeness_narrows_the_arc() -> None:
@@ -150,6 +181,46 @@ def test_captures_are_prepared_once_and_the_same_afterwards(store, monkeypatch) 
     again = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3, closeness=0.5)
     assert torch.equal(first[0].image, again[0].image)
     assert torch.equal(first[1].tracks.uv, again[1].tracks.uv)
+
+
+def test_those_who_come_at_once_share_the_preparing(store, monkeypatch) -> None:
+    config = captures(store)
+    config = dataclasses.replace(config, prepare=dataclasses.replace(config.prepare, image_size=40))  # not there yet
+    made, prepare, together = [], prepared._prepare, threading.Barrier(2)
+
+    def slowly(task, *rest):
+        made.append((threading.get_ident(), task.name))
+        time.sleep(0.3)
+        prepare(task, *rest)
+
+    def come(_):
+        together.wait()
+        return LabelledCaptures(config, patch=8).files
+
+    monkeypatch.setattr(prepared, "_prepare", slowly)
+    with ThreadPoolExecutor(2) as pool:  # the lock is between open files: threads are to it what processes are
+        one, other = pool.map(come, range(2))
+    assert one == other
+    assert sorted(name for _, name in made) == ["room0", "room1", "room2"]
+    assert len({thread for thread, _ in made}) == 2
+    assert not list(one[0][1].parent.glob("*.lock"))
+
+
+def test_one_who_waited_in_vain_prepares_it_itself(store, monkeypatch) -> None:
+    config = captures(store)
+    config = dataclasses.replace(config, prepare=dataclasses.replace(config.prepare, image_size=32))
+    prepare, fails = prepared._prepare, [True]
+
+    def first_fails(*given):
+        if fails:
+            fails.clear()
+            raise UserError("the first one is stopped")
+        prepare(*given)
+
+    monkeypatch.setattr(prepared, "_prepare", first_fails)
+    with pytest.raises(UserError, match="stopped"):
+        LabelledCaptures(config, patch=8)
+    assert len(LabelledCaptures(config, patch=8)) == 3
 
 
 def test_a_damaged_prepared_file_is_named(store) -> None:

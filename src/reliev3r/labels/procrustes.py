@@ -12,6 +12,7 @@ from reliev3r.geometry.align import umeyama
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import rigid_from
 from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.labels.polish import PolishConfig, Sightings, polish, seen_depth
 from reliev3r.types import CameraLabels, PseudoLabels
 
 _ROUNDS = 4
@@ -21,15 +22,19 @@ _MIN_SAY = 6.0
 """Tracks that must agree before one view ties another."""
 
 
-def with_pseudo_cameras(labels: PseudoLabels, K: Float[Tensor, "*b v 3 3"]) -> PseudoLabels:
+def with_pseudo_cameras(
+    labels: PseudoLabels, K: Float[Tensor, "*b v 3 3"], config: PolishConfig | None = None
+) -> PseudoLabels:
     """``labels`` with cameras and track depths: every view's tracks, lifted by its label depth, laid onto one another.
 
     For each pair of views the similarity between their lifted tracks (Umeyama, re-weighted against false matches and
-    wrong depth), then the cameras along the spanning tree of the pairs that agree most. Less exact than
-    :func:`labels.solve.solve_cameras`, which needs no depth, but without a loop over samples: made for batches that
-    are seen once. Cameras come in the unit of ``CameraLabels``; views that nothing ties have weight 0. Pseudo-labels
-    only, no ground truth; no gradient.
+    wrong depth), then the cameras along the spanning tree of the pairs that agree most, then a few steps of bundle
+    adjustment (``config``; ``labels.polish``). Without a loop over samples, unlike
+    :func:`labels.solve.solve_cameras`: made for batches that are seen once. Cameras come in the unit of
+    ``CameraLabels``; views that nothing ties have weight 0, observations that the cameras contradict have depth 0.
+    Pseudo-labels only, no ground truth; no gradient.
     """
+    config = config or PolishConfig()
     with torch.no_grad():
         uv, weight = labels.tracks.uv, labels.tracks.weight
         depth = sample_bilinear(labels.depth.depth, uv)
@@ -37,7 +42,28 @@ def with_pseudo_cameras(labels: PseudoLabels, K: Float[Tensor, "*b v 3 3"]) -> P
         points = rays_from_uv(uv, K) * torch.where(usable, depth, 1.0)[..., None]
         scale, rotation, translation, say = _pairs(points, usable)
         world, reached = _along_tree(scale, rotation, translation, say)
-        return _labelled(labels, world, reached, points, usable)
+        factor = torch.det(world[..., :3, :3]).clamp_min(1e-12).pow(1 / 3)
+        cameras = rigid_from(world[..., :3, :3] / factor[..., None, None], world[..., :3, 3])
+        solved = usable & reached[..., None]
+        track_depth = factor[..., None] * points[..., 2]
+        if config.steps > 0:
+            cameras, track_depth, solved = _polished(cameras, factor, points, solved, K, config)
+        return _labelled(labels, cameras, reached, track_depth, solved, rays_from_uv(uv, K))
+
+
+def _polished(
+    cameras: Tensor, factor: Tensor, points: Tensor, solved: Tensor, K: Tensor, config: PolishConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cameras, z-depth of the tracks' points and whether the observation agrees with them."""
+    batch, (views, count) = solved.shape[:-2], solved.shape[-2:]
+    several = solved & (solved.sum(-2, keepdim=True) > 1)
+    sightings = Sightings(
+        points=points.reshape(-1, views, count, 3), seen=several.reshape(-1, views, count),
+        angle=config.pixel / K[..., 0, 0].reshape(-1, views), depth=config.depth,
+    )  # fmt: skip
+    cameras, _, tracks = polish(cameras.reshape(-1, views, 4, 4), factor.reshape(-1, views), sightings, config.steps)
+    z, agrees = seen_depth(cameras, tracks, sightings)
+    return cameras.view(*batch, views, 4, 4), z.view(*batch, views, count), agrees.view(*batch, views, count)
 
 
 def _pairs(points: Float[Tensor, "*b v m 3"], usable: Bool[Tensor, "*b v m"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -78,20 +104,16 @@ def _along_tree(
 
 
 def _labelled(
-    labels: PseudoLabels, world: Tensor, reached: Tensor, points: Tensor, usable: Bool[Tensor, "*b v m"]
+    labels: PseudoLabels, cameras: Tensor, reached: Tensor, depth: Tensor, solved: Tensor, rays: Tensor
 ) -> PseudoLabels:
-    """Factors go to the track depths, poses to the cameras, and the unit is fixed as ``CameraLabels`` says."""
-    factor = torch.det(world[..., :3, :3]).clamp_min(1e-12).pow(1 / 3)
-    solved = usable & reached[..., None]
-    distance = factor[..., None] * points.norm(dim=-1)
+    """The unit is fixed as ``CameraLabels`` says."""
+    distance = depth * rays.norm(dim=-1)
     total = solved.sum((-2, -1)).clamp_min(1)
-    unit = ((distance.clamp_min(1e-9).log() * solved).sum((-2, -1)) / total).exp()
-    rotation = world[..., :3, :3] / factor[..., None, None]
-    cameras = rigid_from(rotation, world[..., :3, 3] / unit[..., None, None])
-    depth = torch.where(solved, (factor / unit[..., None])[..., None] * points[..., 2], 0.0)
+    unit = ((distance.clamp_min(1e-9).log() * solved).sum((-2, -1)) / total).exp()[..., None]
+    cameras = rigid_from(cameras[..., :3, :3], cameras[..., :3, 3] / unit[..., None])
     alone = reached.sum(-1, keepdim=True) < 2  # one view ties nothing
     return dataclasses.replace(
         labels,
-        tracks=dataclasses.replace(labels.tracks, depth=depth),
+        tracks=dataclasses.replace(labels.tracks, depth=torch.where(solved, depth / unit[..., None], 0.0)),
         cameras=CameraLabels(world_from_cam=cameras, weight=(reached & ~alone).to(depth.dtype)),
     )

@@ -13,15 +13,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from reliev3r.geometry.align import align_scale_l1
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import angle_between, rigid_from
-from reliev3r.geometry.sampling import depth_edges, spread_choice
+from reliev3r.geometry.sampling import depth_edges
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.correspondence import CorrespondenceConfig, correspondence_loss
 from reliev3r.losses.fov import focal_loss
+from reliev3r.losses.global_points import global_points_loss, in_first_view
 from reliev3r.losses.loss import Loss
 from reliev3r.losses.pose import relative_pose_gap
+from reliev3r.losses.scale import scene_scale
 from reliev3r.types import FullLabels, Prediction
 
 DEGREE = math.pi / 180
@@ -48,6 +49,9 @@ class SupervisedConfig:
     """As in Eq. 4: pixels worse than alpha / 2 are doubted; here 2 %, the error that pi^3's confidence calls wrong."""
     fov_weight: float = 0.0
     """|log f / f*|, for networks that predict the focal length."""
+    global_weight: float = 0.0
+    """L1 over depth of the points in the first view's frame, with one scale a scene; needs a network with
+    ``global_points``."""
     correspondence_weight: float = 0.0
     """InfoNCE over tracks; needs a network with ``match_dim``."""
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
@@ -68,7 +72,7 @@ def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedCon
         weights = {
             "points": config.points_weight, "confidence": config.confidence_weight, "normals": config.normals_weight,
             "translation": config.translation_weight, "rotation": config.rotation_weight, "fov": config.fov_weight,
-            "correspondence": config.correspondence_weight,
+            "correspondence": config.correspondence_weight, "global_points": config.global_weight,
         }  # fmt: skip
         parts: dict[str, Tensor] = {}
         if config.points_weight > 0 or config.confidence_weight > 0:
@@ -88,6 +92,11 @@ def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedCon
             parts["rotation"] = _mean(rotation, pair, 2)
         if config.fov_weight > 0:
             parts["fov"] = focal_loss(prediction, labels.truth.K.to(prediction.depth.dtype)).mean()
+        if config.global_weight > 0:
+            values = global_points_loss(
+                prediction, in_first_view(scene.target, scene.target_cameras), scene.weight, config.solver_points
+            )
+            parts["global_points"] = _mean(values, scene.valid, 3)
         if config.correspondence_weight > 0:
             values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
             parts["correspondence"] = _mean(values, weight, 3)
@@ -137,25 +146,6 @@ def _in_one_unit(prediction: Prediction, labels: FullLabels, solver_points: int)
         target_cameras=_scaled(truth.world_from_cam, 1 / target_unit),
         known=valid.flatten(-3).any(-1),
     )  # fmt: skip
-
-
-def scene_scale(
-    points: Float[Tensor, "*b v h w 3"],
-    target: Float[Tensor, "*b v h w 3"],
-    weight: Float[Tensor, "*b v h w"],
-    limit: int,
-) -> Float[Tensor, "*b"]:
-    """argmin_s sum weight |s * points - target|_1 of each scene over at most ``limit`` pixels, exactly; positive.
-
-    A negative optimum is turned round (pi^3); 1 where nothing has weight.
-    """
-    flat = weight.flatten(-3)
-    chosen, counts = spread_choice(flat > 0, limit)
-    of_points = chosen[..., None].expand(*chosen.shape, 3)
-    x, y = (side.flatten(-4, -2).gather(-2, of_points).flatten(-2) for side in (points, target))
-    chosen_weight = (flat.gather(-1, chosen) * counts)[..., None].expand(of_points.shape).flatten(-2)
-    scale = align_scale_l1(x, y, chosen_weight).abs()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def normal_loss(

@@ -31,11 +31,21 @@ class StreamConfig:
     overlap: float = 0.3
     supersample: int = 1
     rooms: int | None = None
-    """Draw from this many rooms and keep them in memory (of views and closeness asked for); None: every room is new."""
+    """Draw from this many rooms and keep as many samples in memory; None: every room is new, nothing is kept."""
+    levels: int = 4
+    """Where rooms are kept, closeness is rounded to this many levels from 0 to 1, so that each room is rendered once a
+    level of a curriculum and not anew for every sample."""
     depth_noise: DepthNoise = field(default_factory=DepthNoise)
     """Of the simulated monocular expert."""
     track_noise: TrackNoise = field(default_factory=lambda: TrackNoise(count=256, pixel=0.1))
     """Of the simulated matcher, in pixels of this size."""
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        if self.rooms is not None and self.rooms < 1:
+            raise ValueError(f"stream: rooms must be at least 1, got {self.rooms}")
+        if self.levels < 2:
+            raise ValueError(f"stream: levels must be at least 2 (all close and all wide), got {self.levels}")
 
 
 class SyntheticStream:
@@ -53,9 +63,10 @@ class SyntheticStream:
         """One room with its labels [v ...]; ``closeness`` 1 draws the narrowest arcs, 0 all."""
         if self.config.rooms is None:
             return self._made(seed, views, closeness)
-        key = (seed % self.config.rooms, views, closeness)
+        finest = self.config.levels - 1
+        key = (seed % self.config.rooms, views, round(closeness * finest) / finest)
         if key not in self._kept:
-            if len(self._kept) >= self.config.rooms:  # the curriculum went on
+            if len(self._kept) >= self.config.rooms:  # the oldest: the curriculum has left it behind
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = self._made(*key)
         return self._kept[key]

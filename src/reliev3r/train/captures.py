@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from reliev3r.data.benchmark_guard import refuse_benchmark
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.errors import UserError
@@ -53,6 +55,8 @@ class CapturesConfig:
     """Share of the captures, chosen by the hash of their name, that is never trained on."""
     cached: int = 64
     """Captures held in memory."""
+    dl3dv_benchmark: str = ""
+    """The benchmark-meta.csv (or folder) of DL3DV-Benchmark, needed where DL3DV is trained on: its scenes are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +77,15 @@ class LabelledCaptures:
     ) -> None:
         """Prepare every capture that was not prepared before; ``heldout`` gives those that training never sees.
 
+        Several processes on one disk, the ranks of a run among them, share that work: each takes what no other is at,
+        and all wait for the rest.
+
         Raises:
             UserError: a store without usable captures, damaged labels, or captures of different shapes.
         """
         self.config, self.patch = config, patch
         chosen = [task for pair in config.data for task in usable_captures(pair)]
+        refuse_benchmark([str(task.path) for task in chosen], config.dl3dv_benchmark)
         chosen = [task for task in chosen if is_heldout(task.name, config.heldout) == heldout]
         if not chosen and not heldout:
             raise UserError(
@@ -86,10 +94,13 @@ class LabelledCaptures:
         self.files: list[tuple[str, Path]] = []
         self._bucket: list[tuple[int, int]] = []
         buckets = bucket_sizes(round(0.75 * config.prepare.image_size**2), patch)
-        for number, task in enumerate(chosen):
+        paths = [self._prepared_file(task) for task in chosen]
+        for number, (task, path) in enumerate(zip(chosen, paths, strict=True)):
             if progress:
                 progress(number, len(chosen), task.name)
-            path = self._prepared_file(task)
+            self._prepare(task, path, wait=False)
+        for task, path in zip(chosen, paths, strict=True):
+            self._prepare(task, path, wait=True)
             size, known = _header(path)
             if known:
                 self.files.append((task.name, path))
@@ -139,11 +150,21 @@ class LabelledCaptures:
         manifest = file_hash(task.out / "manifest.json")
         key = json.dumps([to_plain(self.config.prepare), self.patch, manifest], sort_keys=True)
         folder = task.out.parents[task.name.count("/")] / ".prepared"
-        path = folder / f"{task.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _prepare(task, path, self.config.prepare, self.patch)
-        return path
+        return folder / f"{task.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+
+    def _prepare(self, task: CaptureTask, path: Path, *, wait: bool) -> None:
+        """Make the prepared file unless it is there; one that another process is making is waited for, or left."""
+        if path.is_file():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock")  # the system frees it when its owner dies
+        try:
+            with FileLock(lock, timeout=-1 if wait else 0):
+                if not path.is_file():
+                    _prepare(task, path, self.config.prepare, self.patch)
+                lock.unlink(missing_ok=True)  # those who wait for it find the file
+        except Timeout:
+            return
 
 
 def usable_captures(pair: str) -> list[CaptureTask]:

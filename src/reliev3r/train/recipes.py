@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reliev3r.data.augment import AugmentConfig
+from reliev3r.labels.polish import PolishConfig
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.losses.objective import ObjectiveConfig
 from reliev3r.losses.supervised import SupervisedConfig
@@ -27,9 +28,13 @@ class ScenesConfig(TrainConfig):
     """weak: pseudo-labels alone; full: ground truth (pi3-dagger), the same data and schedule otherwise."""
     network: NetworkConfig = PRESETS["tiny"]
     init: str = "random"
-    """random, or the folder of a checkpoint to start from (its own sizes replace ``network``)."""
+    """random; the folder of a checkpoint or pi3:PATH_OR_ID (their own sizes replace ``network``); dinov2:PATH (the
+    encoder) or vggt:PATH (encoder and decoder), the rest random (docs/weights.md)."""
     captures: CapturesConfig = field(default_factory=CapturesConfig)
     """Labelled captures, by ``--captures.data IMAGES=STORE ...``; weak supervision only."""
+    annotated: tuple[str, ...] = ()
+    """Scenes with true poses and depth, as FORMAT:PATH (``reliev3r datasets`` lists formats); full supervision only. They
+    and the rooms, if any, come up equally often. Their tracks are *simulated* from the truth."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     """Rendered rooms, as training asks for them. Their pseudo-labels come from a *simulated* expert."""
     stream_weight: float = 1.0
@@ -39,6 +44,8 @@ class ScenesConfig(TrainConfig):
     """Of weak supervision."""
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     """Of full supervision."""
+    polish: PolishConfig = field(default_factory=PolishConfig)
+    """Of the pseudo cameras that samples without any get, the early teacher; ``steps`` 0: none."""
     teacher_until: float = 0.5
     """Share of the run at which the handover from the pseudo cameras to the tracks themselves ends."""
     heldout_scenes: int = 24
@@ -50,7 +57,9 @@ class ScenesConfig(TrainConfig):
         if not 0 <= self.stream_weight <= 1:
             raise ValueError(f"stream_weight is a share of the batches, got {self.stream_weight:g}")
         if self.captures.data and self.supervision == "full":
-            raise ValueError("labelled captures have no ground truth: full supervision takes the stream alone")
+            raise ValueError("labelled captures have no ground truth: full supervision takes the stream or --annotated")
+        if self.annotated and self.supervision == "weak":
+            raise ValueError("annotated scenes are ground truth, which weak supervision never sees; drop --annotated")
 
 
 def tiny_cpu() -> ScenesConfig:
@@ -59,7 +68,7 @@ def tiny_cpu() -> ScenesConfig:
     return ScenesConfig(
         minutes=60.0, lr=1e-3, network=network, evaluate_every=0.1, save_every=300.0, alarm_checks=300,
         captures=_captures(64), stream=StreamConfig(span=(5.0, 16.0), rooms=2500),
-        batch=SceneBatchConfig(curriculum=CurriculumConfig(until=0.0)),  # rooms that are kept cannot widen
+        batch=SceneBatchConfig(curriculum=CurriculumConfig(until=0.0)),  # as it was measured
         objective=ObjectiveConfig(
             depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, correspondence_weight=0.3
         ),

@@ -1,0 +1,124 @@
+"""Scenes of datasets as samples of full supervision."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from reliev3r.annotated import AnnotatedScenes
+from reliev3r.errors import UserError
+from reliev3r.model.network import NetworkConfig
+from reliev3r.scenes import train_scenes
+from reliev3r.synthetic.capture import SynthConfig, write_capture
+from reliev3r.synthetic.experts import TrackNoise
+from reliev3r.synthetic.stream import StreamConfig
+from reliev3r.train.captures import CapturesConfig, PrepareConfig
+from reliev3r.train.recipes import RECIPES, tiny_cpu
+from reliev3r.train.samples import SceneBatchConfig, SceneBatches, Source
+from reliev3r.types import FullLabels
+
+NETWORK = NetworkConfig(
+    dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
+    head_depth=1, camera_dim=16, match_dim=8, fov="shared",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    """Two captures, one wide and one upright."""
+    root = tmp_path_factory.mktemp("annotated")
+    for seed, (width, height) in enumerate([(96, 72), (72, 96)]):
+        config = SynthConfig(seed=seed, views=6, width=width, height=height, span=30.0, supersample=1)
+        write_capture(root / f"room{seed}", config)
+    return root
+
+
+def source(root, **changes) -> AnnotatedScenes:
+    settings = {"long_side": 48, "patch": 8, "tracks": TrackNoise(count=64, pixel=0.0, false=0.0), **changes}
+    return AnnotatedScenes([f"capture:{root}"], **settings)
+
+
+def test_samples_have_the_truth_of_their_views(rooms) -> None:
+    scenes = source(rooms)
+    assert isinstance(scenes, Source)
+    assert len(scenes) == 2
+    views, labels = scenes.sample(3, group=0, views=3, closeness=0.0)
+    assert isinstance(labels, FullLabels)
+    assert views.image.shape == (3, 3, 40, 48) or views.image.shape == (3, 3, 32, 48)
+    assert labels.truth.depth.shape == (3, *views.size)
+    torch.testing.assert_close(views.K, labels.truth.K, rtol=1e-5, atol=1e-3)
+    # exact tracks are where the views see one point: their rays meet
+    tracks, truth = labels.tracks, labels.truth
+    both = (tracks.weight[0] > 0) & (tracks.weight[1] > 0)
+    assert both.sum() > 5
+    rays = [
+        torch.linalg.solve(truth.K[v], torch.cat([tracks.uv[v, both], torch.ones(int(both.sum()), 1)], 1).T)
+        for v in (0, 1)
+    ]
+    directions = [truth.world_from_cam[v, :3, :3] @ rays[v] for v in (0, 1)]
+    normal = torch.linalg.cross(directions[0].T, directions[1].T)
+    normal = normal / normal.norm(dim=1, keepdim=True)
+    gap = normal @ (truth.world_from_cam[1, :3, 3] - truth.world_from_cam[0, :3, 3])
+    assert gap.abs().median() < 0.01
+    again = scenes.sample(3, group=0, views=3, closeness=0.0)
+    assert torch.equal(again[0].image, views.image)
+
+
+def test_sizes_come_in_groups(rooms) -> None:
+    batches = SceneBatches([source(rooms)], [1.0], SceneBatchConfig(views=(2, 2), images=4))
+    shapes = {batches(step, 0.5)[0].image.shape[-2:] for step in range(8)}
+    assert len(shapes) == 2
+
+
+def test_closeness_draws_neighbours(rooms) -> None:
+    scenes = source(rooms)
+
+    def spread(closeness: float) -> float:
+        poses = [scenes.sample(s, group=0, views=2, closeness=closeness)[1].truth.world_from_cam for s in range(12)]
+        return float(np.mean([(pose[1, :3, 3] - pose[0, :3, 3]).norm().item() for pose in poses]))
+
+    assert spread(1.0) < 0.7 * spread(0.0)
+
+
+def test_what_cannot_be_supervised_is_told(rooms, tmp_path) -> None:
+    content = json.loads((rooms / "room0" / "cameras.json").read_text())
+    for frame in content["frames"]:
+        del frame["depth"]
+    bare = tmp_path / "sets" / ("ab" * 32)
+    (bare / "images").mkdir(parents=True)
+    for file in (rooms / "room0" / "images").iterdir():
+        (bare / "images" / file.name).write_bytes(file.read_bytes())
+    (bare / "cameras.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="dl3dv-benchmark"):
+        source(tmp_path / "sets")
+    (tmp_path / "list.csv").write_text("cd" * 32)
+    with pytest.raises(UserError, match="no true depth"):
+        source(tmp_path / "sets", benchmark=str(tmp_path / "list.csv"))
+    (tmp_path / "list.csv").write_text("ab" * 32)
+    with pytest.raises(UserError, match="DL3DV benchmark"):
+        source(tmp_path / "sets", benchmark=str(tmp_path / "list.csv"))
+    with pytest.raises(UserError, match="a sample needs 7"):
+        source(rooms).sample(0, group=0, views=7, closeness=0.0)
+
+
+@pytest.mark.parametrize("stream_weight", [0.0, 1.0])
+def test_full_supervision_trains_on_them(rooms, tmp_path, stream_weight) -> None:
+    config = dataclasses.replace(
+        RECIPES["synthetic-full"](), steps=3, network=NETWORK, annotated=(f"capture:{rooms}",),
+        stream=StreamConfig(height=24, width=32), stream_weight=stream_weight, heldout_scenes=1,
+        captures=CapturesConfig(prepare=PrepareConfig(image_size=48)),
+        batch=SceneBatchConfig(views=(2, 2), images=4, hide_intrinsics=True),
+    )  # fmt: skip
+    result = train_scenes(tmp_path / "run", config)
+    assert result.finished
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_weak_supervision_refuses_them() -> None:
+    with pytest.raises(ValueError, match="weak supervision never sees"):
+        dataclasses.replace(tiny_cpu(), annotated=("capture:somewhere",))
