@@ -65,6 +65,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
     for views, colour in zip(VIEWS, ("#4c8bf5", "#e8710a", "#12a594", "#c44dd6")):
         own = [row for row in rows if row["views"] == views]
+        if not own:
+            continue
         spans = sorted({row["span"] for row in own})
         for panel, value in zip(axes, (lambda r: 100 * r["registered"] / r["views"], lambda r: r["auc30"])):
             x = [np.mean([row["neighbour_rotation_deg"] for row in own if row["span"] == span]) for span in spans]
@@ -94,7 +96,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = read_json(given.out)["rows"] if given.out.is_file() else []
     done = {(row["seed"], row["views"], row["span"]) for row in rows}
-    for case in itertools.product(range(given.rooms), VIEWS, SPANS):
+    for seed, span, views in itertools.product(range(given.rooms), reversed(SPANS), VIEWS):
+        case = (seed, views, span)
         if case in done:
             continue
         rows.append(one_room(*case))

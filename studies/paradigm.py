@@ -37,11 +37,12 @@ from reliev3r.labels.sample import network_views
 from reliev3r.model.network import NetworkConfig
 from reliev3r.model.pretrained import load_network
 from reliev3r.scenes import HeldoutScene, figures, network_of, rooms, train_scenes
+from reliev3r.synthetic.experts import DepthNoise, TrackNoise
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.metrics import read_metrics
 from reliev3r.train.overlap import CurriculumConfig
 from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
-from reliev3r.types import Prediction, Tracks, Views
+from reliev3r.types import Prediction, Tracks, Truth, Views
 
 Change = Callable[[ScenesConfig], ScenesConfig]
 
@@ -114,7 +115,8 @@ VARIANTS: dict[str, Change] = {
     "weak, no early teacher": weak(teacher_weight=0.0),
     "weak, neither (the paper's losses)": weak(teacher_weight=0.0, correspondence_weight=0.0),
     "weak, pseudo cameras not polished": lambda c: dataclasses.replace(c, polish=PolishConfig(steps=0)),
-    "weak, teacher to the end": lambda c: dataclasses.replace(c, teacher_until=1.0),
+    "weak, teacher until the end": lambda c: dataclasses.replace(c, teacher_until=1.0),
+    "weak, half of the teacher at the end": lambda c: dataclasses.replace(c, teacher_until=2.0),
     "weak, overlap curriculum": overlap_curriculum,
     "weak, global points": lambda c: global_points(weak(global_weight=1.0)(c)),
     "pi3-dagger, no correspondence branch": full(correspondence_weight=0.0),
@@ -149,7 +151,7 @@ def settings(size: str, seed: int) -> ScenesConfig:
     if size == "gpu":
         return dataclasses.replace(small_gpu(), steps=6000, seed=seed)
     if size == "cpu":
-        return dataclasses.replace(tiny_cpu(), steps=500, seed=seed, heldout_scenes=48)
+        return dataclasses.replace(tiny_cpu(), steps=500, seed=seed, heldout_scenes=48, evaluate_every=0.25)
     network = NetworkConfig(
         dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
         head_depth=1, camera_dim=16, match_dim=8,
@@ -244,6 +246,20 @@ class Study:
         if self.real is not None:
             found |= {f"real: {path.name}": frame_sets(path, start) for path in with_cameras(self.real)}
         return found
+
+
+def render_once() -> None:
+    """Variants of one process see the same rooms: each is rendered for the first of them and kept for the others."""
+    render, kept = SyntheticStream.render, {}
+
+    def shared(stream: SyntheticStream, seed: int, *, views: int, closeness: float = 0.0) -> tuple[Views, Truth]:
+        looks = dataclasses.replace(stream.config, depth_noise=DepthNoise(), track_noise=TrackNoise(), rooms=None)
+        key = (repr(looks), seed, views, closeness)
+        if key not in kept:
+            kept[key] = render(stream, seed, views=views, closeness=closeness)
+        return kept[key]
+
+    SyntheticStream.render = shared
 
 
 def held_out(config: ScenesConfig) -> list[HeldoutScene]:
@@ -406,4 +422,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    render_once()
     main()

@@ -10,7 +10,7 @@ from reliev3r.data.capture import load_capture
 from reliev3r.errors import UserError
 from reliev3r.evaluate.protocol import evaluate_reconstruction
 from reliev3r.evaluate.report import Row, Table, make_row
-from reliev3r.evaluate.systems import evaluate_systems
+from reliev3r.evaluate.run import evaluate_systems
 from reliev3r.fit import FitConfig, FitResult, Report, fit
 from reliev3r.labels.sample import network_sample
 from reliev3r.labels.store import load_labels

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
 from reliev3r.errors import UserError
 from reliev3r.evaluate import systems
-from reliev3r.evaluate.systems import evaluate_systems, system_from_spec
+from reliev3r.evaluate.run import evaluate_systems
+from reliev3r.evaluate.systems import select_frames, system_from_spec
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 from reliev3r.reconstruction import Reconstruction
@@ -68,8 +70,10 @@ def test_runs_are_read_back_and_scored(capture, tmp_path):
     run = tmp_path / "run"
     perfect_run(capture, run / "prediction", meta={"which": "network", "labels": "simulated"})
     perfect_run(capture, run / "refined", meta={"which": "refined"})
-    assert system_from_spec(f"fit:{run}", capture).meta["which"] == "network"
-    assert system_from_spec(f"fit:{run}@refined", capture).meta["which"] == "refined"
+    for spec, which in ((f"fit:{run}", "network"), (f"fit:{run}@refined", "refined")):
+        system = system_from_spec(spec)
+        assert system.frames == NAMES
+        assert system.run(load_capture(capture), tmp_path).meta["which"] == which
     seen = []
     table = evaluate_systems([f"fit:{run}", f"fit:{run}@refined"], capture, progress=lambda *step: seen.append(step))
     assert [row.scores.auc30 for row in table.rows] == [100, 100]
@@ -102,7 +106,7 @@ def test_colmap_alone_takes_evenly_spaced_views(capture, monkeypatch):
     monkeypatch.setattr(
         systems, "reconstruct_colmap", lambda given, K, **_: (true_cameras()[[0, 3]], torch.ones(2, dtype=torch.bool))
     )
-    system = system_from_spec("colmap", capture, views=2)
+    system = system_from_spec("colmap").run(load_capture(capture, views=2), capture)
     assert system.names == ("a", "d")
     assert system.image.shape[1:] == (48, 64, 3)
     assert torch.allclose(
@@ -114,33 +118,36 @@ def test_colmap_alone_takes_evenly_spaced_views(capture, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("vggt", "unknown system 'vggt'; known are fit:RUN"),
+        ("nothing", "unknown system 'nothing'; known are fit:RUN"),
+        ("ours:", "unknown system 'ours:'"),
+        ("ours:/nowhere@64", "/nowhere: no checkpoint"),
+        ("vggt", r"vggt: name its weights .* --systems FILE with a table \[vggt\]"),
         ("fit:", "unknown system 'fit:'"),
         ("colmap:x", "unknown system 'colmap:x'"),
         ("fit:/nowhere", "/nowhere: no such run; make one with `reliev3r fit"),
     ],
 )
-def test_unknown_systems_are_named(capture, spec, message):
+def test_unknown_systems_are_named(spec, message):
     with pytest.raises(UserError, match=message):
-        system_from_spec(spec, capture)
+        system_from_spec(spec)
 
 
-def test_unfinished_and_unrefined_runs_say_what_to_do(capture, tmp_path):
+def test_unfinished_and_unrefined_runs_say_what_to_do(tmp_path):
     with pytest.raises(UserError, match="holds no predicted reconstruction; finish the run with --resume"):
-        system_from_spec(f"fit:{tmp_path}", capture)
+        system_from_spec(f"fit:{tmp_path}")
     with pytest.raises(UserError, match="holds no refined reconstruction; fit with --refine"):
-        system_from_spec(f"fit:{tmp_path}@refined", capture)
+        system_from_spec(f"fit:{tmp_path}@refined")
 
 
 def test_frames_of_another_capture_are_refused(capture):
     with pytest.raises(UserError, match="has no frame 'z'"):
-        system_from_spec("colmap", capture, names=["a", "z"])
+        select_frames(load_capture(capture), ["a", "z"])
 
 
 def test_colmap_needs_intrinsics(capture):
     (capture / "cameras.json").unlink()
     with pytest.raises(UserError, match="known intrinsics"):
-        system_from_spec("colmap", capture)
+        system_from_spec("colmap").run(load_capture(capture), capture)
 
 
 def test_nothing_to_evaluate_is_an_error(capture):

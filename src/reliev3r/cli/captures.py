@@ -1,10 +1,10 @@
-"""Verbs about one capture: render, fit, reconstruct, evaluate, export."""
+"""Verbs about one capture: render, fit, reconstruct, export."""
 
 # No postponed annotations here: tyro reads the fields' types where the verbs define them.
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -73,37 +73,6 @@ def reconstruct(argv: list[str]) -> int:
         )  # fmt: skip
     for path in export_reconstruction(result, None, given.out, overwrite=given.overwrite, capture=given.images):
         print(path)
-    return 0
-
-
-def evaluate(argv: list[str]) -> int:
-    """``reliev3r evaluate fit:RUN --capture CAPTURE --protocol strict --out DIR``."""
-
-    @dataclass(frozen=True)
-    class Evaluate:
-        """Score systems against a capture's ground truth and print one table."""
-
-        systems: Positional[tuple[str, ...]]
-        """fit:RUN, fit:RUN@refined, colmap."""
-        capture: Path
-        """Capture folder with ground truth (cameras.json with poses; depth where there is any)."""
-        out: Path | None = None
-        """Folder for scores.json and scores.md."""
-        protocol: Literal["strict", "mapanything", "pi3"] = "strict"
-        views: int | None = None
-        """Frames for systems that run now; with a fit: among the systems, its frames are used."""
-
-    given = parse(Evaluate, "evaluate", argv)
-    from reliev3r.evaluate.systems import evaluate_systems
-
-    with progress_bars() as report:
-        table = evaluate_systems(
-            given.systems, given.capture, given.protocol, views=given.views,
-            progress=lambda done, total, what: report("evaluate", done, total, what),
-        )  # fmt: skip
-    print(table.to_text())
-    if given.out is not None:
-        write_table(table, given.out)
     return 0
 
 

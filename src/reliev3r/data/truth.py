@@ -104,8 +104,6 @@ def load_truth(
 class CameraFile:
     """Truth of a capture folder: ``cameras.json`` and the depth maps (16-bit PNG, millimetres) that it names."""
 
-    metric = True
-
     def __init__(self, root: Path) -> None:
         self.root, self.file = root, root / "cameras.json"
         if not self.file.is_file():
@@ -115,9 +113,18 @@ class CameraFile:
         return str(self.file)
 
     @functools.cached_property
+    def _content(self) -> Any:
+        return read_json(self.file)
+
+    @property
+    def metric(self) -> bool:
+        """Metres, unless the file says ``"metric": false`` (a converted scene of unknown unit)."""
+        return not isinstance(self._content, dict) or self._content.get("metric") is not False
+
+    @functools.cached_property
     def _frames(self) -> dict[str, dict[str, Any]]:
         try:
-            return {frame["name"]: frame for frame in read_json(self.file)["frames"]}
+            return {frame["name"]: frame for frame in self._content["frames"]}
         except (TypeError, KeyError) as error:
             raise UserError(f"{self.file}: needs a list 'frames' of objects with a 'name'") from error
 

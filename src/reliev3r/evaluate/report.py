@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reliev3r.evaluate.scores import DEFINITIONS, Protocol, Scores
+from reliev3r.evaluate.scores import DEFINITIONS, Protocol, Scores, mean_scores
 from reliev3r.reconstruction import Reconstruction
 
 CROSS = "×"
@@ -27,6 +27,9 @@ _COLUMNS = {
 }
 """Field of ``Scores`` -> heading, decimals."""
 
+_COSTS = (("seconds", "seconds", 1), ("peak GB", "peak_rss_bytes", 1e9), ("peak GPU GB", "peak_cuda_bytes", 1e9))
+"""Heading, key of ``Row.meta``, unit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -37,15 +40,20 @@ class Row:
     frames: tuple[str, ...]
     notes: tuple[str, ...] = ()
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    failure: str | None = None
+    """The last words of a system that failed: all its figures are crosses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Systems (rows) under one protocol on one capture."""
+    """Systems (rows) under one protocol on one capture, or on average over a benchmark's."""
 
     protocol: Protocol
     capture: str
+    """What was scored on."""
     rows: tuple[Row, ...]
+    caveats: tuple[str, ...] = ()
+    """What must stand below the table as a whole."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain JSON values; a quantity that is not predicted is ``None``."""
@@ -61,31 +69,33 @@ class Table:
                     "frames_hash": frames_hash(row.frames),
                     "notes": list(row.notes),
                     "meta": row.meta,
+                    "failure": row.failure,
                 }
                 for row in self.rows
             ],
+            "caveats": list(self.caveats),
         }
 
     def to_text(self) -> str:
         """Aligned columns for a terminal, then notes and definition."""
-        cells = self._cells()
+        cells = self.cells()
         widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
         lines = [
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
             for row in cells
         ]
         lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, "", *self._footer()]) + "\n"
+        return "\n".join([*lines, "", *self.footer()]) + "\n"
 
     def to_markdown(self) -> str:
         """A Markdown table, then notes and definition."""
-        cells = self._cells()
+        cells = self.cells()
         header, *body = ["| " + " | ".join(row) + " |" for row in cells]
         rule = "|" + " --- |" + " ---: |" * (len(cells[0]) - 1)
-        return "\n".join([header, rule, *body, "", *(f"- {line}" for line in self._footer())]) + "\n"
+        return "\n".join([header, rule, *body, "", *(f"- {line}" for line in self.footer())]) + "\n"
 
-    def _cells(self) -> list[list[str]]:
-        """Heading and one row of cells per system; extras and seconds become columns where any has them."""
+    def cells(self) -> list[list[str]]:
+        """Heading and one row of cells per system; extras, time and memory become columns where any has them."""
         extras = list(dict.fromkeys(name for row in self.rows for name in row.scores.extras))
         head = ["system", *(title for title, _ in _COLUMNS.values()), *(name.replace("_", " ") for name in extras)]
         body = [
@@ -96,21 +106,24 @@ class Table:
             ]
             for row in self.rows
         ]
-        if any("seconds" in row.meta for row in self.rows):
-            head.append("seconds")
-            for cells, row in zip(body, self.rows):
-                cells.append(_cell(row.meta.get("seconds"), 1))
+        for title, key, unit in _COSTS:
+            if any(key in row.meta for row in self.rows):
+                head.append(title)
+                for cells, row in zip(body, self.rows):
+                    cells.append(_cell(row.meta[key] / unit if key in row.meta else None, 1))
         return [head, *body]
 
-    def _footer(self) -> list[str]:
+    def footer(self) -> list[str]:
         """Capture, frames, what each row needs said, and the protocol's definition."""
         lines = [f"capture {self.capture}"]
-        hashes = {frames_hash(row.frames): len(row.frames) for row in self.rows}
+        hashes = {frames_hash(row.frames): len(row.frames) for row in self.rows if row.frames}
         lines += [f"{count} frames, list {digest}" for digest, count in hashes.items()]
         if len(hashes) > 1:
             lines.append("CAUTION: the rows were scored on different frames and cannot be compared")
+        lines += [f"{row.system}: FAILED: {row.failure}" for row in self.rows if row.failure]
         lines += [f"{row.system}: {note}" for row in self.rows for note in row.notes]
-        if any(CROSS in cell for row in self._cells()[1:] for cell in row[1:]):
+        lines += self.caveats
+        if any(CROSS in cell for row in self.cells()[1:] for cell in row[1:]):
             lines.append(f"{CROSS} = not predicted, or no ground truth for it")
         return [*lines, DEFINITIONS[self.protocol]]
 
@@ -128,9 +141,49 @@ def make_row(system: str, reconstruction: Reconstruction, scores: Scores) -> Row
             "its labels came from a SIMULATED expert (ground truth made worse), so this says nothing about what real "
             "experts would give"
         )
+    if reconstruction.meta.get("weights") == "random":
+        notes.append("RANDOM weights: this tries the interface and says nothing about the system")
     return Row(
         system=system, scores=scores, frames=reconstruction.names, notes=tuple(notes), meta=dict(reconstruction.meta)
     )
+
+
+def failed_row(system: str, words: str, protocol: Protocol) -> Row:
+    """The row of a system that gave nothing: crosses, and its last words below the table."""
+    return Row(system=system, scores=Scores(protocol=protocol, views=0), frames=(), failure=words)
+
+
+def mean_row(system: str, rows: Mapping[str, Row]) -> Row:
+    """One system's rows by scene as their mean, which says what it is the mean of; time is the mean, memory the peak.
+
+    Scenes on which it failed are left out of the mean and named; ``frames`` are those of the others, "SCENE/FRAME".
+    """
+    good = {scene: row for scene, row in rows.items() if row.failure is None}
+    failures = [f"{scene}: {row.failure}" for scene, row in rows.items() if row.failure is not None]
+    if not good:
+        first = next(iter(rows.values()))
+        return failed_row(system, "; ".join(failures), first.scores.protocol)
+    scores = mean_scores([row.scores for row in good.values()])
+    notes = [f"failed on {len(failures)} of {len(rows)} scenes, which the means leave out"] if failures else []
+    notes += [f"failed on {failure}" for failure in failures]
+    for name, (title, _) in _COLUMNS.items():
+        count = sum(getattr(row.scores, name) is not None for row in good.values())
+        if 0 < count < len(good):
+            notes.append(f"{title} is the mean of {count} of {len(good)} scenes")
+    if scores.views_without_camera:
+        notes.append(f"no camera for {scores.views_without_camera} of {scores.views} views of all scenes: 180 degrees")
+    notes += list(dict.fromkeys(n for row in good.values() for n in row.notes if not n.startswith("no camera for")))
+    frames = tuple(f"{scene}/{frame}" for scene, row in good.items() for frame in row.frames)
+    return Row(system=system, scores=scores, frames=frames, notes=tuple(notes), meta=_mean_cost(list(good.values())))
+
+
+def _mean_cost(rows: Sequence[Row]) -> dict[str, Any]:
+    cost: dict[str, Any] = {}
+    for _, key, _ in _COSTS:
+        known = [row.meta[key] for row in rows if key in row.meta]
+        if known:
+            cost[key] = sum(known) / len(known) if key == "seconds" else max(known)
+    return cost
 
 
 def frames_hash(names: Sequence[str]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_type_hints
+
+import torch
 
 from reliev3r.evaluate.metrics import Seen, auc, pair_errors
 from reliev3r.evaluate.sample import Cameras
@@ -63,6 +66,8 @@ class Scores:
     """Views whose camera the system did not find: their pairs count as 180 degrees, the ATE leaves them out."""
     extras: dict[str, float] = field(default_factory=dict)
     """Further figures of the protocol."""
+    pair_errors_deg: tuple[float, ...] = ()
+    """Errors that ``auc30`` is made of, max(rotation, translation direction) of each pair: for pooling over scenes."""
 
 
 def score_poses(protocol: Protocol, cameras: Cameras, *, ate: float | None, signed: bool, seen: Seen) -> Scores:
@@ -76,4 +81,39 @@ def score_poses(protocol: Protocol, cameras: Cameras, *, ate: float | None, sign
         translation_median_deg=float(translation.median()) if len(rotation) else None,
         views=len(cameras.true),
         views_without_camera=int((~cameras.found).sum()),
+        pair_errors_deg=tuple(torch.maximum(rotation, translation).tolist()),
     )
+
+
+def mean_scores(scores: Sequence[Scores]) -> Scores:
+    """Mean over scenes of each figure, where a scene has it; views are counted together.
+
+    Under ``pi3``, AUC@30 is that of the pairs of all scenes pooled, as its published numbers are.
+
+    Raises:
+        ValueError: no scores, or of different protocols.
+    """
+    if len({each.protocol for each in scores}) != 1:
+        raise ValueError("scores of one protocol are needed")
+    names = [name for name, kind in get_type_hints(Scores).items() if kind == float | None]
+    extras = dict.fromkeys(name for each in scores for name in each.extras)
+    pairs = tuple(error for each in scores for error in each.pair_errors_deg)
+    means = {name: _mean([getattr(each, name) for each in scores]) for name in names}
+    if scores[0].protocol == "pi3":
+        pooled = torch.tensor(pairs, dtype=torch.float64)
+        means["auc30"] = auc(pooled, torch.zeros_like(pooled))
+    return Scores(
+        protocol=scores[0].protocol,
+        **means,
+        views=sum(each.views for each in scores),
+        views_without_camera=sum(each.views_without_camera for each in scores),
+        extras={
+            name: mean for name in extras if (mean := _mean([each.extras.get(name) for each in scores])) is not None
+        },
+        pair_errors_deg=pairs,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,77 +1,119 @@
-"""Systems by name: what stands on the command line becomes a reconstruction, and several become one table."""
+"""Systems by name: what stands on the command line becomes something that reconstructs a capture."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+import importlib.metadata
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
 
 from reliev3r.baselines.colmap import reconstruct_colmap
-from reliev3r.data.capture import Capture, load_capture
+from reliev3r.baselines.host import run_baseline
+from reliev3r.baselines.registry import ADAPTERS, NAMES
+from reliev3r.data.capture import Capture
 from reliev3r.errors import UserError
-from reliev3r.evaluate.protocol import evaluate_reconstruction
-from reliev3r.evaluate.report import Table, make_row
-from reliev3r.evaluate.scores import Protocol
+from reliev3r.evaluate.cost import measured
+from reliev3r.files import file_hash, read_json
 from reliev3r.geometry.camera import K_of_crop_resize, ray_map
 from reliev3r.reconstruction import Reconstruction
 from reliev3r.types import Prediction
 
-KNOWN = "known are fit:RUN, fit:RUN@refined and colmap"
+KNOWN = f"known are fit:RUN, fit:RUN@refined, colmap, ours:CHECKPOINT, ours:CHECKPOINT@SIZE, {', '.join(NAMES)}"
+IMAGE_SIZE = 96
+"""Long side of the images of ``ours:CHECKPOINT``, as of ``reliev3r reconstruct``."""
 _THUMBNAIL = 64
 """Long side of the images that a cameras-only system carries along."""
+_OPTIONS = {"baseline", "python", "repo", "weights", "device", "timeout_s", "memory_gb", "sizes", "prepare"}
 
 
-def system_from_spec(
-    spec: str, capture_root: Path | str, *, names: Sequence[str] | None = None, views: int | None = None
-) -> Reconstruction:
-    """The reconstruction that ``spec`` names: ``fit:RUN``, ``fit:RUN@refined`` or ``colmap``.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class System:
+    """Something that reconstructs a capture."""
 
-    ``fit:`` reads what the run predicted (its own frames). ``colmap`` runs on the capture's images, on the frames
-    ``names`` or else on ``views`` evenly spaced ones.
+    name: str
+    """As the user wrote it; heads its row."""
+    run: Callable[[Capture, Path], Reconstruction]
+    """Reconstruction of a capture; the folder takes logs."""
+    fingerprint: Callable[[], dict[str, Any]]
+    """Plain values that change when the system does: a cached prediction of another fingerprint is stale."""
+    frames: tuple[str, ...] | None = None
+    """The frames of a finished run, which has no others to give; None for a system that runs now."""
+    made_from: Path | None = None
+    """Capture that a finished run was made from, where it is known."""
+
+
+def system_from_spec(spec: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> System:
+    """The system that ``spec`` names.
+
+    ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted; ``colmap`` runs with known intrinsics;
+    ``ours:CHECKPOINT@SIZE`` is a forward pass of a checkpoint on images of that long side; any other name is a baseline
+    with its entry of ``settings`` (:func:`read_settings`), or an entry's own name.
 
     Raises:
-        UserError: an unknown name, a run without the reconstruction asked for, or images without intrinsics.
+        UserError: an unknown name, a run without the reconstruction asked for, no such checkpoint or weights.
     """
     kind, _, argument = spec.partition(":")
     if kind == "fit" and argument:
-        return _of_run(argument)
+        return _fitted(spec, argument)
+    if kind == "ours" and argument:
+        return _ours(spec, argument)
     if spec == "colmap":
-        capture = load_capture(capture_root, views=None if names is not None else views)
-        return _of_colmap(capture if names is None else _only(capture, names))
+        return System(name=spec, run=_run_colmap, fingerprint=_colmap_fingerprint)
+    if settings is not None and spec in settings:
+        return _baseline(spec, settings[spec])
+    if spec in NAMES:
+        raise UserError(f"{spec}: name its weights (and python, repo) in a file: --systems FILE with a table [{spec}]")
     raise UserError(f"unknown system '{spec}'; {KNOWN}")
 
 
-def evaluate_systems(
-    specs: Sequence[str],
-    capture_root: Path | str,
-    protocol: Protocol = "strict",
-    *,
-    views: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Table:
-    """Score several systems on one capture. Those that must first be run get the frames of the first ``fit:``.
+def read_settings(file: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a TOML file: one a system, by the name that it has on the command line and in the tables.
+
+    Keys: ``baseline`` (the adapter; by default the table's name), ``weights`` (a path, or "random" for tests of the
+    interface), ``python``, ``repo``, ``device``, ``timeout_s``, ``memory_gb``, ``sizes``, ``prepare``. Relative paths
+    start at the file's folder.
 
     Raises:
-        UserError: see :func:`system_from_spec` and ``protocol.evaluate_reconstruction``.
+        UserError: not readable, or an entry that is no system.
     """
-    if not specs:
-        raise UserError(f"name at least one system to evaluate; {KNOWN}")
-    ready = {spec: system_from_spec(spec, capture_root) for spec in specs if spec.startswith("fit:")}
-    names = next((system.names for system in ready.values()), None)
-    rows = []
-    for index, spec in enumerate(specs):
-        if progress is not None:
-            progress(index, len(specs), spec)
-        system = ready.get(spec) or system_from_spec(spec, capture_root, names=names, views=views)
-        rows.append(make_row(spec, system, evaluate_reconstruction(system, capture_root, protocol)))
-    return Table(protocol=protocol, capture=str(capture_root), rows=tuple(rows))
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{file}: not readable as TOML ({error})") from error
+    for name, entry in content.items():
+        if not isinstance(entry, dict) or not entry.keys() <= _OPTIONS:
+            raise UserError(f"{file}: [{name}] must be a table with keys among {', '.join(sorted(_OPTIONS))}")
+        if entry.setdefault("baseline", name) not in NAMES:
+            raise UserError(f"{file}: [{name}] needs baseline = one of {', '.join(NAMES)}")
+        if "weights" not in entry:
+            raise UserError(f'{file}: [{name}] needs weights = "PATH" (or "random", to try the interface)')
+        for key in ("python", "repo", "weights"):
+            value = entry.get(key)
+            if value is not None and value != "random" and not (key == "python" and "/" not in value):
+                entry[key] = str(file.parent / Path(value).expanduser())
+    return content
 
 
-def _of_run(argument: str) -> Reconstruction:
+def select_frames(capture: Capture, names: Sequence[str]) -> Capture:
+    """The capture restricted to the frames ``names``, in that order.
+
+    Raises:
+        UserError: it lacks one of them.
+    """
+    frames = {frame.name: frame for frame in capture.frames}
+    missing = [name for name in names if name not in frames]
+    if missing:
+        raise UserError(f"{capture.root}: has no frame '{missing[0]}'; name the capture that the frames are of")
+    return dataclasses.replace(capture, frames=tuple(frames[name] for name in names))
+
+
+def _fitted(spec: str, argument: str) -> System:
     refined = argument.endswith("@refined")
     run = Path(argument.removesuffix("@refined"))
     if not run.is_dir():
@@ -80,26 +122,74 @@ def _of_run(argument: str) -> Reconstruction:
     if not (folder / "prediction.json").is_file():
         remedy = "fit with --refine (its log says if it was rejected)" if refined else "finish the run with --resume"
         raise UserError(f"{run}: holds no {'refined' if refined else 'predicted'} reconstruction; {remedy}")
-    return Reconstruction.load(folder)
+    reconstruction = Reconstruction.load(folder)
+    made_from = read_json(run / "config.json").get("capture") if (run / "config.json").is_file() else None
+    return System(
+        name=spec,
+        run=lambda capture, folder: reconstruction,
+        fingerprint=lambda: {"arrays": file_hash(folder / "prediction.npz")},
+        frames=reconstruction.names,
+        made_from=None if made_from is None else Path(made_from),
+    )
 
 
-def _only(capture: Capture, names: Sequence[str]) -> Capture:
-    """The capture restricted to the frames ``names``, in that order."""
-    frames = {frame.name: frame for frame in capture.frames}
-    missing = [name for name in names if name not in frames]
-    if missing:
-        raise UserError(f"{capture.root}: has no frame '{missing[0]}'; name the capture that the run was made from")
-    return dataclasses.replace(capture, frames=tuple(frames[name] for name in names))
+def _ours(spec: str, argument: str) -> System:
+    from reliev3r.model.pretrained import checkpoint_hash
+    from reliev3r.reconstruct import reconstruct_capture
+
+    checkpoint, at, size = argument.rpartition("@")
+    checkpoint, size = (checkpoint, size) if at and size.isdigit() else (argument, str(IMAGE_SIZE))
+    if ":" not in checkpoint and not (Path(checkpoint) / "config.json").is_file():
+        raise UserError(f"{checkpoint}: no checkpoint (a folder with config.json and model.safetensors)")
+
+    def run(capture: Capture, folder: Path) -> Reconstruction:
+        with measured() as cost:
+            result = reconstruct_capture(capture, checkpoint, image_size=int(size))
+        return dataclasses.replace(result, meta={**result.meta, **cost})
+
+    return System(
+        name=spec,
+        run=run,
+        fingerprint=lambda: {"checkpoint": checkpoint_hash(checkpoint), "image_size": int(size)},
+    )
 
 
-def _of_colmap(capture: Capture) -> Reconstruction:
+def _baseline(name: str, entry: Mapping[str, Any]) -> System:
+    options = {key: value for key, value in entry.items() if key != "baseline"}
+    adapter, weights = entry["baseline"], entry["weights"]
+    if weights == "random":
+        options["weights"] = None
+    elif not Path(weights).exists():
+        raise UserError(f"{weights}: the weights of {name} are not there; `reliev3r baselines` says where to get them")
+
+    def fingerprint() -> dict[str, Any]:
+        shared = {key: options.get(key) for key in ("repo", "sizes", "prepare")}
+        hashes = "random" if weights == "random" else _files_hash(Path(weights))
+        return {**shared, "adapter": file_hash(ADAPTERS / f"{adapter}.py"), "weights": hashes}
+
+    return System(
+        name=name,
+        run=lambda capture, folder: run_baseline(adapter, capture, log=folder / "worker.log", **options),
+        fingerprint=fingerprint,
+    )
+
+
+def _files_hash(path: Path) -> dict[str, str]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.name if file == path else file.relative_to(path).as_posix(): file_hash(file) for file in files}
+
+
+def _colmap_fingerprint() -> dict[str, Any]:
+    return {"pycolmap": importlib.metadata.version("pycolmap")}
+
+
+def _run_colmap(capture: Capture, folder: Path) -> Reconstruction:
     for frame in capture.frames:
         if frame.K is None:
             raise UserError(f"{frame.path}: colmap is compared with known intrinsics; give them in cameras.json")
-    start = time.monotonic()
     K = torch.stack([torch.as_tensor(frame.K, dtype=torch.float64) for frame in capture.frames])
-    world_from_cam, registered = reconstruct_colmap(capture, K)
-    seconds = time.monotonic() - start
+    with measured() as cost:
+        world_from_cam, registered = reconstruct_colmap(capture, K)
 
     first = capture.frames[0]
     shrink = _THUMBNAIL / max(first.width, first.height)
@@ -113,12 +203,12 @@ def _of_colmap(capture: Capture) -> Reconstruction:
     ones = torch.ones(rays.shape[:-1])
     return Reconstruction(
         prediction=Prediction(depth=ones, rays=rays, conf=ones, world_from_cam=world_from_cam.float()),
-        names=tuple(frame.name for frame in capture.frames),
+        names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=torch.stack([torch.from_numpy(image) for image in images]),
         sizes=tuple((frame.width, frame.height) for frame in capture.frames),
         regions=torch.tensor([[0.0, 0.0, frame.width, frame.height] for frame in capture.frames]),
         found=registered,
         predicts_depth=False,
-        meta={"system": "colmap", "seconds": round(seconds, 1), "intrinsics": "known"},
+        meta={"system": "colmap", "intrinsics": "known", **cost},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,29 @@ def curve_svgs(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
         svgs.append((title, _svg(figure, f"curve{len(svgs)}")))
     return svgs
+
+
+def line_svg(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    name: str,
+    logarithmic: bool = False,
+) -> str:
+    """Lines with markers, by name (x values, y values), as SVG for a page; ``name`` keeps its ids apart."""
+    figure, axes = _figure(5.2, 3.2)
+    for (label, (across, up)), colour in zip(lines.items(), PALETTE * (1 + len(lines) // len(PALETTE))):
+        axes.plot(across, up, color=colour, label=label, marker="o", markersize=4, linewidth=1.6)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({value for across, _ in lines.values() for value in across})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    if logarithmic and all(value > 0 for _, up in lines.values() for value in up):
+        axes.set_yscale("log")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
+    return _svg(figure, name)
 
 
 def _curve(metrics: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

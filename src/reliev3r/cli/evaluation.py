@@ -1,0 +1,93 @@
+"""The verb that scores systems."""
+
+# No postponed annotations here: tyro reads the fields' types where the verbs define them.
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from reliev3r.cli.terminal import parse, progress_bars
+from reliev3r.errors import UserError
+
+
+def evaluate(argv: list[str]) -> int:
+    """``reliev3r evaluate fit:RUN colmap --capture CAPTURE --out DIR``."""
+
+    @dataclass(frozen=True)
+    class Evaluate:
+        """Score systems against ground truth, side by side; predictions are kept in --out and not made twice."""
+
+        system: Positional[tuple[str, ...]]
+        """fit:RUN, fit:RUN@refined, colmap, ours:CHECKPOINT[@SIZE], or names of --systems."""
+        capture: Path | None = None
+        """Capture folder with ground truth (cameras.json with poses; depth where there is any)."""
+        benchmark: str | None = None
+        """synthetic[:rooms=4,span=75,...], captures:FOLDER, FORMAT:FOLDER of a dataset, or a JSON file."""
+        out: Path | None = None
+        """Folder for predictions, scores.json, scores.md and comparison.html."""
+        protocol: Literal["strict", "mapanything", "pi3"] | None = None
+        """By default the benchmark's, and strict for a capture."""
+        views: str | None = None
+        """Views a scene, evenly spaced; 2,4,8 gives a table each and curves. A fit: brings its own frames."""
+        systems: Path | None = None
+        """TOML file with a table for each baseline: weights, python, repo, ... (docs/evaluation.md)."""
+
+    given = parse(Evaluate, "evaluate", argv)
+    if (given.capture is None) == (given.benchmark is None):
+        raise UserError("give either --capture FOLDER or --benchmark NAME")
+    from reliev3r.evaluate.systems import read_settings
+
+    settings = None if given.systems is None else read_settings(given.systems)
+    if given.out is not None:
+        return _evaluate(given, settings, given.out, keep=True)
+    with tempfile.TemporaryDirectory(prefix="reliev3r-evaluate-") as folder:
+        return _evaluate(given, settings, Path(folder), keep=False)
+
+
+def _evaluate(given, settings, out: Path, *, keep: bool) -> int:
+    from reliev3r.evaluate.benchmarks import capture_benchmark, open_benchmark
+    from reliev3r.evaluate.pages import write_results
+    from reliev3r.evaluate.run import evaluate_benchmark, fitted_frames, systems_from_specs
+
+    systems = systems_from_specs(given.system, settings)
+    counts = _counts(given.views)
+    names = fitted_frames(systems)
+    if names is not None and len(counts) > 1:
+        raise UserError("a fit: has frames of its own; leave it out, or give one number of --views")
+    if given.capture is not None:
+        benchmark = capture_benchmark(given.capture, names)
+    else:
+        benchmark = open_benchmark(given.benchmark, cache=out / "scenes")
+    results = []
+    with progress_bars() as report:
+        for views in counts:
+            stage = "evaluate" if views is None or len(counts) == 1 else f"{views} views"
+            results.append(
+                evaluate_benchmark(
+                    systems, benchmark, out=out, protocol=given.protocol, views=views,
+                    progress=lambda done, total, what, stage=stage: report(stage, done, total, what),
+                )
+            )  # fmt: skip
+    for views, result in zip(counts, results):
+        print(f"{views} views\n" if len(counts) > 1 else "", result.table().to_text(), sep="")
+    if keep:
+        print(*write_results(out, results, benchmark, systems), sep="\n")
+    failures = sum(result.failures for result in results)
+    if failures:
+        print(f"{failures} cell(s) failed; the same command tries them again", file=sys.stderr)
+    return 3 if failures else 0
+
+
+def _counts(views: str | None) -> list[int | None]:
+    if views is None:
+        return [None]
+    try:
+        counts = sorted({int(part) for part in views.split(",")})
+    except ValueError as error:
+        raise UserError(f"--views {views}: give a number, or several as 2,4,8") from error
+    if min(counts) < 2:
+        raise UserError(f"--views {views}: a reconstruction needs at least 2 views")
+    return list(counts)

@@ -1,0 +1,111 @@
+"""Any scene as a capture folder of our own, which every verb takes."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+
+from reliev3r.data.scene import Scene
+from reliev3r.data.truth import TruthSource
+from reliev3r.errors import UserError
+from reliev3r.files import atomic_directory, write_json
+from reliev3r.geometry.camera import shift_pixel_convention
+
+logger = logging.getLogger(__name__)
+
+CONVENTION = (
+    "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w = T X_c; K pixel centres at integer "
+    "coords; depth uint16 PNG, z-depth in mm, 0 = invalid"
+)
+FURTHEST = 65.535
+"""Metres that a 16-bit PNG of millimetres can hold."""
+_FAR = 40.0  # where the far end of a scene of unknown unit is put: what lies further still has room
+
+
+def convert_scene(
+    scene: Scene, out: Path, *, truth: bool = True, progress: Callable[[int, int, str], None] | None = None
+) -> Path:
+    """Write ``out``/{images/, cameras.json, depth/}; images are rectified (PNG) or, where they need not be, copied.
+
+    Depth beyond 65.5 m is unknown in the copy. A scene whose unit is unknown is scaled, poses and depth alike, so that
+    its depth fits; ``cameras.json`` then says ``"metric": false`` and by which ``"scale"``. Without ``truth`` neither
+    poses nor depth are written.
+
+    Raises:
+        UserError: ``out`` is not empty, or a file of the scene cannot be read; nothing is left behind then.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not an empty folder; choose another or remove it")
+    source = scene.truth if truth else None
+    with atomic_directory(out) as folder:
+        (folder / "images").mkdir()
+        scale = 1.0 if source is None else _scale(source, scene.capture.names)
+        frames, cut = [], 0
+        for index, frame in enumerate(scene.capture.frames):
+            if progress:
+                progress(index, len(scene.capture.frames), frame.name)
+            entry: dict[str, Any] = {
+                "name": frame.name, "image": _write_image(scene, index, folder),
+                "width": frame.width, "height": frame.height,
+            }  # fmt: skip
+            if frame.K is not None:
+                entry["K"] = _integer_centres(frame.K)
+            if source is not None:
+                pose = source.camera(frame.name).world_from_cam.numpy().copy()
+                pose[:3, 3] *= scale
+                entry["cam_to_world"] = pose.tolist()
+                depth = source.depth(frame.name)
+                if depth is not None:
+                    entry["depth"] = f"depth/{frame.name}.png"
+                    cut += _write_depth(depth * scale, folder / entry["depth"])
+            frames.append(entry)
+        content: dict[str, Any] = {"convention": CONVENTION, "source": scene.name, "caveats": list(scene.caveats)}
+        if source is not None:
+            content |= {"metric": source.metric, "scale": scale}
+        write_json(folder / "cameras.json", {**content, "frames": frames})
+    if cut:
+        logger.warning("%s: %d depth values beyond %.1f m are unknown in the copy", out, cut, FURTHEST)
+    if progress:
+        progress(len(scene.capture.frames), len(scene.capture.frames), "")
+    return out
+
+
+def _scale(source: TruthSource, names: tuple[str, ...]) -> float:
+    """1 where lengths are metres or there is no depth, else what puts the far end of the scene at ``_FAR``."""
+    if source.metric:
+        return 1.0
+    maps = (source.depth(name) for name in names)
+    ends = [float(np.quantile(depth[depth > 0], 0.99)) for depth in maps if depth is not None and (depth > 0).any()]
+    return _FAR / max(ends) if ends else 1.0
+
+
+def _write_image(scene: Scene, index: int, folder: Path) -> str:
+    frame = scene.capture.frames[index]
+    if frame.rectification is None:
+        file = f"images/{frame.name}{frame.path.suffix.lower()}"
+        shutil.copyfile(frame.path, folder / file)
+    else:
+        file = f"images/{frame.name}.png"
+        Image.fromarray(scene.capture.image(index)).save(folder / file)
+    return file
+
+
+def _write_depth(depth: Float[np.ndarray, "h w"], file: Path) -> int:
+    """Write metres as 16-bit millimetres; how many values were too large."""
+    fits = depth < FURTHEST
+    file.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(file), np.where(fits, np.rint(depth * 1000), 0).astype(np.uint16))
+    return int((~fits).sum())
+
+
+def _integer_centres(K: Float[np.ndarray, "3 3"]) -> list[list[float]]:
+    return shift_pixel_convention(torch.from_numpy(K), -0.5).tolist()

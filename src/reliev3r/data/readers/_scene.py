@@ -1,0 +1,144 @@
+"""What readers share: frames as a dataset states them become a scene whose truth is read when it is asked for."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from reliev3r.data.capture import Capture, Frame, evenly_spaced
+from reliev3r.data.images import image_size
+from reliev3r.data.rectify import Rectification
+from reliev3r.data.scene import Scene
+from reliev3r.data.truth import TrueCamera
+from reliev3r.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shot:
+    """One frame of a dataset: paths and numbers; nothing of its image or depth map has been read."""
+
+    name: str
+    """Unique in the scene; names files, so without slashes."""
+    image: Path
+    K: Float[np.ndarray, "3 3"] | None
+    """Of the pinhole (rectified) image, corner convention, float64."""
+    world_from_cam: Float[np.ndarray, "4 4"] | None
+    """OpenCV axes, float64; None, or not finite, where the dataset has none: such a frame is left out."""
+    depth: Callable[[], Float[np.ndarray, "h w"]] | None = None
+    """Reads z-depth of the pinhole image, float32, 0 where unknown."""
+    stored_size: tuple[int, int] | None = None
+    """(width, height) of the stored image that K belongs to: a file of another size is refused; None if not stated."""
+    rectification: Rectification | None = None
+
+
+class ShotTruth:
+    """A :class:`reliev3r.data.truth.TruthSource` of shots."""
+
+    def __init__(self, root: Path, shots: dict[str, Shot], sizes: dict[str, tuple[int, int]], *, metric: bool) -> None:
+        self.root, self.metric = root, metric
+        self._shots, self._sizes = shots, sizes
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def camera(self, name: str) -> TrueCamera:
+        """As :class:`reliev3r.data.truth.TruthSource` says."""
+        shot = self._shot(name)
+        if shot.K is None or shot.world_from_cam is None:
+            raise UserError(f"{self.root}: frame '{name}' has no pose or intrinsics, so nothing can be scored with it")
+        pose = torch.from_numpy(np.asarray(shot.world_from_cam, np.float64))
+        return TrueCamera(
+            K=torch.from_numpy(np.asarray(shot.K, np.float64)), world_from_cam=pose, size=self._sizes[name]
+        )
+
+    def depth(self, name: str) -> np.ndarray | None:
+        """As :class:`reliev3r.data.truth.TruthSource` says."""
+        shot = self._shot(name)
+        return None if shot.depth is None else shot.depth()
+
+    def _shot(self, name: str) -> Shot:
+        if name not in self._shots:
+            raise UserError(f"{self.root}: has no frame '{name}'; score against the scene the prediction was made from")
+        return self._shots[name]
+
+
+def scene_of(
+    name: str,
+    root: Path,
+    shots: Sequence[Shot],
+    *,
+    views: int | None,
+    metric: bool,
+    ordered: bool,
+    K_source: str,
+    caveats: tuple[str, ...] = (),
+) -> Scene:
+    """A scene of ``views`` evenly spaced frames among those that have a finite pose; their image headers are read.
+
+    Raises:
+        UserError: fewer than two frames, an image that is missing, damaged or of another size than stated.
+    """
+    if views is not None and views < 2:
+        raise UserError(f"views={views}: a reconstruction needs at least 2 views")
+    posed = [shot for shot in shots if shot.world_from_cam is not None and np.isfinite(shot.world_from_cam).all()]
+    if len(posed) < len(shots):
+        logger.warning("%s: left out %d of %d frames without a finite pose", root, len(shots) - len(posed), len(shots))
+    if len(posed) < 2:
+        raise UserError(f"{root}: {len(posed)} of {len(shots)} frames have a finite pose; a scene needs at least 2")
+    chosen = evenly_spaced(posed, views)
+    frames = tuple(_frame(root, shot) for shot in chosen)
+    sizes = {frame.name: (frame.width, frame.height) for frame in frames}
+    truth = ShotTruth(root, {shot.name: shot for shot in chosen}, sizes, metric=metric)
+    source = K_source if all(shot.K is not None for shot in chosen) else None
+    capture = Capture(root=root, frames=frames, ordered=ordered, K_source=source)
+    return Scene(name=name, capture=capture, truth=truth, caveats=caveats)
+
+
+def find_scenes(root: Path, is_scene: Callable[[Path], bool], *, depth: int = 1) -> dict[str, Path]:
+    """Scene folders by name, in natural order: ``root`` itself, or those up to ``depth`` folders below it.
+
+    A name is the path below ``root`` with forward slashes.
+    """
+    if is_scene(root):
+        return {root.resolve().name: root}
+    found: dict[str, Path] = {}
+    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural)
+    for folder in folders if depth > 0 else []:
+        if is_scene(folder):
+            found[folder.name] = folder
+        elif depth > 1:
+            found |= {
+                f"{folder.name}/{name}": path for name, path in find_scenes(folder, is_scene, depth=depth - 1).items()
+            }
+    return found
+
+
+def natural(path: Path | str) -> list[Any]:
+    """Sort key in which frame2 comes before frame10."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", Path(path).name) if p]
+
+
+def _frame(root: Path, shot: Shot) -> Frame:
+    width, height = image_size(shot.image)
+    if shot.stored_size is not None and (width, height) != tuple(shot.stored_size):
+        raise UserError(
+            f"{shot.image}: is {width}x{height}, but its intrinsics are for {shot.stored_size[0]}x{shot.stored_size[1]}"
+            " (rotated or resized?); restore the dataset's own image"
+        )
+    if shot.rectification is not None:
+        width, height = shot.rectification.width, shot.rectification.height
+    file = shot.image.relative_to(root).as_posix() if shot.image.is_relative_to(root) else shot.image.name
+    return Frame(
+        name=shot.name, file=file, path=shot.image, width=width, height=height, K=shot.K,
+        rectification=shot.rectification,
+    )  # fmt: skip

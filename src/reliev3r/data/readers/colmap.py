@@ -1,0 +1,135 @@
+"""A COLMAP model and its images. COLMAP's axes and pixel corners are ours; only its poses point the other way."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from reliev3r.data.readers._poses import checked_pose
+from reliev3r.data.readers._scene import Shot, find_scenes, natural, scene_of
+from reliev3r.data.rectify import Rectification
+from reliev3r.data.scene import Scene
+from reliev3r.errors import UserError
+
+MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap", ".")
+"""Where a model lies in a scene's folder; the first that is there."""
+
+CAVEATS = ("the true poses are COLMAP's (structure from motion), their scale is arbitrary; there is no true depth",)
+
+_PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
+_FAR = -1e6
+"""Where a ray that the lens model cannot image lies: outside of every image."""
+
+
+def recognises(root: Path) -> bool:
+    """A model in the folder or one below."""
+    return bool(_folders(root))
+
+
+def scenes(root: Path) -> list[str]:
+    """Folders with a model."""
+    return list(_folders(root))
+
+
+def open_scene(root: Path, name: str, views: int | None) -> Scene:
+    """As :meth:`reliev3r.data.readers.Reader.open` says; lenses with distortion are rectified."""
+    folder = _folders(root)[name]
+    images = folder / "images" if (folder / "images").is_dir() else folder
+    model_folder = find_model(folder)
+    assert model_folder is not None  # _folders found it
+    model = read_model(model_folder)
+    posed = [image for image in model.images.values() if image.has_pose]
+    posed.sort(key=lambda image: [natural(part) for part in image.name.split("/")])
+    rectified = functools.cache(lambda camera_id: rectification_of(model.cameras[camera_id]))
+    shots = []
+    for image, shot_name in zip(posed, _names([image.name for image in posed], model_folder), strict=True):
+        camera = model.cameras[image.camera_id]
+        shots.append(
+            Shot(
+                name=shot_name,
+                image=images / image.name,
+                K=np.array(camera.calibration_matrix(), np.float64),
+                world_from_cam=pose_of(image, f"{model_folder}: image {image.name}"),
+                stored_size=(camera.width, camera.height),
+                rectification=rectified(image.camera_id),
+            )
+        )  # fmt: skip
+    return scene_of(
+        name, folder, shots, views=views, metric=False, ordered=False, K_source="the COLMAP model", caveats=CAVEATS
+    )
+
+
+def find_model(folder: Path) -> Path | None:
+    """The folder of the model of a scene, or None."""
+    kinds = (".bin", ".txt")
+    return next(
+        (
+            folder / place
+            for place in MODELS
+            if any(
+                all((folder / place / f"{part}{kind}").is_file() for part in ("cameras", "images")) for kind in kinds
+            )
+        ),
+        None,
+    )
+
+
+def read_model(folder: Path) -> Any:
+    """The ``pycolmap.Reconstruction`` in a folder.
+
+    Raises:
+        UserError: missing or damaged files.
+    """
+    import pycolmap
+
+    if not any((folder / f"points3D{kind}").is_file() for kind in (".bin", ".txt")):
+        raise UserError(f"{folder}: has no points3D.bin or points3D.txt; restore it (an empty .txt will do)")
+    try:
+        return pycolmap.Reconstruction(str(folder))
+    except Exception as error:  # pycolmap raises what its C++ does
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{folder}: not a readable COLMAP model ({first}); restore it") from error
+
+
+def pose_of(image: Any, where: str) -> Float[np.ndarray, "4 4"]:
+    """world_from_cam, float64, of an image of a model."""
+    pose = np.eye(4)
+    pose[:3] = image.cam_from_world().inverse().matrix()
+    return checked_pose(pose, where)
+
+
+def rectification_of(camera: Any) -> Rectification | None:
+    """To the pinhole image with the camera's focal lengths, centre and size; None where it is one already."""
+    if camera.model.name in _PINHOLES:
+        return None
+    lens = {"model": camera.model.name, "params": [float(p) for p in camera.params]}
+    return Rectification(
+        width=camera.width, height=camera.height, lens=lens, stored_uv=lambda: _stored_uv(camera)
+    )  # fmt: skip
+
+
+def _stored_uv(camera: Any) -> Float[np.ndarray, "h w 2"]:
+    K = camera.calibration_matrix()
+    u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], axis=-1)
+    uv = camera.img_from_cam(rays.reshape(-1, 3))
+    return np.nan_to_num(uv, nan=_FAR, posinf=_FAR, neginf=_FAR).reshape(camera.height, camera.width, 2)
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    return find_scenes(root, lambda folder: find_model(folder) is not None)
+
+
+def _names(files: list[str], model: Path) -> list[str]:
+    """Stems of the images, or whole paths with _ for / where two stems are the same."""
+    stems = [Path(file).stem for file in files]
+    if len({stem.lower() for stem in stems}) == len(stems):
+        return stems
+    names = [Path(file).with_suffix("").as_posix().replace("/", "_") for file in files]
+    if len({name.lower() for name in names}) < len(names):
+        raise UserError(f"{model}: two images would have one name, as {names[0]}; rename them")
+    return names

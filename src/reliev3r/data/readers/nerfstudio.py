@@ -1,0 +1,151 @@
+"""nerfstudio's ``transforms.json``: OpenGL cameras, lenses shared or per frame, optional depth maps.
+
+Pixels have (0, 0) at the corner, as ours. The world is that of ``applied_transform`` undone, so that it is the one of
+the tool that solved the cameras (COLMAP's, for DL3DV). Masks are not read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from reliev3r.data.images import IMAGE_SUFFIXES
+from reliev3r.data.readers._nerfstudio_lens import Lens, lens_of
+from reliev3r.data.readers._poses import OPENGL_FROM_OPENCV, checked_pose, matrix
+from reliev3r.data.readers._scene import Shot, find_scenes, natural, scene_of
+from reliev3r.data.rectify import Rectification
+from reliev3r.data.scene import Scene
+from reliev3r.errors import UserError
+from reliev3r.files import read_json
+
+FILE = "transforms.json"
+CAVEATS = ("nerfstudio's files do not say whether lengths are metres: the scale counts as unknown",)
+
+
+def recognises(root: Path) -> bool:
+    """``transforms.json`` in the folder or one below."""
+    return bool(scene_folders(root))
+
+
+def scene_folders(root: Path) -> dict[str, Path]:
+    """Folders that have a ``transforms.json``, by name."""
+    return find_scenes(root, lambda folder: (folder / FILE).is_file())
+
+
+def scenes(root: Path) -> list[str]:
+    """Folders that have a ``transforms.json``."""
+    return list(scene_folders(root))
+
+
+def open_scene(root: Path, name: str, views: int | None) -> Scene:
+    """As :meth:`reliev3r.data.readers.Reader.open` says; lenses with distortion are rectified."""
+    folder = scene_folders(root)[name]
+    shots = read_shots(folder / FILE, lambda file: _found(folder / file))
+    return scene_of(
+        name, folder, shots, views=views, metric=False, ordered=False, K_source=FILE, caveats=CAVEATS
+    )  # fmt: skip
+
+
+def read_shots(
+    file: Path,
+    image_of: Callable[[str], Path],
+    *,
+    size: tuple[int, int] | None = None,
+    lists: tuple[str, ...] = ("frames",),
+) -> list[Shot]:
+    """Every frame of a ``transforms.json``, in natural order of its image's path.
+
+    ``image_of`` finds an image by the file's ``file_path``. ``size`` (width, height) is that of smaller copies of the
+    images, to which the intrinsics are scaled. ``lists`` are the file's lists of frames.
+
+    Raises:
+        UserError: the file or a frame is malformed, the lens is unknown, two frames have one name.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
+        raise UserError(f'{file}: has no list "frames"; it is not a nerfstudio file')
+    entries = [entry for key in lists for entry in content.get(key) or []]
+    if any(not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str) for entry in entries):
+        raise UserError(f'{file}: a frame has no "file_path"; restore the file')
+    shared = {key: value for key, value in content.items() if key not in lists}
+    undo = _undo_applied(shared, file)
+    entries.sort(key=lambda entry: [natural(part) for part in entry["file_path"].split("/")])
+    names = _names([entry["file_path"] for entry in entries], file)
+    rectified = functools.cache(Lens.rectification)  # one map for all frames of a lens
+    shots = []
+    for name, entry in zip(names, entries, strict=True):
+        where = f"{file}: frame {entry['file_path']}"
+        image = image_of(entry["file_path"])
+        lens = lens_of({**shared, **entry}, where, image, size)
+        with np.errstate(invalid="ignore"):  # frames that were not solved may hold infinities
+            pose = undo @ matrix(entry.get("transform_matrix"), where) @ OPENGL_FROM_OPENCV
+        depth = None
+        if entry.get("depth_file_path"):
+            unit = float(shared.get("depth_unit_scale_factor", 1e-3))  # nerfstudio's default: millimetres
+            depth = functools.partial(
+                _depth, file.parent / entry["depth_file_path"], unit, (lens.width, lens.height), rectified(lens)
+            )
+        shots.append(
+            Shot(
+                name=name,
+                image=image,
+                K=lens.K,
+                world_from_cam=checked_pose(pose, where),
+                depth=depth,
+                stored_size=(lens.width, lens.height),
+                rectification=rectified(lens),
+            )
+        )  # fmt: skip
+    return shots
+
+
+def _undo_applied(shared: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:
+    if shared.get("applied_transform") is None:
+        return np.eye(4)
+    applied = matrix(shared["applied_transform"], f"{file}: applied_transform")
+    return np.linalg.inv(checked_pose(applied, f"{file}: applied_transform"))
+
+
+def _names(paths: list[str], file: Path) -> list[str]:
+    """Stems of the paths, or whole paths with _ for / where two stems are the same."""
+    names = [Path(path).stem for path in paths]
+    if len({name.lower() for name in names}) < len(names):
+        names = [Path(path).with_suffix("").as_posix().strip("./").replace("/", "_") for path in paths]
+    if len({name.lower() for name in names}) < len(names):
+        raise UserError(f"{file}: names an image twice; remove one of the two frames")
+    return names
+
+
+def _found(path: Path) -> Path:
+    """The path, with an image's suffix where the file leaves it out (Blender's exports do)."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return path
+    return next((p for s in sorted(IMAGE_SUFFIXES) if (p := path.with_name(path.name + s)).is_file()), path)
+
+
+def _depth(
+    file: Path, unit: float, stored: tuple[int, int], rectification: Rectification | None
+) -> Float[np.ndarray, "h w"]:
+    """z-depth of the rectified image, in the unit of the poses."""
+    if file.suffix == ".npy":
+        try:
+            values = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: missing or not a readable .npy depth map; restore it") from error
+    else:
+        values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
+    if values is None or values.ndim != 2 or values.dtype not in (np.uint16, np.float32, np.float64):
+        raise UserError(f"{file}: not a readable 16-bit PNG or float .npy depth map of one channel; restore it")
+    depth = values.astype(np.float32) * np.float32(unit)
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    if rectification is None:
+        return depth
+    if depth.shape != stored[::-1]:  # LiDAR maps are smaller than the image whose pixels the lens is known in
+        depth = cv2.resize(depth, stored, interpolation=cv2.INTER_NEAREST)
+    return rectification.values(depth)

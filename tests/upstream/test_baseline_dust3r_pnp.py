@@ -1,0 +1,20 @@
+"""DUSt3R from its own code, with random weights: small widths, so that PnP is asked about nonsense."""
+
+import pytest
+from upstream_systems import System, check
+
+SMALL = {"enc_embed_dim": 192, "enc_depth": 2, "enc_num_heads": 3, "dec_embed_dim": 192, "dec_num_heads": 3}
+
+
+@pytest.fixture(scope="module")
+def system():
+    return System("dust3r_pnp", "dust3r", "einops", "scipy", "cv2", "huggingface_hub")
+
+
+def test_small(system, tmp_path):
+    check(system.run(tmp_path, sizes=SMALL, prepare={"long_side": 64}), (48, 64))
+
+
+@pytest.mark.slow
+def test_released_size(system, tmp_path):
+    check(system.run(tmp_path, prepare={"long_side": 64}), (48, 64))
