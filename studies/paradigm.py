@@ -98,8 +98,8 @@ def arc(low: float, high: float) -> Change:
 
 
 def tuned(c: ScenesConfig) -> ScenesConfig:
-    """Weak fine-tuning: a quarter of the steps and of the learning rate, no early teacher."""
-    return dataclasses.replace(c, steps=max(1, (c.steps or 4) // 4), lr=0.25 * c.lr, teacher_until=0.0)
+    """Weak fine-tuning: a quarter of the steps and of the learning rate."""
+    return dataclasses.replace(c, steps=max(1, (c.steps or 4) // 4), lr=0.25 * c.lr)
 
 
 def on_captures(c: ScenesConfig, store: Path, captures: Path) -> ScenesConfig:
@@ -115,7 +115,7 @@ VARIANTS: dict[str, Change] = {
     "weak, no early teacher": weak(teacher_weight=0.0),
     "weak, neither (the paper's losses)": weak(teacher_weight=0.0, correspondence_weight=0.0),
     "weak, pseudo cameras not polished": lambda c: dataclasses.replace(c, polish=PolishConfig(steps=0)),
-    "weak, teacher until the end": lambda c: dataclasses.replace(c, teacher_until=1.0),
+    "weak, teacher for half of the run": lambda c: dataclasses.replace(c, teacher_until=0.5),
     "weak, half of the teacher at the end": lambda c: dataclasses.replace(c, teacher_until=2.0),
     "weak, overlap curriculum": overlap_curriculum,
     "weak, global points": lambda c: global_points(weak(global_weight=1.0)(c)),

@@ -33,8 +33,8 @@ class ScenesConfig(TrainConfig):
     captures: CapturesConfig = field(default_factory=CapturesConfig)
     """Labelled captures, by ``--captures.data IMAGES=STORE ...``; weak supervision only."""
     annotated: tuple[str, ...] = ()
-    """Scenes with true poses and depth, as FORMAT:PATH (``reliev3r datasets`` lists formats); full supervision only. They
-    and the rooms, if any, come up equally often. Their tracks are *simulated* from the truth."""
+    """Scenes with true poses and depth, as FORMAT:PATH (``reliev3r datasets`` lists formats); full supervision only.
+    They and the rooms, if any, come up equally often. Their tracks are *simulated* from the truth."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     """Rendered rooms, as training asks for them. Their pseudo-labels come from a *simulated* expert."""
     stream_weight: float = 1.0
@@ -46,7 +46,7 @@ class ScenesConfig(TrainConfig):
     """Of full supervision."""
     polish: PolishConfig = field(default_factory=PolishConfig)
     """Of the pseudo cameras that samples without any get, the early teacher; ``steps`` 0: none."""
-    teacher_until: float = 0.5
+    teacher_until: float = 1.0
     """Share of the run at which the handover from the pseudo cameras to the tracks themselves ends."""
     heldout_scenes: int = 24
     """Rooms that are never trained on; the checkpoint whose median angle over their tracks is least is the best."""
@@ -116,7 +116,7 @@ def synthetic_to_real() -> ScenesConfig:
     """Weak fine-tuning of a synthetic-full checkpoint (--init) on labelled captures of unknown intrinsics."""
     start = synthetic_full()
     return dataclasses.replace(
-        start, supervision="weak", lr=1e-4, minutes=20.0, stream_weight=0.0, teacher_until=0.0,
+        start, supervision="weak", lr=1e-4, minutes=20.0, stream_weight=0.0,
         batch=dataclasses.replace(start.batch, augment=AugmentConfig()),
         objective=dataclasses.replace(start.objective, fov_weight=1.0),
     )  # fmt: skip

@@ -1,5 +1,6 @@
 import logging
 
+import cv2
 import numpy as np
 import pytest
 from reader_room import assert_consistent, assert_poses
@@ -86,9 +87,11 @@ def test_distortion_is_taken_out(tmp_path, room):
     read = scene.truth.depth(frame.name)
     assert (read > 0).all()  # the pinhole sees only what the lens saw
     assert np.median(np.abs(read - expected[0]) / expected[0]) < 0.005
-    difference = np.abs(scene.capture.image(1).astype(int) - expected_rgb[0])
-    stored = np.abs(rgb[1].astype(int) - expected_rgb[0])
-    assert difference.mean() < 0.5 * stored.mean()
+    smooth = [
+        cv2.GaussianBlur(image, (0, 0), 2.0).astype(int) for image in (scene.capture.image(1), rgb[1], expected_rgb[0])
+    ]
+    difference, stored = (np.abs(image - smooth[2]).mean() for image in smooth[:2])  # resampling is not the question
+    assert difference < 0.4 * stored
 
 
 def test_what_has_no_partner_in_time(desk, caplog):

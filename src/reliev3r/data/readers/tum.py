@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import KDTree
 
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout
@@ -108,6 +107,8 @@ def _nearest(times: list[float], others: list[float]) -> dict[float, float]:
     """The nearest of the other times to each, where it is within the tolerance."""
     if not others:
         return {}
+    from scipy.spatial import KDTree
+
     gaps, indices = KDTree(np.array(others)[:, None]).query(np.array(times)[:, None])
     return {time: others[index] for time, gap, index in zip(times, gaps, indices) if gap <= _TOLERANCE}
 
