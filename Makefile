@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | lint | gpu - see README.md
+# make setup | demo | test | test-slow | test-upstream | lint | gpu - see README.md
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= benchmarks/results
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow lint gpu ablation study
+.PHONY: setup demo test test-slow test-upstream lint gpu ablation study
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,10 @@ test: lint
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+# Every upstream system that is checked out below RELIEV3R_UPSTREAM, with random weights (docs/baselines.md); hours, 16 GB
+test-upstream: setup
+	OMP_NUM_THREADS=2 $(BIN)/pytest tests/upstream --timeout 1600
 
 # The loss forms and options on a rendered capture, three seeds each (docs/method.md); resumable, about two hours on two cores
 ablation: setup

@@ -6,9 +6,9 @@ Captures of one family of rooms (terrazzo, longer lenses) are what networks of t
 fully supervised on the other family (masonry; trained once and kept in --work, unless a checkpoint is given), and the
 same after some fully-supervised training on the capture itself, which has something to lose. Adapted by good labels, by
 tracks of which 40 % are false, by another capture's labels, by good labels at a learning rate that is far too high, and
-not at all: five adaptations of each of two networks on each of three captures. Labels come from *simulated* experts, for
-their faults have to be known; evidence comes from the images alone. The truth decides by AUC@30 (strict) and depth rel
-on sets of frames with a held-out one, with a dead zone. Resumable.
+not at all: five adaptations of each of two networks on each of three captures. Labels come from *simulated* experts,
+for their faults have to be known; evidence comes from the images alone. The truth decides by AUC@30 (strict) and depth
+rel on sets of frames with a held-out one, with a dead zone. Resumable.
 """
 
 from __future__ import annotations
@@ -204,7 +204,8 @@ def run(
     judged = time.monotonic()
     before, after = scored(model, here), scored(network, here)
     return {
-        "case": name, "start": start_from, "seed": seed, "truth": true_outcome(before, after), "verdict": verdict.verdict,
+        "case": name, "start": start_from, "seed": seed,
+        "truth": true_outcome(before, after), "verdict": verdict.verdict,
         "true figures": {"before": before, "after": after}, "judged": to_plain(verdict),
         "seconds": {"training": trained - start, "judging": judged - trained},
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 SPEC = importlib.util.spec_from_file_location("paradigm", Path(__file__).parents[1] / "studies" / "paradigm.py")
 paradigm = importlib.util.module_from_spec(SPEC)
+sys.modules["paradigm"] = paradigm  # dataclasses look their module up
 SPEC.loader.exec_module(paradigm)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from reliev3r.annotated import AnnotatedScenes
 from reliev3r.errors import UserError
 from reliev3r.evaluate.protocol import score
 from reliev3r.evaluate.quality import heldout_angles
@@ -47,7 +48,7 @@ class HeldoutScene:
     tracks: Tracks
     """They choose the checkpoint."""
     truth: Truth | None = None
-    """Of rendered rooms, for the figures beside them; it chooses nothing."""
+    """Of rendered rooms and annotated scenes, for the figures beside them; it chooses nothing."""
 
 
 def train_scenes(
@@ -143,6 +144,7 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
     elif config.stream_weight < 1 and not config.annotated:
         raise UserError("no captures are given: add --captures.data IMAGES=STORE, or set --stream-weight 1")
     if config.annotated:
+        logger.info("tracks of annotated scenes come from a SIMULATED matcher (projected ground truth made worse)")
         sources.append(_annotated(config, patch, report))
         shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
@@ -154,19 +156,19 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
     return sources, shares
 
 
-def _annotated(config: ScenesConfig, patch: int, report: Report) -> Source:
-    from reliev3r.annotated import AnnotatedScenes  # reads ground truth: only where full supervision asks for it
-
-    logger.info("the annotated scenes' tracks come from a SIMULATED matcher (projected ground truth made worse)")
+def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:
+    noise = config.stream.track_noise
     return AnnotatedScenes(
-        config.annotated, long_side=config.captures.prepare.image_size, patch=patch,
-        tracks=config.stream.track_noise, benchmark=config.captures.dl3dv_benchmark,
+        config.annotated, long_side=config.captures.prepare.image_size, patch=patch, heldout=heldout,
+        share=config.captures.heldout, benchmark=config.captures.dl3dv_benchmark,
+        tracks=dataclasses.replace(noise, pixel=0.0, false=0.0) if heldout else noise,
         progress=_staged(report, "annotated scenes"),
     )  # fmt: skip
 
 
 def _heldout(config: ScenesConfig, patch: int, report: Report) -> list[HeldoutScene]:
-    """Rendered rooms, and captures that are never trained on (where none is, the held-out tracks of the others)."""
+    """Rendered rooms, annotated scenes that are never trained on, and captures likewise (where none is, the held-out
+    tracks of the others)."""
     scenes: list[HeldoutScene] = []
     if config.stream_weight > 0:
         stream = SyntheticStream(config.stream, supervision=config.supervision)
@@ -180,6 +182,11 @@ def _heldout(config: ScenesConfig, patch: int, report: Report) -> list[HeldoutSc
             chosen = torch.linspace(0, len(capture.views.image) - 1, count).round().long()
             tracks = capture.heldout.select_views(chosen)
             scenes.append(HeldoutScene(views=capture.views.select_views(chosen), tracks=tracks))
+    if config.annotated:
+        kept_scenes = _annotated(config, patch, report, heldout=True)
+        for index in range(min(len(kept_scenes), config.heldout_scenes)):
+            views, labels = kept_scenes.whole(index, views=config.batch.views[1])
+            scenes.append(HeldoutScene(views=views, tracks=labels.tracks, truth=labels.truth))
     if config.batch.hide_intrinsics:
         scenes = [dataclasses.replace(scene, views=dataclasses.replace(scene.views, K=None)) for scene in scenes]
     return scenes

@@ -10,12 +10,13 @@ import torch
 
 from reliev3r.annotated import AnnotatedScenes
 from reliev3r.errors import UserError
+from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.network import NetworkConfig
-from reliev3r.scenes import train_scenes
+from reliev3r.scenes import _sources, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import TrackNoise
 from reliev3r.synthetic.stream import StreamConfig
-from reliev3r.train.captures import CapturesConfig, PrepareConfig
+from reliev3r.train.captures import CapturesConfig, is_heldout
 from reliev3r.train.recipes import RECIPES, tiny_cpu
 from reliev3r.train.samples import SceneBatchConfig, SceneBatches, Source
 from reliev3r.types import FullLabels
@@ -104,19 +105,38 @@ def test_what_cannot_be_supervised_is_told(rooms, tmp_path) -> None:
         source(rooms).sample(0, group=0, views=7, closeness=0.0)
 
 
-@pytest.mark.parametrize("stream_weight", [0.0, 1.0])
-def test_full_supervision_trains_on_them(rooms, tmp_path, stream_weight) -> None:
+def test_heldout_scenes_are_others(rooms) -> None:
+    share = next(s / 100 for s in range(1, 100) if sum(is_heldout(f"room{i}", s / 100) for i in range(2)) == 1)
+    trained, kept = (source(rooms, share=share, heldout=flag) for flag in (False, True))
+    assert {trained.scene(0).name, kept.scene(0).name} == {"room0", "room1"}
+    views, labels = kept.whole(0, views=4)
+    assert len(views.image) == len(labels.truth.depth) == 4
+    with pytest.raises(UserError, match="every scene is held out"):
+        source(rooms, share=1.0)
+
+
+def test_full_supervision_trains_on_them(rooms, tmp_path) -> None:
+    share = next(s / 100 for s in range(1, 100) if sum(is_heldout(f"room{i}", s / 100) for i in range(2)) == 1)
     config = dataclasses.replace(
         RECIPES["synthetic-full"](), steps=3, network=NETWORK, annotated=(f"capture:{rooms}",),
-        stream=StreamConfig(height=24, width=32), stream_weight=stream_weight, heldout_scenes=1,
-        captures=CapturesConfig(prepare=PrepareConfig(image_size=48)),
+        stream=StreamConfig(height=24, width=32), stream_weight=0.0, heldout_scenes=1,
+        captures=CapturesConfig(prepare=PrepareConfig(image_size=48), heldout=share),
         batch=SceneBatchConfig(views=(2, 2), images=4, hide_intrinsics=True),
     )  # fmt: skip
     result = train_scenes(tmp_path / "run", config)
     assert result.finished
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert rows
+    assert "auc30" in rows[-1]  # of the held-out scene
     assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_rooms_and_scenes_come_up_equally_often(rooms) -> None:
+    config = dataclasses.replace(
+        RECIPES["synthetic-full"](), annotated=(f"capture:{rooms}",), captures=CapturesConfig(heldout=0.0)
+    )
+    sources, shares = _sources(config, 8, lambda *_: None)
+    assert [type(each).__name__ for each in sources] == ["AnnotatedScenes", "SyntheticStream"]
+    assert shares[0] == shares[1]
 
 
 def test_weak_supervision_refuses_them() -> None:

@@ -28,7 +28,7 @@ from reliev3r_adapters import shared, vggt
 shared.add_repo(repo)
 from vggt.utils.pose_enc import pose_encoding_to_extri_intri
 encoding = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
-encoding[:, 7:] = 0.5 + encoding[:, 7:].abs()
+encoding[:, 7:] = 0.5 + 2 * encoding[:, 7:].sigmoid()  # below a half turn
 w2c, K = pose_encoding_to_extri_intri(encoding[None], (28, 42))
 c2w = torch.linalg.inv(torch.cat([w2c[0], torch.tensor([[[0, 0, 0, 1.0]]]).expand(5, 1, 4)], 1).double())
 c2w = torch.linalg.inv(c2w[0]) @ c2w

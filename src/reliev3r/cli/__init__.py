@@ -15,7 +15,7 @@ from reliev3r.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; 0 is success, 2 bad input, 3 some captures of many failed, 4 worse than before, 130 an interrupt."""
+    """Run one verb; 0 is success, 2 bad input, 3 some captures of many failed, 4 worse once adapted, 130 interrupt."""
     arguments = sys.argv[1:] if argv is None else argv
     verbs = {
         "demo": (demo, "render a synthetic capture, fit it, show table, picture and exports"),

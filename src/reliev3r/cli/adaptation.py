@@ -21,7 +21,7 @@ def adapt(argv: list[str]) -> int:
         (docs/adapt.md)."""
 
         model: str
-        """Folder of a checkpoint; pi3:PATH_OR_ID, or vggt:PATH_OR_ID through the installed package. Never written to."""
+        """Folder of a checkpoint; pi3:PATH_OR_ID; vggt:PATH_OR_ID (the package vggt is needed). Never written to."""
         footage: Path
         """A capture (folder of images or video), a folder of captures, or a .txt file that lists captures."""
         out: Path
@@ -32,11 +32,14 @@ def adapt(argv: list[str]) -> int:
 
     given = parse(Adapt, "adapt", argv)
     from reliev3r import adapt as adaptation
+    from reliev3r.scenes import first_process
 
     with progress_bars() as report:
         result = adaptation.adapt(
             given.model, given.footage, given.out, given.config, resume=given.resume, report=report
         )
+    if result is None and not first_process():
+        return 0
     if result is None:
         print(f"interrupted; go on with: reliev3r adapt {' '.join(argv)} --resume", file=sys.stderr)
         return 130

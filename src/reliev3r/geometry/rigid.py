@@ -106,3 +106,14 @@ def angle_between(a: Float[Tensor, "*#b 3"], b: Float[Tensor, "*#b 3"]) -> Float
     cosine = (a * b).sum(-1)
     cosine = torch.where(positive | (cosine != 0), cosine, torch.zeros_like(cosine))  # no gradient at a zero vector
     return torch.atan2(sine + torch.finfo(a.dtype).tiny ** 0.5, cosine)
+
+
+def rotation_from_quaternion(xyzw: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
+    """Rotation of a quaternion of any length but 0, real part last; differentiable."""
+    x, y, z, w = (xyzw / xyzw.norm(dim=-1, keepdim=True).clamp_min(1e-12)).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))

@@ -93,14 +93,14 @@ def scene_picture(
     if not found.any():
         return None
     true = true_cameras.double()
-    aligned = _laid_over(reconstruction.prediction.world_from_cam.double()[found], true[found])
+    aligned = laid_over(reconstruction.prediction.world_from_cam.double()[found], true[found])
     upright = upright_from_world(true)
     shown = np.unique(np.linspace(0, len(found) - 1, min(len(found), _MOST_VIEWS)).round().astype(int))
     depth = None
     if reconstruction.predicts_depth:
         near, far = depth_scale(reconstruction.prediction.depth)
         maps = reconstruction.prediction.depth.numpy()
-        depth = _strip([depth_picture(maps[view], near, far) for view in shown])
+        depth = strip([depth_picture(maps[view], near, far) for view in shown])
     centres = (upright @ true)[:, :3, 3].numpy()
     plot = CameraPlot(
         cameras=(upright @ aligned).numpy(),
@@ -108,11 +108,13 @@ def scene_picture(
         points=centres,
         colours=np.full((len(centres), 3), 0.5),
     )
-    images = _strip([reconstruction.image[view].numpy() for view in shown])
+    images = strip([reconstruction.image[view].numpy() for view in shown])
     return ScenePicture(title=title, images=images, depth=depth, plot=plot)
 
 
-def _laid_over(predicted: Float[Tensor, "f 4 4"], true: Float[Tensor, "f 4 4"]) -> Float[Tensor, "f 4 4"]:
+def laid_over(predicted: Float[Tensor, "f 4 4"], true: Float[Tensor, "f 4 4"]) -> Float[Tensor, "f 4 4"]:
+    """Predicted cameras (world_from_cam) moved onto others by a similarity of their centres; of fewer than three, by
+    the first camera and the length of the baseline."""
     if len(true) >= 3:
         scale, rotation, translation = umeyama(predicted[:, :3, 3], true[:, :3, 3])
     else:
@@ -126,7 +128,7 @@ def _laid_over(predicted: Float[Tensor, "f 4 4"], true: Float[Tensor, "f 4 4"]) 
     return result
 
 
-def _strip(pictures: Sequence[np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
+def strip(pictures: Sequence[np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
     """Pictures side by side, all of one height."""
     sizes = [max(1, round(picture.shape[1] * _HEIGHT / picture.shape[0])) for picture in pictures]
     resized = [cv2.resize(p, (width, _HEIGHT), interpolation=cv2.INTER_AREA) for p, width in zip(pictures, sizes)]

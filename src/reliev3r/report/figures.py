@@ -65,9 +65,9 @@ class CameraPlot:
 
 def camera_svg(plot: CameraPlot, *, side: bool) -> str:
     """Cameras and points from above, or from the right-hand side (``side``), as SVG for a page."""
-    figure, axes = _figure(5.2, 4.4)
+    figure, axes = blank_figure(5.2, 4.4)
     draw_cameras(axes, plot, side=side, ink=_INK, aspect=5.2 / 4.4)
-    return _svg(figure, "side" if side else "top")
+    return svg_of(figure, "side" if side else "top")
 
 
 def draw_cameras(axes: Any, plot: CameraPlot, *, side: bool, ink: str, aspect: float) -> None:
@@ -129,7 +129,7 @@ def curve_svgs(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         curves = {name: curve for name in names if len((curve := _curve(metrics, name))[0])}
         if not curves:
             continue
-        figure, axes = _figure(5.2, 3.0)
+        figure, axes = blank_figure(5.2, 3.0)
         for (name, (x, y)), colour in zip(curves.items(), PALETTE * 3):
             axes.plot(x, y, color=colour, label=name, linewidth=2 if name == "loss" else 1.3)
         if logarithmic and all((y > 0).all() for _, y in curves.values()):
@@ -137,7 +137,7 @@ def curve_svgs(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         axes.set_xlabel("step")
         if len(curves) > 1:
             axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
-        svgs.append((title, _svg(figure, f"curve{len(svgs)}")))
+        svgs.append((title, svg_of(figure, f"curve{len(svgs)}")))
     return svgs
 
 
@@ -150,7 +150,7 @@ def line_svg(
     logarithmic: bool = False,
 ) -> str:
     """Lines with markers, by name (x values, y values), as SVG for a page; ``name`` keeps its ids apart."""
-    figure, axes = _figure(5.2, 3.2)
+    figure, axes = blank_figure(5.2, 3.2)
     for (label, (across, up)), colour in zip(lines.items(), PALETTE * (1 + len(lines) // len(PALETTE))):
         axes.plot(across, up, color=colour, label=label, marker="o", markersize=4, linewidth=1.6)
     axes.set_xscale("log", base=2)
@@ -161,7 +161,7 @@ def line_svg(
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
-    return _svg(figure, name)
+    return svg_of(figure, name)
 
 
 def _curve(metrics: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +181,7 @@ def write_overview(path: Path | str, pictures: Sequence[Pictures], plot: CameraP
     height, width = pictures[0].image.shape[:2]
     cell = 2.0 * height / width
     total = cell * len(rows)
-    figure, _ = _figure(2.0 * len(pictures) + total, total, ink="#222222", empty=True)
+    figure, _ = blank_figure(2.0 * len(pictures) + total, total, ink="#222222", empty=True)
     grid = figure.add_gridspec(
         len(rows), len(pictures) + 1, width_ratios=[2.0] * len(pictures) + [total], wspace=0.04, hspace=0.04
     )
@@ -202,7 +202,7 @@ def write_overview(path: Path | str, pictures: Sequence[Pictures], plot: CameraP
         figure.savefig(temporary, format="png", dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.1)
 
 
-def _figure(width: float, height: float, *, ink: str = _INK, empty: bool = False) -> tuple[Any, Any]:
+def blank_figure(width: float, height: float, *, ink: str = _INK, empty: bool = False) -> tuple[Any, Any]:
     """A figure of its own (no pyplot state), with quiet axes in one ink."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -223,7 +223,7 @@ def _figure(width: float, height: float, *, ink: str = _INK, empty: bool = False
     return figure, axes
 
 
-def _svg(figure: Any, name: str) -> str:
+def svg_of(figure: Any, name: str) -> str:
     """The figure as an SVG element that takes the page's text colour and refers to nothing outside."""
     from matplotlib import rc_context
 

@@ -53,10 +53,12 @@ class CapturesConfig:
     """Tracks of a sample."""
     heldout: float = 0.02
     """Share of the captures, chosen by the hash of their name, that is never trained on."""
+    heldout_frames: int = 0
+    """Every how manieth frame of each capture is in no sample (its images judge the result); 0: all are trained on."""
     cached: int = 64
     """Captures held in memory."""
     dl3dv_benchmark: str = ""
-    """The benchmark-meta.csv (or folder) of DL3DV-Benchmark, needed where DL3DV is trained on: its scenes are refused."""
+    """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused; needed to train on DL3DV."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,15 @@ class PreparedCapture:
     views: Views
     labels: PseudoLabels
     heldout: Tracks
+
+    def trained_views(self, every: int) -> Tensor:
+        """Positions of the views that training sees where each ``every``-th frame is held out (0: none is)."""
+        index = torch.arange(len(self.views.image))
+        return index[index % every != every // 2] if every else index
+
+    def heldout_views(self, every: int) -> tuple[int, ...]:
+        """Positions of the others."""
+        return tuple(sorted(set(range(len(self.views.image))) - set(self.trained_views(every).tolist())))
 
 
 class LabelledCaptures:
@@ -132,15 +143,16 @@ class LabelledCaptures:
         """Views [v ...] of a capture of the group's bucket, at its own size.
 
         Raises:
-            UserError: the capture has fewer views.
+            UserError: fewer views of the capture are trained on.
         """
         generator = torch.Generator().manual_seed(seed)
         alike = [index for index, size in enumerate(self._bucket) if size == self.size(group)]
         capture = self.capture(alike[int(torch.randint(len(alike), (1,), generator=generator))])
-        if len(capture.views.image) < views:
-            raise UserError(f"{capture.name}: has {len(capture.views.image)} views, a sample needs {views}")
-        seen = (capture.labels.tracks.weight > 0).float()
-        index = select_views(seen @ seen.T, views, closeness, generator)
+        open_to_all = capture.trained_views(self.config.heldout_frames)
+        if len(open_to_all) < views:
+            raise UserError(f"{capture.name}: has {len(open_to_all)} views to train on, a sample needs {views}")
+        seen = (capture.labels.tracks.weight[open_to_all] > 0).float()
+        index = open_to_all[select_views(seen @ seen.T, views, closeness, generator)]
         labels = capture.labels.select_views(index)
         rarity = pair_rarity(labels.tracks)  # 0 for tracks that one of the views sees alone
         labels = with_drawn_tracks(labels, rarity, self.config.tracks, generator)

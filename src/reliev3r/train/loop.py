@@ -147,7 +147,7 @@ class _Run:
         if state is not None:
             self._restore(state)
         elif config.ema is not None:
-            self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+            self.average = {name: value.clone() for name, value in self._trained().items()}
         self.log_file = self._log_file(folder) if self.workers.first else None
         self.alarms = Alarms(config.alarm_checks)
         self.start = time.monotonic()
@@ -168,13 +168,23 @@ class _Run:
         if self.workers.largest(state.step) != [state.step]:
             raise UserError(f"{self.folder}: processes see different checkpoints; put it on a disk that all share")
         like = self.network.state_dict()
-        self.network.load_state_dict({name: placed_like(value, like[name]) for name, value in state.model.items()})
+        placed = {name: placed_like(value, like[name]) for name, value in state.model.items()}
+        self.network.load_state_dict({**self._frozen(), **placed})
         self.optimizer.load_state_dict(place_optimizer_state(state.optimizer, self.optimizer))
         if state.ema is not None:
             self.average = {name: placed_like(value, like[name]) for name, value in state.ema.items()}
         self.done, self.before, self.evaluated = state.step, state.elapsed, state.evaluated
         self.workers.set_random_state(state.random)
         logger.info("resumed at step %d", state.step)
+
+    def _trained(self) -> dict[str, Tensor]:
+        """The network's state without the weights that are not trained: those are in the file it came from."""
+        frozen = self._frozen()
+        return {name: value for name, value in self.network.state_dict().items() if name not in frozen}
+
+    def _frozen(self) -> dict[str, Tensor]:
+        still = {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
+        return {name: value for name, value in self.network.state_dict().items() if name in still}
 
     def tick(self) -> None:
         """Read the clock. All processes go by the same time, and stop together."""
@@ -218,6 +228,10 @@ class _Run:
         outcome = self._gradient(batches, progress)
         if any(self.workers.largest(float(not torch.isfinite(outcome.total)))):
             raise TrainingStopped(self._advice("loss", outcome))
+        for group in self.optimizer.param_groups:
+            if progress < group.get("from", 0.0):  # neither moved nor counted in the gradient's norm
+                for parameter in group["params"]:
+                    parameter.grad = None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
             raise TrainingStopped(self._advice("gradient", outcome))
@@ -225,7 +239,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
         if self.average is not None and self.config.ema is not None:
-            for name, value in self.network.state_dict().items():
+            for name, value in self._trained().items():
                 average = local(self.average[name])
                 average.lerp_(local(value).to(average.dtype), 1 - self.config.ema)
         return outcome
@@ -297,7 +311,7 @@ class _Run:
         if self.average is None:
             return self.network
         averaged = copy.deepcopy(self.network)
-        averaged.load_state_dict(self.average)
+        averaged.load_state_dict({**self._frozen(), **self.average})
         return averaged
 
     def hand_over(self) -> None:
@@ -305,7 +319,7 @@ class _Run:
         if self.workers.sharded:
             self._copy_whole(self.average or self.network.state_dict())
         elif self.average is not None:
-            self.kept.load_state_dict(self.average)
+            self.kept.load_state_dict({**self._frozen(), **self.average})
 
     def _copy_whole(self, weights: dict[str, Tensor]) -> None:
         """Gather sharded weights, one after another, into the caller's model (collective)."""
@@ -321,7 +335,7 @@ class _Run:
     def save(self) -> None:
         """A checkpoint; all processes take part, the first one writes."""
         whole = self.workers.whole
-        model = {name: value.contiguous() for name, value in whole(self.network.state_dict()).items()}
+        model = {name: value.contiguous() for name, value in whole(self._trained()).items()}
         state = TrainingState(
             step=self.done, elapsed=self.elapsed, model=model, optimizer=whole(self.optimizer.state_dict()),
             ema=whole(self.average), evaluated=self.evaluated, random=self.workers.random_state(),
@@ -350,16 +364,25 @@ def _floats(parts: list[dict[str, Tensor]]) -> dict[str, float]:
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Weight decay on matrices, none on biases, norms, tokens and scales; the encoder has a learning rate of its own.
 
-    ``share`` is the group's share of the learning rate.
+    ``share`` is the group's share of the learning rate, ``from`` the share of the run after which it moves. Weights
+    that ask for no gradient are in no group.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("encoder."), parameter.ndim == 2), []).append(parameter)
+        if parameter.requires_grad:
+            head = config.heads_from > 0 and is_head(name)  # one group with the rest where they are treated alike
+            groups.setdefault((name.startswith("encoder."), head, parameter.ndim == 2), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": config.weight_decay if matrix else 0.0,
             "share": config.encoder_lr if encoder else 1.0,
+            "from": config.heads_from if head else 0.0,
         }
-        for (encoder, matrix), parameters in groups.items()
+        for (encoder, head, matrix), parameters in groups.items()
     ]
+
+
+def is_head(name: str) -> bool:
+    """Whether a weight belongs to a head, by its name: ours, and those of the networks in ``model.foreign``."""
+    return any(part.endswith(("_head", "_decoder")) or part in ("head", "cam_dec") for part in name.split("."))

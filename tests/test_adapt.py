@@ -1,0 +1,241 @@
+"""Adapting a tiny network to a rendered capture: labels, training, hand-over by verdict, resume, memory, bad input."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import reliev3r.adapt as adaptation
+from reliev3r.acceptance import Verdict
+from reliev3r.adapt import AdaptConfig, adapt, in_unit, weak_objective
+from reliev3r.cli import main
+from reliev3r.errors import UserError
+from reliev3r.estimate import estimate_training
+from reliev3r.files import file_hash
+from reliev3r.labels.prepare import PrepareConfig
+from reliev3r.losses.anchor import anchor_loss
+from reliev3r.losses.loss import Loss
+from reliev3r.model.lora import LoraConfig, trained_count
+from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.model.pretrained import load_network
+from reliev3r.synthetic.capture import SynthConfig, write_capture
+from reliev3r.train.config import TrainConfig
+from reliev3r.train.loop import train
+from reliev3r.train.samples import SceneBatchConfig
+from reliev3r.types import DepthLabels, Prediction, PseudoLabels, Tracks, Views
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "capture"
+    write_capture(folder, SynthConfig(seed=3, views=8, width=240, height=180, span=35.0, supersample=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("base")
+    Reliev3R(dataclasses.replace(PRESETS["tiny"], fov="shared")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labels(footage, tmp_path_factory) -> str:
+    out = tmp_path_factory.mktemp("labels") / "store"
+    assert main(["label", str(footage), "--out", str(out), "--depth", "simulated", "--no-judge"]) == 0
+    return str(out)
+
+
+def config(labels: str, **changes) -> AdaptConfig:
+    values = {
+        "labels": labels, "depth": "simulated", "steps": 6, "prepare": PrepareConfig(image_size=48),
+        "heldout_every": 4, "batch": SceneBatchConfig(views=(3, 4), images=4), "lora": LoraConfig(rank=2), **changes,
+    }  # fmt: skip
+    return AdaptConfig(**values)
+
+
+def always(monkeypatch, verdict: str) -> None:
+    monkeypatch.setattr(adaptation, "judge", lambda *args: Verdict(verdict=verdict, reasons=("by the test",)))
+    monkeypatch.setattr(adaptation, "gather_evidence", lambda *args, **kwargs: None)
+    monkeypatch.setattr(adaptation, "write_verdict_page", lambda *args: None)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, tmp_path, capsys, caplog) -> None:
+    before = file_hash(base / "model.safetensors")
+    arguments = [
+        "adapt", "--model", str(base), "--footage", str(footage), "--out", str(tmp_path / "run"), "--depth",
+        "simulated",
+        "--train", "all", "--lr", "2e-3", "--steps", "40", "--heads-from", "0", "--prepare.image-size", "48",
+        "--heldout-every", "4", "--batch.views", "4", "6", "--batch.images", "6",
+    ]  # fmt: skip
+    with caplog.at_level("INFO", logger="reliev3r"):
+        assert main(arguments) == 0
+    assert "trains 2," in caplog.text
+    assert "better:" in capsys.readouterr().out
+    assert file_hash(base / "model.safetensors") == before
+    load_network(tmp_path / "run" / "checkpoint")
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    assert not (tmp_path / "run" / "rejected").exists()
+    verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    assert verdict["verdict"] == "better"
+    angle = next(figure for figure in verdict["figures"] if figure["name"] == "angle")
+    assert angle["after"] < 0.7 * angle["before"]
+    assert (tmp_path / "run" / "labels" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("worse", 4), ("no change", 0), ("better", 0)])
+def test_what_is_not_better_is_kept_aside(footage, base, labels, tmp_path, monkeypatch, capsys, verdict, code) -> None:
+    always(monkeypatch, verdict)
+    before = file_hash(base / "model.safetensors")
+    out = tmp_path / "run"
+    arguments = [
+        "adapt", "--model", str(base), "--footage", str(footage), "--out", str(out), "--labels", labels, "--steps", "2",
+        "--depth", "simulated", "--prepare.image-size", "48", "--heldout-every", "4", "--batch.views", "3", "4",
+    ]  # fmt: skip
+    assert main(arguments) == code
+    assert ("kept aside" in capsys.readouterr().out) == (verdict != "better")
+    place = out if verdict == "better" else out / "rejected"
+    load_network(place / "checkpoint")
+    assert (place / "adapter" / "adapter_model.safetensors").is_file()
+    assert (out / "checkpoint").exists() == (verdict == "better")
+    assert file_hash(base / "model.safetensors") == before
+
+
+def test_ctrl_c_then_resume_equals_the_uninterrupted_run(footage, base, labels, tmp_path, monkeypatch) -> None:
+    always(monkeypatch, "better")
+    settings = config(labels, anchor=0.5, ema=0.5)
+    adapt(str(base), footage, tmp_path / "whole", settings)
+
+    def interrupt(stage: str, done: float, total: float, what: str) -> None:
+        if stage == "train" and done == 3:
+            raise KeyboardInterrupt
+
+    assert adapt(str(base), footage, tmp_path / "parts", settings, report=interrupt) is None
+    saved = load_file(next((tmp_path / "parts" / "training").glob("0*")) / "model.safetensors")
+    assert not any("base_layer" in name for name in saved)  # frozen weights are in the base's file
+    resumed = adapt(str(base), footage, tmp_path / "parts", settings, resume=True)
+    assert resumed is not None
+    assert resumed.training.steps == 6
+    a, b = weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "parts" / "checkpoint")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    original = weights(base)
+    assert {name.split(".")[-2] for name in a if not torch.equal(a[name], original[name])} == {"qkv", "proj"}
+    with pytest.raises(UserError, match="which was not given or has changed"):
+        adapt(str(base), footage.parent, tmp_path / "parts", settings, resume=True)
+
+
+def test_held_out_frames_are_in_no_sample(footage, labels) -> None:
+    captures = adaptation._prepared((f"{footage}={labels}",), config(labels), 12, adaptation._silent)
+    capture = captures.capture(0)
+    assert capture.heldout_views(4) == (2, 6)
+    images = {image.sum().item() for image in capture.views.image[[2, 6]]}
+    others = {image.sum().item() for image in capture.views.image[[0, 1, 3, 4, 5, 7]]}
+    seen = set()
+    for seed in range(12):
+        views, _ = captures.sample(seed, group=0, views=4, closeness=0.5)
+        seen |= {image.sum().item() for image in views.image}
+    assert seen == others
+    assert not seen & images
+
+
+def test_memory_is_counted_exactly() -> None:
+    network = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+    network[0].requires_grad_(False)
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, views: Views) -> Prediction:
+            out = self.network(views.image[..., 0, 0, :].mean((-2, -1))[:, None].expand(-1, 10)).sum()
+            ones = torch.ones(1, 2, 2, 10)
+            return Prediction(depth=ones * out, rays=torch.ones(1, 2, 2, 10, 3), conf=ones,
+                              world_from_cam=torch.eye(4).expand(1, 2, 4, 4))  # fmt: skip
+
+    def batches(step: int, progress: float, micro: int):
+        return Views(image=torch.rand(1, 2, 3, 2, 10)), Tracks(uv=torch.zeros(1, 2, 1, 2), weight=torch.zeros(1, 2, 1))
+
+    def loss(prediction: Prediction, labels: Tracks, progress: float) -> Loss:
+        return Loss(total=prediction.depth.mean(), parts={})
+
+    model = Wrapped()
+    before = copy.deepcopy(model.state_dict())
+    found = estimate_training(model, loss, batches, TrainConfig(steps=7, accumulate=3, precision="fp32"))
+    assert (found.parameters, found.trained) == (10 * 20 + 20 + 20 * 5 + 5, 20 * 5 + 5)
+    assert (found.weights, found.gradients, found.optimizer) == (4 * found.parameters, 4 * 105, 8 * 105)
+    assert found.activations >= 4 * 20  # the input of the trained layer
+    assert found.activations < 4 * 500
+    assert found.total == found.weights + found.gradients + found.optimizer + found.activations
+    assert found.seconds == 7 * found.step_seconds
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_heads_wait(tmp_path) -> None:
+    """Heads stay bit by bit for the first half; the rest moves."""
+    torch.manual_seed(0)
+    network = Reliev3R(dataclasses.replace(PRESETS["tiny"], fov="shared"))
+    assert trained_count(network) == sum(p.numel() for p in network.parameters())
+    before = copy.deepcopy(network.state_dict())
+    middle: dict[str, torch.Tensor] = {}
+    labels = PseudoLabels(
+        depth=DepthLabels(depth=torch.ones(1, 2, 24, 24), valid=torch.ones(1, 2, 24, 24, dtype=torch.bool)),
+        tracks=Tracks(uv=torch.full((1, 2, 1, 2), 5.0), weight=torch.ones(1, 2, 1)),
+    )
+
+    def batches(step: int, progress: float, micro: int):
+        if progress == 0.5:
+            middle.update(copy.deepcopy(network.state_dict()))
+        return Views(image=torch.rand(1, 2, 3, 24, 24, generator=torch.Generator().manual_seed(step))), labels
+
+    def loss(prediction: Prediction, _: PseudoLabels, progress: float) -> Loss:
+        return Loss(total=prediction.depth.mean() + prediction.world_from_cam.square().mean(), parts={})
+
+    settings = TrainConfig(steps=4, heads_from=0.5, lr=1e-3)
+    train(network, loss, batches, settings, folder=tmp_path)
+    after = network.state_dict()
+    for name in ("depth_head.out.weight", "camera_decoder.blocks.0.attn.qkv.weight", "camera_head.fc_t.weight"):
+        assert torch.equal(middle[name], before[name]), name
+        assert not torch.equal(after[name], before[name]), name
+    for name in ("decoder.0.attn.qkv.weight", "encoder.blocks.0.attn.qkv.weight"):
+        assert not torch.equal(middle[name], before[name]), name
+
+
+def prediction(depth: float, shift: float) -> Prediction:
+    pose = torch.eye(4).repeat(1, 2, 1, 1)
+    pose[0, 1, 0, 3] = shift
+    return Prediction(depth=torch.full((1, 2, 4, 4), depth), rays=torch.ones(1, 2, 4, 4, 3),
+                      conf=torch.ones(1, 2, 4, 4), world_from_cam=pose)  # fmt: skip
+
+
+def test_the_anchor_measures_what_moved() -> None:
+    assert float(anchor_loss(prediction(2.0, 1.0), prediction(2.0, 1.0))) < 1e-5
+    assert float(anchor_loss(prediction(4.0, 1.0), prediction(2.0, 1.0))) == pytest.approx(0.6931, abs=1e-3)
+    assert float(anchor_loss(prediction(2.0, 1.5), prediction(2.0, 1.0))) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_networks_own_unit_costs_nothing(labels) -> None:
+    scaled = in_unit(prediction(6.0, 3.0), 3.0)
+    assert torch.equal(scaled.depth, prediction(2.0, 1.0).depth)
+    torch.testing.assert_close(scaled.world_from_cam, prediction(2.0, 1.0).world_from_cam)
+
+
+def test_bad_input_is_told_before_anything_is_written(footage, base, labels, tmp_path) -> None:
+    assert main(["adapt", "--model", str(tmp_path), "--footage", str(footage), "--out", str(tmp_path / "x")]) == 2
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(UserError, match="has 0 views to train on"):
+        adapt(str(base), footage, tmp_path / "run", config(labels, heldout_every=1))
+    with pytest.raises(UserError, match="drop --resume"):
+        adapt(str(base), footage, tmp_path / "none", config(labels), resume=True)
+    assert weak_objective(config(labels)) is not None
