@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from reliev3r.data.capture import load_capture
+from reliev3r.data.truth import load_truth
+from reliev3r.synthetic.capture import SynthConfig, write_capture
+
 SPEC = importlib.util.spec_from_file_location("paradigm", Path(__file__).parents[1] / "studies" / "paradigm.py")
 paradigm = importlib.util.module_from_spec(SPEC)
 sys.modules["paradigm"] = paradigm  # dataclasses look their module up
@@ -40,7 +44,25 @@ def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, caps
     results = json.loads((tmp_path / "study.json").read_text())
     row = results["pi3-dagger + weak on the other domain"]["0"]
     assert row["steps"] == 2
-    assert all(math.isfinite(value) for value in row["other domain"].values())
+    assert all(math.isfinite(value) for value in row["judged"]["other domain"].values())
+
+
+def test_real_captures_are_judged_by_sets_of_four_frames(tmp_path) -> None:
+    write_capture(tmp_path / "room", SynthConfig(views=11, width=64, height=48, supersample=1))
+    (tmp_path / "nothing").mkdir()
+    assert paradigm.with_cameras(tmp_path) == [tmp_path / "room"]
+    sets = paradigm.frame_sets(tmp_path / "room", paradigm.settings("ci", 0))
+    assert [tuple(each.views.image.shape) for each in sets] == [(4, 3, 48, 64)]
+    last = load_capture(tmp_path / "room").names[9:10]
+    truth = load_truth(tmp_path / "room", last, regions=torch.tensor([[0.0, 0.0, 64.0, 48.0]]), size=(48, 64))
+    assert torch.equal(sets[0].truth.world_from_cam[3], truth.world_from_cam[0])
+
+
+def test_several_runs_at_a_time_and_one_that_fails(tmp_path, capfd) -> None:
+    waiting = [("weak", 0), ("depth only", 0)]
+    with pytest.raises(SystemExit, match=r"failed: (depth only, weak|weak, depth only)"):
+        paradigm.side_by_side(waiting, 2, ["--size", "none", "--out", str(tmp_path)])
+    assert "invalid choice: 'none'" in capfd.readouterr().err
 
 
 def test_variants_change_what_they_say() -> None:
