@@ -170,14 +170,18 @@ def test_true_labels_agree_with_the_images() -> None:
     assert label_agreement(capture()) is None
 
 
-def test_too_little_evidence_says_so() -> None:
+def test_too_little_evidence_says_so(tmp_path: Path) -> None:
     verdict = judge(turned(5.0), turned(0.0), [capture(frames=(3,))], config=CONFIG)
     assert verdict.verdict == "no change"
     assert "Too little evidence" in verdict.reasons[0]
     unknown = dataclasses.replace(capture(), K=None)
-    verdict = judge(turned(5.0), turned(0.0), [unknown], config=CONFIG)
+    replay = dataclasses.replace(unknown, name="elsewhere")
+    verdict = judge(turned(5.0), turned(0.0), [unknown], [replay], config=CONFIG)
     assert verdict.verdict == "no change"
-    assert "wall" in verdict.reasons[-1]
+    assert "wall, elsewhere" in verdict.reasons[-1]
+    assert verdict.moved == {}
+    write_verdict_page(tmp_path / "page.html", verdict, turned(5.0), turned(0.0), [unknown], CONFIG)
+    assert "Too little evidence" in (tmp_path / "page.html").read_text()
 
 
 def test_every_set_has_its_held_out_frame_and_no_pair_twice() -> None:

@@ -3,29 +3,39 @@
 import copy
 import dataclasses
 import json
+import math
+import shlex
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import reliev3r.adapt as adaptation
 from reliev3r.acceptance import Verdict
-from reliev3r.adapt import AdaptConfig, adapt, in_unit, weak_objective
+from reliev3r.adapt import AdaptConfig, adapt, in_unit, judging, run
+from reliev3r.adapt.footage import prepared, silent
 from reliev3r.cli import main
+from reliev3r.data.capture import load_capture
 from reliev3r.errors import UserError
 from reliev3r.estimate import estimate_training
 from reliev3r.files import file_hash
 from reliev3r.labels.prepare import PrepareConfig
+from reliev3r.labels.scale import CaptureTask
+from reliev3r.labels.seal import write_sealed
+from reliev3r.labels.store import FORMAT
 from reliev3r.losses.anchor import anchor_loss
 from reliev3r.losses.loss import Loss
+from reliev3r.model.foreign import base_hash
 from reliev3r.model.lora import LoraConfig, trained_count
 from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.pretrained import load_network
 from reliev3r.synthetic.capture import SynthConfig, write_capture
+from reliev3r.train.captures import labelled_capture
 from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import train
+from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.samples import SceneBatchConfig
 from reliev3r.types import DepthLabels, Prediction, PseudoLabels, Tracks, Views
 
@@ -61,9 +71,9 @@ def config(labels: str, **changes) -> AdaptConfig:
 
 
 def always(monkeypatch, verdict: str) -> None:
-    monkeypatch.setattr(adaptation, "judge", lambda *args: Verdict(verdict=verdict, reasons=("by the test",)))
-    monkeypatch.setattr(adaptation, "gather_evidence", lambda *args, **kwargs: None)
-    monkeypatch.setattr(adaptation, "write_verdict_page", lambda *args: None)
+    monkeypatch.setattr(judging, "judge", lambda *args: Verdict(verdict=verdict, reasons=("by the test",)))
+    monkeypatch.setattr(judging, "evidence", lambda *args, **kwargs: [])
+    monkeypatch.setattr(judging, "write_verdict_page", lambda *args: None)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -134,8 +144,73 @@ def test_ctrl_c_then_resume_equals_the_uninterrupted_run(footage, base, labels, 
         adapt(str(base), footage.parent, tmp_path / "parts", settings, resume=True)
 
 
+def test_a_signal_ends_the_command_with_130_and_the_line_that_goes_on(
+    footage, base, labels, tmp_path, monkeypatch, capsys
+) -> None:
+    always(monkeypatch, "worse")
+    before = file_hash(base / "model.safetensors")
+
+    def interrupted(*args: Any, **kwargs: Any) -> TrainResult:
+        monkeypatch.setattr(run, "train", train)
+        progress = kwargs.pop("progress")
+
+        def ctrl_c(done: float, total: float, what: str) -> None:
+            progress(done, total, what)
+            signal.raise_signal(signal.SIGINT)
+
+        return train(*args, **kwargs, progress=ctrl_c)
+
+    monkeypatch.setattr(run, "train", interrupted)
+    arguments = [
+        "adapt", "--model", str(base), "--footage", str(footage), "--out", str(tmp_path / "run"), "--labels", labels,
+        "--depth", "simulated", "--steps", "2", "--prepare.image-size", "48", "--heldout-every", "4",
+        "--batch.views", "3", "4",
+    ]  # fmt: skip
+    assert main(arguments) == 130
+    assert f"go on with: reliev3r {shlex.join(arguments)} --resume" in capsys.readouterr().err.replace("\n", "")
+    assert not (tmp_path / "run" / "verdict.json").exists()
+    assert main([*arguments, "--resume"]) == 4
+    assert json.loads((tmp_path / "run" / "verdict.json").read_text())["base_sha256"] == base_hash(str(base))
+    assert file_hash(base / "model.safetensors") == before
+
+
+def test_views_and_intrinsics_of_the_labels_are_those_of_training(footage, tmp_path) -> None:
+    """cameras.json lists 8 frames and another focal length; what was asked for when they were labelled holds."""
+    out = tmp_path / "store"
+    asked = ["--depth", "simulated", "--no-judge", "--views", "5", "--intrinsics", "fov:62"]
+    assert main(["label", str(footage), "--out", str(out), *asked]) == 0
+    capture = labelled_capture(CaptureTask(name="store", path=footage, out=out))
+    assert len(capture.names) == 5
+    focal = 120 / math.tan(math.radians(31))  # 65 degrees are the truth
+    assert all(frame.K is not None and abs(frame.K[0, 0] - focal) < 1e-6 for frame in capture.frames)
+    views = prepared(f"{footage}={out}", config(str(out)), 12, silent).capture(0).views
+    assert views.K is not None
+    assert float(views.K[0, 0, 0] / views.size[1]) == pytest.approx(focal / 240, rel=0.02)
+
+
+def test_frames_of_a_video_are_those_that_were_labelled(tmp_path) -> None:
+    """By default 24 would be taken, and would replace the five."""
+    av = pytest.importorskip("av")
+    video, out = tmp_path / "moving.mp4", tmp_path / "store"
+    texture = torch.randint(256, (48, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 48, 64, "yuv420p", 20_000_000
+        for index in range(30):
+            picture = texture.roll(2 * index, dims=1).numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    asked = load_capture(video, views=5, cache=out)
+    frames = [{"name": name, "K": None} for name in asked.names]
+    write_sealed(out / "manifest.json", {"format": FORMAT, "frames": frames, "K_source": None})
+    capture = labelled_capture(CaptureTask(name="store", path=video, out=out))
+    assert len(asked.names) == 5
+    assert capture.names == asked.names
+    assert capture.ordered
+
+
 def test_held_out_frames_are_in_no_sample(footage, labels) -> None:
-    captures = adaptation._prepared((f"{footage}={labels}",), config(labels), 12, adaptation._silent)
+    captures = prepared(f"{footage}={labels}", config(labels), 12, silent)
     capture = captures.capture(0)
     assert capture.heldout_views(4) == (2, 6)
     images = {image.sum().item() for image in capture.views.image[[2, 6]]}
@@ -238,4 +313,6 @@ def test_bad_input_is_told_before_anything_is_written(footage, base, labels, tmp
         adapt(str(base), footage, tmp_path / "run", config(labels, heldout_every=1))
     with pytest.raises(UserError, match="drop --resume"):
         adapt(str(base), footage, tmp_path / "none", config(labels), resume=True)
-    assert weak_objective(config(labels)) is not None
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UserError, match="--resume the run in it"):
+        adapt(str(base), footage, Path(labels), config(labels))

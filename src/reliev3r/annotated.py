@@ -50,7 +50,9 @@ class AnnotatedScenes:
             UserError: an unknown format, no scenes, a scene of the benchmark, or one without true poses and depth.
         """
         self._scenes = [(*find_reader(spec), name) for spec in specs for name in list_scenes(spec)]
-        refuse_benchmark([f"{root.resolve()}/{name}" for _, root, name in self._scenes], benchmark)
+        folders = [root.resolve() for _, root, _ in self._scenes]  # a root may be the scene itself
+        names = [str(root / name) for root, (_, _, name) in zip(folders, self._scenes)]
+        refuse_benchmark([*names, *dict.fromkeys(map(str, folders))], benchmark)
         self._scenes = [scene for scene in self._scenes if is_heldout(scene[2], share) == heldout]
         if not self._scenes and not heldout:
             raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower --captures.heldout")

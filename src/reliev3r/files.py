@@ -112,3 +112,13 @@ def file_hash(path: Path | str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def tree_hash(path: Path | str, pattern: str = "*") -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder that match, in hexadecimal."""
+    path = Path(path)
+    if path.is_file():
+        return file_hash(path)
+    files = sorted(file for file in path.rglob(pattern) if file.is_file())
+    lines = [f"{file_hash(file)} {file.relative_to(path).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -52,7 +52,7 @@ def run_fake(folder: Path, *, build: str = "", run: str = "", decode: str = "", 
     bodies = {"build": build, "run": run, "decode": decode}
     bodies = {name: textwrap.indent(textwrap.dedent(body).strip() or "pass", "    ") for name, body in bodies.items()}
     adapters, images = folder / "adapters", folder / "images"
-    adapters.mkdir()
+    adapters.mkdir(parents=True)
     images.mkdir()
     (adapters / "fake.py").write_text(_ADAPTER.format(fewest=fewest, **bodies))
     options = {"timeout_s": 60, **options}

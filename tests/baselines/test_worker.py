@@ -134,10 +134,23 @@ def test_an_answer_becomes_a_reconstruction(tmp_path):
     assert result.found.all()
     assert result.meta["system"] == "fake"
     assert result.meta["weights"] == "random"
+    assert result.meta["intrinsics"] == "predicted"
     assert 0 <= result.meta["seconds"] < 5
     assert 10e6 < result.meta["peak_rss_bytes"] < 500e6
     result.save(tmp_path / "saved")
     assert Reconstruction.load(tmp_path / "saved").meta == result.meta
+
+
+def test_the_weights_of_a_folder_and_given_intrinsics_are_told(tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "model.bin").write_bytes(b"one")
+    first = run_fake(tmp_path / "a", weights=weights, run="inputs['K'] = np.eye(3)")
+    (weights / "config.yaml").write_text("other")
+    second = run_fake(tmp_path / "b", weights=weights)
+    assert first.meta["weights"].startswith("weights sha256:")
+    assert first.meta["weights"] != second.meta["weights"]
+    assert (first.meta["intrinsics"], second.meta["intrinsics"]) == ("known", "predicted")
 
 
 def test_equal_confidence_stays_equal(tmp_path):

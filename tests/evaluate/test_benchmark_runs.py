@@ -149,8 +149,9 @@ def test_a_worker_that_fails_costs_one_cell(benchmark, tmp_path, body, words):
     adapter.write_text(f"import numpy as np\nCARD = {{}}\ndef build(repo, weights, device, sizes):\n    {body}\n")
 
     def worker(capture, folder):
+        limit = 3 if "sleep" in body else 60  # a busy machine takes seconds to start a worker
         return run_baseline(
-            "worker", capture, adapters=adapter.parent, log=folder / "worker.log", timeout_s=3, memory_gb=4
+            "worker", capture, adapters=adapter.parent, log=folder / "worker.log", timeout_s=limit, memory_gb=4
         )
 
     fragile = System(name="fragile", run=worker, fingerprint=dict)
@@ -244,6 +245,11 @@ def test_settings_of_baselines(tmp_path):
     before = system_from_spec("big", settings).fingerprint()
     (tmp_path / "w.pt").write_bytes(b"two")
     assert system_from_spec("big", settings).fingerprint() != before
+    (tmp_path / "w.pt").unlink()
+    (tmp_path / "w.pt").mkdir()  # a folder counts with all that is in it
+    empty = system_from_spec("big", settings).fingerprint()
+    (tmp_path / "w.pt" / "part").write_bytes(b"two")
+    assert system_from_spec("big", settings).fingerprint() != empty
     assert system_from_spec("pi3", settings).fingerprint()["weights"] == "random"
 
 

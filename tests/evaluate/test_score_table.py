@@ -99,6 +99,13 @@ def test_real_labels_need_no_confession():
     assert make_row("fit:run", make_reconstruction({}), FULL).notes == ()
 
 
+@pytest.mark.parametrize(("meta", "words"), [("known", "intrinsics"), ("cameras.json", "intrinsics (cameras.json)")])
+def test_given_intrinsics_are_confessed(meta, words):
+    assert make_row("ours:x", make_reconstruction({"intrinsics": meta}), FULL).notes == (f"it was given the {words}",)
+    for own in ("predicted", "estimated"):
+        assert make_row("ours:x", make_reconstruction({"intrinsics": own}), FULL).notes == ()
+
+
 def test_different_frames_are_no_comparison():
     rows = [Row(system=name, scores=FULL, frames=frames) for name, frames in (("x", ("a", "b")), ("y", ("a", "c")))]
     assert "CAUTION" in make_table(*rows).to_text()

@@ -96,6 +96,7 @@ def test_colmap_takes_the_frames_of_the_run_and_its_losses_count(capture, tmp_pa
     table = evaluate_systems(["colmap", f"fit:{tmp_path / 'run'}"], capture, "strict")
     colmap, run = (row.scores for row in table.rows)
     assert colmap.views_without_camera == 1
+    assert "it was given the intrinsics" in table.rows[0].notes
     assert colmap.depth_rel is None
     assert colmap.point_rel is None
     assert run.auc30 == 100

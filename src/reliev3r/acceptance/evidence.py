@@ -88,7 +88,7 @@ def gather_evidence(
     K, reference = _solved(matches, views)
     return HeldoutCapture(
         name=name or capture.root.name,
-        views=dataclasses.replace(views, K=None) if hide_intrinsics else views,
+        views=dataclasses.replace(views, K=None if hide_intrinsics or K is None else K.float()),
         frames=tuple(chosen.index(frame) for frame in frames if frame in chosen),
         matches=matches,
         K=K,

@@ -28,7 +28,7 @@ def write_verdict_page(
     """Write ``path`` (HTML) and a PNG of the same name: the verdict, its figures, and what both networks make of a few
     held-out frames and their neighbours (predictions that are not finite are left out)."""
     config = config or JudgeConfig()
-    every = [(c, chosen) for c in heldout for chosen in view_sets(c, min(config.views, 6), 1)]
+    every = [(c, chosen) for c in heldout if c.K is not None for chosen in view_sets(c, min(config.views, 6), 1)]
     spaced = torch.linspace(0, len(every) - 1, min(MOST_SETS, len(every))).round().long().tolist()
     pictures = [_pictures(capture, chosen, before, after) for capture, chosen in (every[index] for index in spaced)]
     bars = [

@@ -122,7 +122,7 @@ def judge(
     """
     config = config or JudgeConfig()
     usable = [capture for capture in heldout if capture.K is not None]
-    moved = {capture.name: _moved(before, after, capture, config) for capture in replay}
+    moved = {capture.name: _moved(before, after, capture, config) for capture in replay if capture.K is not None}
     old = [measure(before, capture, config.views, config.sets) for capture in usable]
     try:
         new = [measure(after, capture, config.views, config.sets) for capture in usable]
@@ -132,7 +132,7 @@ def judge(
     agreement = {c.name: share for c in usable if (share := label_agreement(c)) is not None}
     verdict, reasons = _rule(figures, old, new, config)
     return Verdict(
-        verdict=verdict, reasons=(*reasons, *_remarks(figures, agreement, moved, heldout, usable)),
+        verdict=verdict, reasons=(*reasons, *_remarks(figures, agreement, moved, [*heldout, *replay])),
         figures=figures, moved=moved, label_agreement=agreement,
     )  # fmt: skip
 
@@ -273,8 +273,7 @@ def _remarks(
     figures: Sequence[Figure],
     agreement: dict[str, float],
     moved: dict[str, dict[str, float]],
-    heldout: Sequence[HeldoutCapture],
-    usable: Sequence[HeldoutCapture],
+    captures: Sequence[HeldoutCapture],
 ) -> list[str]:
     remarks = []
     wrong = [name for name, share in agreement.items() if share < LABELS_FIT]
@@ -292,7 +291,6 @@ def _remarks(
                 f"On the replay capture {name} depth moved by {change['depth']:.1%} and rotations by "
                 f"{change['rotation_deg']:.1f} degrees (medians)."
             )
-    if len(usable) < len(heldout):
-        left = [capture.name for capture in heldout if capture.K is None]
+    if left := [capture.name for capture in captures if capture.K is None]:
         remarks.append(f"Not judged, for lack of intrinsics or matches: {', '.join(left)}.")
     return remarks

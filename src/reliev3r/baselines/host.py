@@ -28,7 +28,7 @@ from reliev3r.baselines.result import check_result
 from reliev3r.baselines.worker import FORMAT
 from reliev3r.data.capture import Capture
 from reliev3r.errors import UserError
-from reliev3r.files import file_hash, read_json, write_json
+from reliev3r.files import read_json, tree_hash, write_json
 from reliev3r.geometry.camera import ray_map
 from reliev3r.reconstruction import Reconstruction
 from reliev3r.types import Prediction
@@ -59,7 +59,8 @@ def run_baseline(
     its import path, ``weights`` a checkpoint (``None``: random weights, for tests of the interface). ``memory_gb``
     limits the addresses of a CPU worker. All that the worker writes to its standard streams goes to ``log``. ``sizes``
     and ``prepare`` are passed to the adapter's functions ``build`` and ``prepare``; ``adapters`` is a folder of other
-    adapters (tests). Seconds of the forward pass and of loading, and peak memory in bytes, land in ``meta``.
+    adapters (tests). Seconds of the forward pass and of loading and peak memory in bytes land in ``meta``, and whether
+    the system used the capture's intrinsics ("known") or not ("predicted").
 
     Raises:
         UserError: an unknown name; no such interpreter, checkout or weights; the worker failed, died, took too long or
@@ -90,8 +91,8 @@ def run_baseline(
         _run_worker(name, [str(python or sys.executable), str(WORKER), str(folder)], log, timeout_s)
         arrays, meta = _read_result(name, folder)
     arrays = check_result(name, arrays, views=len(capture.frames))
-    provenance = {"weights": "random" if weights is None else _weights_hash(Path(weights)), "intrinsics": "predicted"}
-    return _reconstruction(capture, arrays, {"system": name, "device": device, **provenance, **meta})
+    used = "random" if weights is None else f"{Path(weights).name} sha256:{tree_hash(weights)[:16]}"
+    return _reconstruction(capture, arrays, {"system": name, "device": device, "weights": used, **meta})
 
 
 def _write_images(path: Path, capture: Capture) -> None:
@@ -164,11 +165,6 @@ def _read_result(name: str, folder: Path) -> tuple[dict[str, np.ndarray], dict[s
             return {key: arrays[key] for key in arrays.files}, dict(manifest["meta"])
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
         raise UserError(f"{name}: its worker's result cannot be read ({error})".replace("\n", " ")) from error
-
-
-def _weights_hash(weights: Path) -> str:
-    file = weights / "model.safetensors" if weights.is_dir() else weights
-    return f"{weights.name} sha256:{file_hash(file)[:16]}" if file.is_file() else weights.name
 
 
 def _reconstruction(capture: Capture, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Reconstruction:

@@ -64,6 +64,7 @@ def _answer(folder: str) -> None:
     arrays = {name: np.asarray(value) for name, value in adapter.decode(raw, inputs).items()}
     arrays["regions"] = np.asarray(regions, np.float64)
     meta = {"seconds": seconds, "load_seconds": load_seconds, "python": platform.python_version()}
+    meta["intrinsics"] = "known" if "K" in inputs else "predicted"
     meta.update(_memory(device))
     _write(folder, arrays, {"format": FORMAT, "adapter": request["adapter"], "meta": meta})
 

@@ -1,6 +1,7 @@
 """The verb that adapts a pretrained network to footage."""
 
 # No postponed annotations here: tyro reads the fields' types where the verbs define them.
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from reliev3r.cli.terminal import parse, progress_bars
 
 
 def adapt(argv: list[str]) -> int:
-    """``reliev3r adapt --model CHECKPOINT --footage ROOT --out RUN``; exit code 4: worse than before."""
+    """``reliev3r adapt --model CHECKPOINT --footage ROOT --out RUN``; exit code 4 where the verdict is worse."""
     from reliev3r.adapt import AdaptConfig
 
     @dataclass(frozen=True)
@@ -31,17 +32,16 @@ def adapt(argv: list[str]) -> int:
         config: Annotated[AdaptConfig, arg(name="")] = field(default_factory=AdaptConfig)
 
     given = parse(Adapt, "adapt", argv)
-    from reliev3r import adapt as adaptation
+    from reliev3r.adapt import adapt as run
     from reliev3r.scenes import first_process
 
     with progress_bars() as report:
-        result = adaptation.adapt(
-            given.model, given.footage, given.out, given.config, resume=given.resume, report=report
-        )
+        result = run(given.model, given.footage, given.out, given.config, resume=given.resume, report=report)
     if result is None and not first_process():
         return 0
     if result is None:
-        print(f"interrupted; go on with: reliev3r adapt {' '.join(argv)} --resume", file=sys.stderr)
+        again = shlex.join([*argv, *([] if given.resume else ["--resume"])])
+        print(f"interrupted; go on with: reliev3r adapt {again}", file=sys.stderr)
         return 130
     verdict = result.verdict
     print(f"{verdict.verdict}: {verdict.reasons[0]}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reliev3r.errors import UserError
+from reliev3r.files import read_json
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -20,13 +21,13 @@ def refuse_benchmark(names: Iterable[str], benchmark: Path | str) -> None:
     """Stop unless none of the captures ``names`` that training would see is a scene of the DL3DV benchmark.
 
     Every source of training samples that takes real captures calls it. Names are paths whose parts are searched for
-    DL3DV's hashes; ``benchmark`` is ``benchmark-meta.csv`` or the benchmark's folder; it may be "" where
-    there are no scenes of DL3DV.
+    DL3DV's hashes, as is the ``source`` that ``reliev3r convert`` wrote into a capture folder. ``benchmark`` is
+    ``benchmark-meta.csv`` or the benchmark's folder; it may be "" where there are no scenes of DL3DV.
 
     Raises:
         UserError: a benchmark scene among the names, DL3DV scenes but no list to hold against them, or an empty list.
     """
-    ours = {part for name in names for part in re.split(r"[/\\]", name) if is_hash(part)}
+    ours = {part for name in names for part in re.split(r"[/\\]", f"{name}/{_source(Path(name))}") if is_hash(part)}
     if not ours:
         return
     if not str(benchmark):
@@ -40,6 +41,13 @@ def refuse_benchmark(names: Iterable[str], benchmark: Path | str) -> None:
             f"{len(shared)} scenes of the DL3DV benchmark ({shared[0][:12]}... first) are among the training scenes; "
             "remove them, or no number on the benchmark is worth anything"
         )
+
+
+def _source(folder: Path) -> str:
+    """The scene that a capture folder was converted from, "" where it does not say."""
+    file = folder / "cameras.json"
+    content = read_json(file) if file.is_file() else None
+    return str(content.get("source", "")) if isinstance(content, dict) else ""
 
 
 def benchmark_hashes(path: Path) -> set[str]:

@@ -82,7 +82,7 @@ def capture_benchmark(root: Path, names: Sequence[str] | None = None) -> Benchma
         name=str(root),
         root=f"capture:{root.resolve()}",
         scenes=(root.resolve().name,),
-        open=lambda scene, views: _with_frames(_capture_scene(root, root.name, None if names else views), names),
+        open=lambda scene, views: _with_frames(_capture_scene(root, scene, None if names else views), names),
     )
 
 

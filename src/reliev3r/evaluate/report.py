@@ -141,6 +141,9 @@ def make_row(system: str, reconstruction: Reconstruction, scores: Scores) -> Row
             "its labels came from a SIMULATED expert (ground truth made worse), so this says nothing about what real "
             "experts would give"
         )
+    given = reconstruction.meta.get("intrinsics", "predicted")
+    if given not in ("predicted", "estimated"):
+        notes.append("it was given the intrinsics" + (f" ({given})" if given != "known" else ""))
     if reconstruction.meta.get("weights") == "random":
         notes.append("RANDOM weights: this tries the interface and says nothing about the system")
     return Row(

@@ -19,7 +19,7 @@ from reliev3r.baselines.registry import ADAPTERS, NAMES
 from reliev3r.data.capture import Capture
 from reliev3r.errors import UserError
 from reliev3r.evaluate.cost import measured
-from reliev3r.files import file_hash, read_json
+from reliev3r.files import file_hash, read_json, tree_hash
 from reliev3r.geometry.camera import K_of_crop_resize, ray_map
 from reliev3r.reconstruction import Reconstruction
 from reliev3r.types import Prediction
@@ -157,26 +157,22 @@ def _ours(spec: str, argument: str) -> System:
 def _baseline(name: str, entry: Mapping[str, Any]) -> System:
     options = {key: value for key, value in entry.items() if key != "baseline"}
     adapter, weights = entry["baseline"], entry["weights"]
-    if weights == "random":
+    random = weights == "random"
+    if random:
         options["weights"] = None
     elif not Path(weights).exists():
         raise UserError(f"{weights}: the weights of {name} are not there; `reliev3r baselines` says where to get them")
 
     def fingerprint() -> dict[str, Any]:
         shared = {key: options.get(key) for key in ("repo", "sizes", "prepare")}
-        hashes = "random" if weights == "random" else _files_hash(Path(weights))
-        return {**shared, "adapter": file_hash(ADAPTERS / f"{adapter}.py"), "weights": hashes}
+        code = tree_hash(ADAPTERS, "*.py")  # adapters import each other
+        return {**shared, "adapter": adapter, "code": code, "weights": weights if random else tree_hash(weights)}
 
     return System(
         name=name,
         run=lambda capture, folder: run_baseline(adapter, capture, log=folder / "worker.log", **options),
         fingerprint=fingerprint,
     )
-
-
-def _files_hash(path: Path) -> dict[str, str]:
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return {file.name if file == path else file.relative_to(path).as_posix(): file_hash(file) for file in files}
 
 
 def _colmap_fingerprint() -> dict[str, Any]:

@@ -29,6 +29,8 @@ _INK = "#222222"
 _STYLE = """
 .pair { display: grid; gap: .8rem; grid-template-columns: 1fr 1fr; }
 .pair img, .wide { width: 100%; border-radius: 8px; }
+.scroll td:first-child { width: auto; }
+.scroll td:nth-child(-n+4) { white-space: nowrap; overflow-wrap: normal; }
 .plain { border-radius: 10px; padding: .7rem 1rem; margin: .8rem 0; background: var(--card); }
 """
 _BOX = {"better": "fine", "no change": "plain", "worse": "alarm"}

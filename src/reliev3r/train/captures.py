@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import safe_open
@@ -20,15 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reliev3r.data.benchmark_guard import refuse_benchmark
-from reliev3r.data.capture import load_capture
-from reliev3r.data.intrinsics import with_intrinsics
+from reliev3r.data.capture import Capture, load_capture
 from reliev3r.errors import UserError
-from reliev3r.files import atomic_path, file_hash
+from reliev3r.files import atomic_path, file_hash, read_json
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.labels.quality import read_quality
 from reliev3r.labels.scale.captures import CaptureTask, find_captures
 from reliev3r.labels.solve import pair_rarity
-from reliev3r.labels.store import load_labels
+from reliev3r.labels.store import load_labels, read_manifest
 from reliev3r.settings import to_plain
 from reliev3r.train.batches import with_drawn_tracks
 from reliev3r.train.buckets import assign_bucket, bucket_sizes
@@ -215,8 +215,30 @@ def is_heldout(name: str, share: float) -> bool:
     return zlib.crc32(f"heldout {name}".encode()) % 10_000 < share * 10_000
 
 
+def labelled_capture(task: CaptureTask) -> Capture:
+    """The frames that were labelled, with the intrinsics that they were labelled with: ``--views`` and ``--intrinsics``
+    of `reliev3r label` are in its manifest.
+
+    Raises:
+        UserError: no finished labels, or images that are gone.
+    """
+    manifest = read_manifest(task.out)
+    stored = {frame["name"]: frame["K"] for frame in manifest["frames"]}
+    video = task.path.is_file()
+    count = read_json(task.out / "frames" / "frames.json")["count"] if video else None  # or others would be chosen
+    capture = load_capture(task.path, views=count, cache=task.out)
+    frames = tuple(
+        dataclasses.replace(frame, K=None if stored[frame.name] is None else np.array(stored[frame.name]))
+        for frame in capture.frames
+        if frame.name in stored
+    )
+    if gone := len(stored) - len(frames):
+        raise UserError(f"{task.path}: {gone} images that were labelled are gone; run `reliev3r label` again")
+    return dataclasses.replace(capture, frames=frames, K_source=manifest["K_source"])
+
+
 def _prepare(task: CaptureTask, path: Path, config: PrepareConfig, patch: int) -> None:
-    capture = with_intrinsics(load_capture(task.path, cache=task.out), None)
+    capture = labelled_capture(task)
     prepared = prepare_capture(capture, load_labels(task.out, capture, check="size"), config, patch=patch)
     labels = prepared.labels
     tensors: dict[str, Tensor | None] = {

@@ -65,6 +65,12 @@ def test_damage_is_named(blended):
         open_scene(blended)
 
 
+def test_a_portrait_image_is_refused(blended, room):
+    save(blended / HASH / "blended_images" / "00000001.jpg", np.rot90(room.rgb[1]).copy())
+    with pytest.raises(UserError, match=r"00000001\.pfm: is 96x72, but the image is 72x96"):
+        open_scene(blended).truth.depth("00000001")
+
+
 def test_pfm_by_hand(tmp_path):
     file = tmp_path / "a.pfm"
     file.write_bytes(b"Pf\n2 2\n1.0\n" + np.array([3, 4, 1, 2], ">f4").tobytes())  # big endian

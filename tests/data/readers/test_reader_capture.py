@@ -1,6 +1,7 @@
 """Our own folder as a scene, finding formats, and converting any scene to it."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -90,6 +91,26 @@ def test_every_format_says_no_to_an_empty_folder(tmp_path) -> None:
         assert not reader.recognises(tmp_path)
         assert not reader.recognises(tmp_path / "nowhere")
         assert reader.scenes(tmp_path) == []
+
+
+def test_large_datasets_are_recognised_by_a_few_folders_and_opened_by_one(room, tmp_path, monkeypatch) -> None:
+    for number in range(40):
+        (tmp_path / f"{number:064x}").mkdir()
+        (tmp_path / f"{number:064x}" / "transforms.json").write_text("{}")
+    looks = []
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: looks.append(path) or is_file(path))
+    assert READERS["dl3dv"].recognises(tmp_path)
+    for name in ("capture", "colmap", "nerfstudio", "dl3dv-benchmark", "scannetpp"):
+        looks.clear()
+        READERS[name].recognises(tmp_path)
+        assert len({path.parts[len(tmp_path.parts)] for path in looks if path.parent != tmp_path}) <= 10, name
+    looks.clear()
+    with pytest.raises(UserError, match=f"{5:064x}: has no folder of images"):
+        READERS["dl3dv"].open(tmp_path, f"{5:064x}")
+    assert {path.parent.name for path in looks} <= {f"{5:064x}", tmp_path.name}
+    with pytest.raises(UserError, match="no scene of this format"):
+        READERS["dl3dv"].open(tmp_path, "nowhere")
 
 
 def test_converting_keeps_geometry_and_says_the_scale(room, tmp_path, capsys) -> None:

@@ -74,6 +74,12 @@ def test_damage_is_named(game):
         open_scene(game)
 
 
+def test_a_portrait_image_is_refused(game, room):
+    save(game / "GTAV_540" / "0007" / "images" / "0001.png", np.rot90(room.rgb[1]).copy())
+    with pytest.raises(UserError, match=r"0001\.exr: is 96x72, but the image is 72x96"):
+        open_scene(game).truth.depth("0001")
+
+
 def test_a_right_handed_world_is_refused(game, room):
     """Then the mirrored pose is no rotation: the file is not what the dataset has."""
     file = game / "GTAV_540" / "0007" / "poses" / "0000.json"

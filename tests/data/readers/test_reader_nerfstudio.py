@@ -9,6 +9,7 @@ from lenses import brown, fisheye, rays_as_colours, through
 from reader_room import Room, assert_consistent, assert_poses
 
 from reliev3r.data.benchmark_guard import benchmark_hashes, refuse_benchmark
+from reliev3r.data.convert import convert_scene
 from reliev3r.data.readers import list_scenes, open_scene
 from reliev3r.errors import UserError
 
@@ -236,6 +237,9 @@ def test_the_benchmark_is_read_and_never_trained_on(room, tmp_path) -> None:
         with pytest.raises(UserError, match="1 scenes of the DL3DV benchmark"):
             refuse_benchmark(["fine", f"1K/{HASHES[0]}"], benchmark)
     refuse_benchmark(["a room", "livingroom1"], "")
+    convert_scene(scene, tmp_path / "renamed")
+    with pytest.raises(UserError, match="1 scenes of the DL3DV benchmark"):
+        refuse_benchmark([str(tmp_path / "renamed")], root)
     with pytest.raises(UserError, match="dl3dv-benchmark"):
         refuse_benchmark([f"1K/{HASHES[0]}"], "")
     (tmp_path / "empty.csv").write_text("hash\n")

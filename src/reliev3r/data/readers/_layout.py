@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from reliev3r.data.readers._scene import find_scenes, natural
+from reliev3r.data.readers._scene import natural
 from reliev3r.errors import UserError
 
 _LOOKS = 8
@@ -33,8 +33,19 @@ class Layout:
         return any(self._found(p, depth - 1) for p in islice(below, _LOOKS))
 
     def scenes(self, root: Path) -> list[str]:
-        """Names (paths below ``root``) in natural order."""
-        return list(find_scenes(root, self.is_scene, depth=self.depth))
+        """Names (paths below ``root``, with forward slashes) in natural order; that of ``root`` where it is a scene."""
+        return [root.resolve().name] if self.is_scene(root) else self._below(root, self.depth)
+
+    def _below(self, folder: Path, depth: int) -> list[str]:
+        if depth == 0:
+            return []
+        names: list[str] = []
+        for inner in sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural):
+            if self.is_scene(inner):
+                names.append(inner.name)
+            else:
+                names += [f"{inner.name}/{name}" for name in self._below(inner, depth - 1)]
+        return names
 
     def folder(self, root: Path, name: str) -> Path:
         """The folder of a scene that :meth:`scenes` names.

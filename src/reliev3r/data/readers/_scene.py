@@ -104,23 +104,18 @@ def scene_of(
     return Scene(name=name, capture=capture, truth=truth, caveats=caveats)
 
 
-def find_scenes(root: Path, is_scene: Callable[[Path], bool], *, depth: int = 1) -> dict[str, Path]:
-    """Scene folders by name, in natural order: ``root`` itself, or those up to ``depth`` folders below it.
+def frame_names(files: Sequence[str], where: Path) -> list[str]:
+    """Names of a scene's frames: stems of their files, or whole paths with _ for / where two stems are the same.
 
-    A name is the path below ``root`` with forward slashes.
+    Raises:
+        UserError: two frames would have one name; ``where`` is the file that lists them.
     """
-    if is_scene(root):
-        return {root.resolve().name: root}
-    found: dict[str, Path] = {}
-    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural)
-    for folder in folders if depth > 0 else []:
-        if is_scene(folder):
-            found[folder.name] = folder
-        elif depth > 1:
-            found |= {
-                f"{folder.name}/{name}": path for name, path in find_scenes(folder, is_scene, depth=depth - 1).items()
-            }
-    return found
+    names = [Path(file).stem for file in files]
+    if len({name.lower() for name in names}) < len(names):
+        names = [Path(file).with_suffix("").as_posix().strip("./").replace("/", "_") for file in files]
+    if len({name.lower() for name in names}) < len(names):
+        raise UserError(f"{where}: names an image twice, or two images alike; remove or rename one of them")
+    return names
 
 
 def natural(path: Path | str) -> list[Any]:

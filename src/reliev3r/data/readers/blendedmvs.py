@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reliev3r.data.images import image_size
 from reliev3r.data.readers._depth import known, read_pfm
 from reliev3r.data.readers._layout import Layout, existing, files_in
 from reliev3r.data.readers._poses import checked_pose, matrix
@@ -48,7 +49,9 @@ def _shot(folder: Path, image: Path) -> Shot:
     finite = np.isfinite(cam_from_world).all()
     pose = np.linalg.inv(checked_pose(cam_from_world, str(file))) if finite else cam_from_world
     depth_file = folder / "rendered_depth_maps" / f"{image.stem}.pfm"
-    return Shot(name=image.stem, image=image, K=K, world_from_cam=pose, depth=functools.partial(_depth, depth_file))
+    return Shot(
+        name=image.stem, image=image, K=K, world_from_cam=pose, depth=functools.partial(_depth, depth_file, image)
+    )
 
 
 def _camera(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -60,5 +63,5 @@ def _camera(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return matrix([words[18 + 3 * i : 21 + 3 * i] for i in range(3)], str(file), (3, 3)), matrix(rows, str(file))
 
 
-def _depth(file: Path) -> np.ndarray:
-    return known(read_pfm(file), file)
+def _depth(file: Path, image: Path) -> np.ndarray:
+    return known(read_pfm(file), file, size=image_size(image))  # K would not fit an image of another size

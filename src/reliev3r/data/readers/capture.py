@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reliev3r.data.capture import load_capture
-from reliev3r.data.readers._scene import find_scenes
+from reliev3r.data.readers._layout import Layout
 from reliev3r.data.scene import Scene
 from reliev3r.data.truth import CameraFile
 from reliev3r.errors import UserError
@@ -13,20 +13,13 @@ from reliev3r.files import read_json
 
 FILE = "cameras.json"
 
-
-def recognises(root: Path) -> bool:
-    """``cameras.json`` in the folder or one below."""
-    return bool(_folders(root))
+_LAYOUT = Layout(is_scene=lambda folder: (folder / FILE).is_file())
+recognises, scenes = _LAYOUT.recognises, _LAYOUT.scenes
 
 
-def scenes(root: Path) -> list[str]:
-    """Folders with ``cameras.json``."""
-    return list(_folders(root))
-
-
-def open_scene(root: Path, name: str, views: int | None) -> Scene:
+def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     """As :meth:`reliev3r.data.readers.Reader.open` says; a capture without poses is a scene without truth."""
-    folder = _folders(root)[name]
+    folder = _LAYOUT.folder(root, name)
     capture = load_capture(folder, views=views)
     content = read_json(folder / FILE)
     truth = CameraFile(folder) if any(frame.get("cam_to_world") is not None for frame in content["frames"]) else None
@@ -34,7 +27,3 @@ def open_scene(root: Path, name: str, views: int | None) -> Scene:
     if not isinstance(caveats, list | tuple) or not all(isinstance(text, str) for text in caveats):
         raise UserError(f'{folder / FILE}: "caveats" must be a list of sentences')
     return Scene(name=name, capture=capture, truth=truth, caveats=tuple(caveats))
-
-
-def _folders(root: Path) -> dict[str, Path]:
-    return find_scenes(root, lambda folder: (folder / FILE).is_file())

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._poses import checked_pose
-from reliev3r.data.readers._scene import Shot, find_scenes, natural, scene_of
+from reliev3r.data.readers._scene import Shot, frame_names, natural, scene_of
 from reliev3r.data.rectify import Rectification
 from reliev3r.data.scene import Scene
 from reliev3r.errors import UserError
@@ -25,28 +26,22 @@ _FAR = -1e6
 """Where a ray that the lens model cannot image lies: outside of every image."""
 
 
-def recognises(root: Path) -> bool:
-    """A model in the folder or one below."""
-    return bool(_folders(root))
+_LAYOUT = Layout(is_scene=lambda folder: find_model(folder) is not None)
+recognises, scenes = _LAYOUT.recognises, _LAYOUT.scenes
 
 
-def scenes(root: Path) -> list[str]:
-    """Folders with a model."""
-    return list(_folders(root))
-
-
-def open_scene(root: Path, name: str, views: int | None) -> Scene:
+def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     """As :meth:`reliev3r.data.readers.Reader.open` says; lenses with distortion are rectified."""
-    folder = _folders(root)[name]
+    folder = _LAYOUT.folder(root, name)
     images = folder / "images" if (folder / "images").is_dir() else folder
     model_folder = find_model(folder)
-    assert model_folder is not None  # _folders found it
+    assert model_folder is not None  # it is a scene
     model = read_model(model_folder)
     posed = [image for image in model.images.values() if image.has_pose]
     posed.sort(key=lambda image: [natural(part) for part in image.name.split("/")])
     rectified = functools.cache(lambda camera_id: rectification_of(model.cameras[camera_id]))
     shots = []
-    for image, shot_name in zip(posed, _names([image.name for image in posed], model_folder), strict=True):
+    for image, shot_name in zip(posed, frame_names([image.name for image in posed], model_folder), strict=True):
         camera = model.cameras[image.camera_id]
         shots.append(
             Shot(
@@ -118,18 +113,3 @@ def _stored_uv(camera: Any) -> Float[np.ndarray, "h w 2"]:
     rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], axis=-1)
     uv = camera.img_from_cam(rays.reshape(-1, 3))
     return np.nan_to_num(uv, nan=_FAR, posinf=_FAR, neginf=_FAR).reshape(camera.height, camera.width, 2)
-
-
-def _folders(root: Path) -> dict[str, Path]:
-    return find_scenes(root, lambda folder: find_model(folder) is not None)
-
-
-def _names(files: list[str], model: Path) -> list[str]:
-    """Stems of the images, or whole paths with _ for / where two stems are the same."""
-    stems = [Path(file).stem for file in files]
-    if len({stem.lower() for stem in stems}) == len(stems):
-        return stems
-    names = [Path(file).with_suffix("").as_posix().replace("/", "_") for file in files]
-    if len({name.lower() for name in names}) < len(names):
-        raise UserError(f"{model}: two images would have one name, as {names[0]}; rename them")
-    return names

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from reliev3r.data.benchmark_guard import is_hash
 from reliev3r.data.images import image_size
-from reliev3r.data.readers._scene import find_scenes, scene_of
+from reliev3r.data.readers._layout import Layout
+from reliev3r.data.readers._scene import scene_of
 from reliev3r.data.readers.nerfstudio import read_shots
 from reliev3r.data.scene import Scene
 from reliev3r.errors import UserError
@@ -19,24 +20,14 @@ CAVEATS = (
 )
 
 
-def recognises(root: Path) -> bool:
-    """Folders named by a 64-digit hash with ``transforms.json`` in them."""
-    return bool(scene_folders(root))
+# a release (1K/HASH), a part of it, or the scene itself
+_LAYOUT = Layout(is_scene=lambda f: is_hash(f.resolve().name) and (f / "transforms.json").is_file(), depth=2)
+recognises, scenes = _LAYOUT.recognises, _LAYOUT.scenes
 
 
-def scene_folders(root: Path) -> dict[str, Path]:
-    """Scenes of a release (1K/HASH), of a part of it, or the scene itself, by name."""
-    return find_scenes(root, lambda f: is_hash(f.resolve().name) and (f / "transforms.json").is_file(), depth=2)
-
-
-def scenes(root: Path) -> list[str]:
-    """Names HASH, or 1K/HASH."""
-    return list(scene_folders(root))
-
-
-def open_scene(root: Path, name: str, views: int | None) -> Scene:
+def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     """As :meth:`reliev3r.data.readers.Reader.open` says; the lens is rectified."""
-    return open_folder(scene_folders(root)[name], name, views)
+    return open_folder(_LAYOUT.folder(root, name), name, views)
 
 
 def open_folder(folder: Path, name: str, views: int | None) -> Scene:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reliev3r.data.images import image_size
 from reliev3r.data.readers._depth import known
 from reliev3r.data.readers._exr import read_exr
 from reliev3r.data.readers._layout import Layout, existing, files_in
@@ -52,7 +53,7 @@ def _shot(folder: Path, image: Path) -> Shot:
         image=image,
         K=K,
         world_from_cam=checked_pose(_inverse(cam_from_mirrored), str(file)),
-        depth=functools.partial(_depth, folder / "depths" / f"{image.stem}.exr"),
+        depth=functools.partial(_depth, folder / "depths" / f"{image.stem}.exr", image),
     )
 
 
@@ -62,5 +63,5 @@ def _inverse(cam_from_mirrored: np.ndarray) -> np.ndarray:
     return REFLECTION @ np.linalg.inv(cam_from_mirrored)
 
 
-def _depth(file: Path) -> np.ndarray:
-    return known(read_exr(file), file)
+def _depth(file: Path, image: Path) -> np.ndarray:
+    return known(read_exr(file), file, size=image_size(image))  # K would not fit an image of another size

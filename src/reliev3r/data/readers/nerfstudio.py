@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.data.images import IMAGE_SUFFIXES
+from reliev3r.data.readers._depth import known, read_npy, read_png16
+from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._nerfstudio_lens import Lens, lens_of
 from reliev3r.data.readers._poses import OPENGL_FROM_OPENCV, checked_pose, matrix
-from reliev3r.data.readers._scene import Shot, find_scenes, natural, scene_of
+from reliev3r.data.readers._scene import Shot, frame_names, natural, scene_of
 from reliev3r.data.rectify import Rectification
 from reliev3r.data.scene import Scene
 from reliev3r.errors import UserError
@@ -27,25 +29,13 @@ from reliev3r.files import read_json
 FILE = "transforms.json"
 CAVEATS = ("nerfstudio's files do not say whether lengths are metres: the scale counts as unknown",)
 
-
-def recognises(root: Path) -> bool:
-    """``transforms.json`` in the folder or one below."""
-    return bool(scene_folders(root))
+_LAYOUT = Layout(is_scene=lambda folder: (folder / FILE).is_file())
+recognises, scenes = _LAYOUT.recognises, _LAYOUT.scenes
 
 
-def scene_folders(root: Path) -> dict[str, Path]:
-    """Folders that have a ``transforms.json``, by name."""
-    return find_scenes(root, lambda folder: (folder / FILE).is_file())
-
-
-def scenes(root: Path) -> list[str]:
-    """Folders that have a ``transforms.json``."""
-    return list(scene_folders(root))
-
-
-def open_scene(root: Path, name: str, views: int | None) -> Scene:
+def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     """As :meth:`reliev3r.data.readers.Reader.open` says; lenses with distortion are rectified."""
-    folder = scene_folders(root)[name]
+    folder = _LAYOUT.folder(root, name)
     shots = read_shots(folder / FILE, lambda file: _found(folder / file))
     return scene_of(
         name, folder, shots, views=views, metric=False, ordered=False, K_source=FILE, caveats=CAVEATS
@@ -76,7 +66,7 @@ def read_shots(
     shared = {key: value for key, value in content.items() if key not in lists}
     undo = _undo_applied(shared, file)
     entries.sort(key=lambda entry: [natural(part) for part in entry["file_path"].split("/")])
-    names = _names([entry["file_path"] for entry in entries], file)
+    names = frame_names([entry["file_path"] for entry in entries], file)
     rectified = functools.cache(Lens.rectification)  # one map for all frames of a lens
     shots = []
     for name, entry in zip(names, entries, strict=True):
@@ -112,16 +102,6 @@ def _undo_applied(shared: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"
     return np.linalg.inv(checked_pose(applied, f"{file}: applied_transform"))
 
 
-def _names(paths: list[str], file: Path) -> list[str]:
-    """Stems of the paths, or whole paths with _ for / where two stems are the same."""
-    names = [Path(path).stem for path in paths]
-    if len({name.lower() for name in names}) < len(names):
-        names = [Path(path).with_suffix("").as_posix().strip("./").replace("/", "_") for path in paths]
-    if len({name.lower() for name in names}) < len(names):
-        raise UserError(f"{file}: names an image twice; remove one of the two frames")
-    return names
-
-
 def _found(path: Path) -> Path:
     """The path, with an image's suffix where the file leaves it out (Blender's exports do)."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -133,17 +113,8 @@ def _depth(
     file: Path, unit: float, stored: tuple[int, int], rectification: Rectification | None
 ) -> Float[np.ndarray, "h w"]:
     """z-depth of the rectified image, in the unit of the poses."""
-    if file.suffix == ".npy":
-        try:
-            values = np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file}: missing or not a readable .npy depth map; restore it") from error
-    else:
-        values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
-    if values is None or values.ndim != 2 or values.dtype not in (np.uint16, np.float32, np.float64):
-        raise UserError(f"{file}: not a readable 16-bit PNG or float .npy depth map of one channel; restore it")
-    depth = values.astype(np.float32) * np.float32(unit)
-    depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    values = read_npy(file) if file.suffix == ".npy" else read_png16(file)
+    depth = known(values.astype(np.float32) * np.float32(unit), file)
     if rectification is None:
         return depth
     if depth.shape != stored[::-1]:  # LiDAR maps are smaller than the image whose pixels the lens is known in

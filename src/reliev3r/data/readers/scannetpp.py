@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._mesh import depth_of_mesh
-from reliev3r.data.readers._scene import Shot, find_scenes, scene_of
+from reliev3r.data.readers._scene import Shot, scene_of
 from reliev3r.data.readers.colmap import find_model, pose_of, read_model
 from reliev3r.data.readers.nerfstudio import read_shots
 from reliev3r.data.scene import Scene
@@ -23,20 +24,22 @@ CAVEATS = (
     "ScanNet++: true depth is rendered from the laser scan's simplified mesh; glass and thin things are missing",
 )
 
+_LAYOUT = Layout(is_scene=lambda folder: (folder / "dslr" / "nerfstudio").is_dir())
+
 
 def recognises(root: Path) -> bool:
     """``dslr/nerfstudio`` in the folder, one below, or below ``data``."""
-    return bool(_folders(root))
+    return _LAYOUT.recognises(_inner(root))
 
 
 def scenes(root: Path) -> list[str]:
     """Scene ids."""
-    return list(_folders(root))
+    return _LAYOUT.scenes(_inner(root))
 
 
-def open_scene(root: Path, name: str, views: int | None) -> Scene:
+def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     """As :meth:`reliev3r.data.readers.Reader.open` says."""
-    folder = _folders(root)[name]
+    folder = _LAYOUT.folder(_inner(root), name)
     images, file, mesh = folder / "dslr" / "resized_undistorted_images", folder / CAMERAS, folder / MESH
     if not file.is_file() or not images.is_dir():
         raise UserError(f"{folder}: needs {CAMERAS} and {images.name}; run the undistortion of ScanNet++'s toolbox")
@@ -63,9 +66,8 @@ def open_scene(root: Path, name: str, views: int | None) -> Scene:
     return scene_of(name, folder, shots, views=views, metric=True, ordered=True, K_source=file.name, caveats=CAVEATS)
 
 
-def _folders(root: Path) -> dict[str, Path]:
-    inner = root / "data" if (root / "data").is_dir() else root
-    return find_scenes(inner, lambda folder: (folder / "dslr" / "nerfstudio").is_dir())
+def _inner(root: Path) -> Path:
+    return root / "data" if (root / "data").is_dir() else root
 
 
 def _bad_frames(file: Path) -> set[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reliev3r.data.images import image_size
 from reliev3r.data.readers._depth import SKY, known, read_npy, read_packed_png
 from reliev3r.data.readers._exr import read_exr
 from reliev3r.data.readers._layout import Layout, files_in
@@ -61,7 +62,7 @@ def _wide_baseline(name: str, folder: Path, views: int | None) -> Scene:
             image=image,
             K=K,
             world_from_cam=checked_pose(pose, str(pose_file)),
-            depth=functools.partial(_exr_depth, depth_file),
+            depth=functools.partial(_exr_depth, depth_file, image),
         )
 
     shots = [shot(image) for image in files_in(folder / "images", "*.png")]
@@ -70,5 +71,5 @@ def _wide_baseline(name: str, folder: Path, views: int | None) -> Scene:
     )
 
 
-def _exr_depth(file: Path) -> np.ndarray:
-    return known(read_exr(file), file, below=SKY)
+def _exr_depth(file: Path, image: Path) -> np.ndarray:
+    return known(read_exr(file), file, size=image_size(image), below=SKY)  # K would not fit an image of another size
