@@ -145,10 +145,12 @@ def test_ctrl_c_then_resume_equals_the_uninterrupted_run(footage, base, labels, 
 
 
 def test_a_signal_ends_the_command_with_130_and_the_line_that_goes_on(
-    footage, base, labels, tmp_path, monkeypatch, capsys
+    footage, base, labels, tmp_path, monkeypatch, capsys, request
 ) -> None:
     always(monkeypatch, "worse")
     before = file_hash(base / "model.safetensors")
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are born deaf to it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
 
     def interrupted(*args: Any, **kwargs: Any) -> TrainResult:
         monkeypatch.setattr(run, "train", train)
