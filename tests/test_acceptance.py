@@ -13,6 +13,7 @@ from reliev3r.acceptance import HeldoutCapture, JudgeConfig, gather_evidence, ju
 from reliev3r.acceptance.evidence import MOST_FRAMES, _chosen
 from reliev3r.acceptance.measure import label_agreement, view_sets
 from reliev3r.data.capture import load_capture
+from reliev3r.errors import UserError
 from reliev3r.geometry.camera import K_from_fov, project, ray_map, transform, unproject
 from reliev3r.geometry.rigid import invert, relative, rotation_angle, so3_exp
 from reliev3r.geometry.sampling import inside
@@ -149,6 +150,8 @@ def test_depth_that_gets_worse_is_never_better() -> None:
 def test_predictions_that_are_not_finite_are_worse() -> None:
     broken = Oracle(lambda p: dataclasses.replace(p, depth=p.depth * torch.nan))
     assert judge(turned(3.0), broken, [capture()], config=CONFIG).verdict == "worse"
+    with pytest.raises(UserError, match="before any adaptation"):
+        judge(broken, turned(3.0), [capture()], config=CONFIG)
 
 
 def test_labels_cannot_certify_themselves() -> None:

@@ -13,6 +13,7 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))  # as when it is called: its parts lie beside it
 SPEC = importlib.util.spec_from_file_location("paradigm", Path(__file__).parents[1] / "studies" / "paradigm.py")
 paradigm = importlib.util.module_from_spec(SPEC)
 sys.modules["paradigm"] = paradigm  # dataclasses look their module up
@@ -29,6 +30,8 @@ def _one_thread():
 
 def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
     arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger", "depth only"]
+    paradigm.main([*arguments[:-1], "--jobs", "2"])
+    assert (tmp_path / "runs" / "pi3-dagger-0" / "result.json").is_file()
     paradigm.main(arguments)
     table = (tmp_path / "study.md").read_text()
     assert "simulated expert" in table

@@ -20,7 +20,7 @@ from reliev3r.evaluate.quality import heldout_angles
 from reliev3r.files import read_json, write_json
 from reliev3r.labels.procrustes import with_pseudo_cameras
 from reliev3r.losses.loss import Loss
-from reliev3r.losses.objective import objective
+from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.losses.supervised import supervised
 from reliev3r.model.network import Reliev3R
 from reliev3r.model.pretrained import initial_network
@@ -28,7 +28,7 @@ from reliev3r.reconstruct import predict
 from reliev3r.settings import from_plain, refuse_changes, to_plain
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
 from reliev3r.synthetic.stream import HELDOUT_SEEDS, SyntheticStream
-from reliev3r.train.captures import LabelledCaptures
+from reliev3r.train.captures import LabelledCaptures, PreparedCapture
 from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.recipes import ScenesConfig
 from reliev3r.train.samples import SceneBatches, Source
@@ -93,20 +93,31 @@ def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Los
     """What a run descends; only the fully-supervised one accepts ground truth."""
     if config.supervision == "full":
         return lambda prediction, labels, progress: supervised(prediction, labels, config.supervised)
-    settings = config.objective
-    if config.batch.hide_intrinsics and settings.reprojection.form == "angle":
-        settings = dataclasses.replace(
-            settings, reprojection=dataclasses.replace(settings.reprojection, form="focal_angle")
-        )
+    settings = weak_settings(config.objective, hide_intrinsics=config.batch.hide_intrinsics)
 
     def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
-        share = max(0.0, 1 - progress / config.teacher_until) if config.teacher_until > 0 else 0.0
+        share = teacher_share(progress, config.teacher_until)
         if settings.teacher_weight > 0 and share > 0 and labels.cameras is None:
             K = prediction.K.detach() if labels.K is None else labels.K
             labels = with_pseudo_cameras(labels, K, config.polish)
         return objective(prediction, labels, settings, teacher=share)
 
     return weak
+
+
+def weak_settings(objective: ObjectiveConfig, *, hide_intrinsics: bool) -> ObjectiveConfig:
+    """The weak objective where intrinsics may be hidden from the network: then angles are multiplied by the focal
+    length, for a longer lens alone would shrink them."""
+    if not hide_intrinsics or objective.reprojection.form != "angle":
+        return objective
+    return dataclasses.replace(
+        objective, reprojection=dataclasses.replace(objective.reprojection, form="focal_angle")
+    )  # fmt: skip
+
+
+def teacher_share(progress: float, until: float) -> float:
+    """Of the teacher's weight at ``progress`` in [0, 1]: falls linearly to 0 at ``until``."""
+    return max(0.0, 1 - progress / until) if until > 0 else 0.0
 
 
 def rooms(stream: SyntheticStream, count: int, *, views: int) -> list[HeldoutScene]:
@@ -177,19 +188,25 @@ def _heldout(config: ScenesConfig, patch: int, report: Report) -> list[HeldoutSc
         kept = LabelledCaptures(config.captures, patch=patch, heldout=True)
         whole = kept if len(kept) else LabelledCaptures(config.captures, patch=patch)
         for index in range(min(len(whole), config.heldout_scenes)):
-            capture = whole.capture(index)
-            count = min(len(capture.views.image), 2 * config.batch.views[1])
-            chosen = torch.linspace(0, len(capture.views.image) - 1, count).round().long()
-            tracks = capture.heldout.select_views(chosen)
-            scenes.append(HeldoutScene(views=capture.views.select_views(chosen), tracks=tracks))
+            scenes.append(tracked_scene(whole.capture(index), 2 * config.batch.views[1]))
     if config.annotated:
         kept_scenes = _annotated(config, patch, report, heldout=True)
         for index in range(min(len(kept_scenes), config.heldout_scenes)):
             views, labels = kept_scenes.whole(index, views=config.batch.views[1])
             scenes.append(HeldoutScene(views=views, tracks=labels.tracks, truth=labels.truth))
-    if config.batch.hide_intrinsics:
-        scenes = [dataclasses.replace(scene, views=dataclasses.replace(scene.views, K=None)) for scene in scenes]
-    return scenes
+    return without_intrinsics(scenes) if config.batch.hide_intrinsics else scenes
+
+
+def tracked_scene(capture: PreparedCapture, most: int) -> HeldoutScene:
+    """At most this many frames of a capture, evenly spread, and its held-out tracks."""
+    count = min(len(capture.views.image), most)
+    chosen = torch.linspace(0, len(capture.views.image) - 1, count).round().long()
+    return HeldoutScene(views=capture.views.select_views(chosen), tracks=capture.heldout.select_views(chosen))
+
+
+def without_intrinsics(scenes: list[HeldoutScene]) -> list[HeldoutScene]:
+    """The same, for networks that are not shown K."""
+    return [dataclasses.replace(scene, views=dataclasses.replace(scene.views, K=None)) for scene in scenes]
 
 
 def first_process() -> bool:

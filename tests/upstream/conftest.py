@@ -17,9 +17,9 @@ import pytest
 def needs(package: str, *variables: str) -> None:
     """Make ``package`` importable from the checkouts that the variables name, or skip with the reason."""
     for variable in variables:
-        folder = os.environ.get(variable)
-        if folder and Path(folder).is_dir() and folder not in sys.path:
-            sys.path.append(folder)
+        for folder in os.environ.get(variable, "").split(os.pathsep):
+            if folder and Path(folder).is_dir() and folder not in sys.path:
+                sys.path.append(folder)
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed; name its checkout in {' and '.join(variables)}")
 

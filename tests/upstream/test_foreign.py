@@ -1,29 +1,17 @@
 """Other systems' networks as trainable modules, through their own code with small random weights."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
+from foreign_checks import check_inputs, check_learning, check_lora, upstream_at
 from safetensors.torch import load_file
 
 from conftest import needs
-from reliev3r.geometry.camera import K_from_fov
-from reliev3r.losses.objective import ObjectiveConfig, objective
-from reliev3r.losses.reprojection import ReprojectionConfig
-from reliev3r.model.lora import Lora, LoraConfig, trained_count
-from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
-from reliev3r.synthetic.stream import StreamConfig, SyntheticStream
-from reliev3r.types import PseudoLabels, Views
 
 
 @pytest.fixture(scope="module")
 def vggt():
     """VGGT's own parts, assembled smaller than its constructor can."""
-    root = Path(os.environ.get("RELIEV3R_UPSTREAM", "/nowhere"))
-    for folder in (root / "vggt", root / "src" / "vggt"):
-        if folder.is_dir():
-            os.environ.setdefault("RELIEV3R_VGGT", str(folder))
+    upstream_at("RELIEV3R_VGGT", "vggt")
     needs("einops", "RELIEV3R_PACKAGES")
     needs("vggt", "RELIEV3R_VGGT")
     from vggt.heads.camera_head import CameraHead
@@ -54,54 +42,14 @@ def vggt():
     return network
 
 
-def sample() -> tuple[Views, PseudoLabels]:
-    stream = SyntheticStream(StreamConfig(height=56, width=56, supersample=1), supervision="full")
-    seen, truth = stream.render(0, views=3)
-    labels = PseudoLabels(
-        depth=simulate_depth(truth, DepthNoise(), 0), tracks=simulate_tracks(truth, TrackNoise(count=128), 0), K=seen.K
-    )
-    batched = labels.map(lambda x: x[None].cpu())
-    return Views(image=seen.image[None].cpu()), batched
-
-
 def test_vggt_learns_by_the_weak_objective_with_gradients_everywhere(vggt) -> None:
-    views, labels = sample()
-    settings = ObjectiveConfig(reprojection=ReprojectionConfig(form="focal_angle"), fov_weight=1.0)
-    optimizer = torch.optim.AdamW(vggt.parameters(), lr=1e-4)
-    vggt.train()
-    losses = []
-    for step in range(5):
-        loss = objective(vggt(views), labels, settings).total
-        optimizer.zero_grad()
-        loss.backward()
-        if step == 0:
-            for part in ("aggregator.patch_embed", "aggregator.frame_blocks.0.attn.qkv", "camera_head.trunk",
-                         "depth_head"):  # fmt: skip
-                gradients = [
-                    p.grad for n, p in vggt.named_parameters() if n.startswith(f"network.{part}") and p.grad is not None
-                ]
-                assert gradients, part
-                assert max(float(g.abs().max()) for g in gradients) > 0, part
-        optimizer.step()
-        losses.append(float(loss))
-    assert losses[-1] < losses[0]
-    assert losses[-1] < 0.98 * losses[0], losses
+    check_learning(
+        vggt, "aggregator.patch_embed", "aggregator.frame_blocks.0.attn.qkv", "camera_head.trunk", "depth_head"
+    )
 
 
 def test_vggt_takes_known_intrinsics_and_any_batch(vggt) -> None:
-    views, _ = sample()
-    vggt.eval()
-    K = K_from_fov(1.0, 56, 56).expand(1, 3, 3, 3)
-    with torch.no_grad():
-        known = vggt(Views(image=views.image, K=K))
-        single = vggt(Views(image=views.image[0], K=K[0]))
-    torch.testing.assert_close(known.K, K, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(single.depth, known.depth[0])
-    assert (known.depth > 0).all()
-    rotation = known.world_from_cam[..., :3, :3]
-    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand_as(rotation), atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="multiple"):
-        vggt(Views(image=torch.rand(2, 3, 50, 56)))
+    check_inputs(vggt)
 
 
 def test_vggt_cameras_are_upstreams(vggt) -> None:
@@ -119,12 +67,6 @@ def test_vggt_cameras_are_upstreams(vggt) -> None:
 
 
 def test_vggt_is_written_back_as_upstreams_file_after_lora(vggt, tmp_path) -> None:
-    views, _ = sample()
-    lora = Lora(vggt, LoraConfig(rank=2))
-    assert 0 < trained_count(vggt) < 0.2 * sum(p.numel() for p in vggt.parameters())
-    merged = lora.merge()
+    merged = check_lora(vggt, share=0.2)
     merged.save_pretrained(tmp_path)
-    saved = load_file(tmp_path / "model.safetensors")
-    assert set(saved) == {*merged.network.state_dict(), "track_head.unused"}
-    with torch.no_grad():
-        assert merged(views).depth.isfinite().all()
+    assert set(load_file(tmp_path / "model.safetensors")) == {*merged.network.state_dict(), "track_head.unused"}

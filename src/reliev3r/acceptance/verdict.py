@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from reliev3r.acceptance.evidence import HeldoutCapture
-from reliev3r.acceptance.measure import Measured, PairFigures, label_agreement, measure, view_sets
+from reliev3r.acceptance.measure import Measured, label_agreement, measure, view_sets
+from reliev3r.errors import UserError
 from reliev3r.geometry.rigid import relative, rotation_angle
 from reliev3r.reconstruct import predict
 
@@ -119,11 +120,19 @@ def judge(
     ``better`` needs the decisive figure (``angle``) to be clearly better and no other one clearly worse; ``worse`` is
     said of a collapse, of predictions that are not finite, and where a figure is clearly worse and none clearly better.
     Clearly: the bootstrap interval over frames excludes the margin. The modes and devices of the networks stay.
+
+    Raises:
+        UserError: the predictions of ``before`` are not finite.
     """
     config = config or JudgeConfig()
     usable = [capture for capture in heldout if capture.K is not None]
     moved = {capture.name: _moved(before, after, capture, config) for capture in replay if capture.K is not None}
-    old = [measure(before, capture, config.views, config.sets) for capture in usable]
+    try:
+        old = [measure(before, capture, config.views, config.sets) for capture in usable]
+    except FloatingPointError as error:
+        raise UserError(
+            "the network predicts no finite numbers before any adaptation; are its weights whole?"
+        ) from error
     try:
         new = [measure(after, capture, config.views, config.sets) for capture in usable]
     except FloatingPointError:
@@ -152,17 +161,12 @@ def compare(
     )
     figures = []
     for name in KINDS:
-        kept = [
-            k for k, (_, old, new) in enumerate(rows) if _value(old, name) is not None and _value(new, name) is not None
-        ]
+        pairs = [(getattr(old, name), getattr(new, name)) for _, old, new in rows]
+        kept = [k for k, pair in enumerate(pairs) if None not in pair]
         if kept:
-            values = torch.tensor([[getattr(rows[k][1], name), getattr(rows[k][2], name)] for k in kept]).double()
+            values = torch.tensor([pairs[k] for k in kept]).double()
             figures.append(_figure(name, values, weights[:, kept], config))
     return tuple(figures)
-
-
-def _value(pair: PairFigures, name: str) -> float | None:
-    return getattr(pair, name)
 
 
 def _resampled(rows: list[tuple[int, int, int]], views: Sequence[int], config: JudgeConfig) -> Tensor:

@@ -15,7 +15,7 @@ from reliev3r.errors import UserError
 from reliev3r.labels.scale import CaptureTask, LabelJob, find_captures, label_store
 from reliev3r.labels.scale.local import LocalPool
 from reliev3r.labels.scale.worker import label_path
-from reliev3r.scenes import HeldoutScene
+from reliev3r.scenes import HeldoutScene, tracked_scene, without_intrinsics
 from reliev3r.train.captures import CapturesConfig, LabelledCaptures, PreparedCapture
 
 logger = logging.getLogger(__name__)
@@ -99,15 +99,8 @@ def with_fitting_samples(config: AdaptConfig, captures: LabelledCaptures) -> Ada
 
 def tracked_scenes(captures: LabelledCaptures, config: AdaptConfig) -> list[HeldoutScene]:
     """Frames and held-out tracks of a few captures: what the log says of a run, and the network's unit of length."""
-    scenes = []
-    for capture in spaced_captures(captures, 8):
-        count = min(len(capture.views.image), 2 * config.batch.views[1])
-        chosen = torch.linspace(0, len(capture.views.image) - 1, count).round().long()
-        views = capture.views.select_views(chosen)
-        if config.batch.hide_intrinsics:
-            views = dataclasses.replace(views, K=None)
-        scenes.append(HeldoutScene(views=views, tracks=capture.heldout.select_views(chosen)))
-    return scenes
+    scenes = [tracked_scene(each, 2 * config.batch.views[1]) for each in spaced_captures(captures, 8)]
+    return without_intrinsics(scenes) if config.batch.hide_intrinsics else scenes
 
 
 def spaced_captures(captures: LabelledCaptures, count: int | None = None) -> list[PreparedCapture]:

@@ -16,7 +16,7 @@ from reliev3r.losses.loss import Loss
 from reliev3r.losses.objective import objective
 from reliev3r.losses.reprojection import scene_factor, track_geometry
 from reliev3r.reconstruct import predict
-from reliev3r.scenes import HeldoutScene
+from reliev3r.scenes import HeldoutScene, teacher_share, weak_settings
 from reliev3r.types import Prediction, PseudoLabels, Tracks, _Tensors
 
 
@@ -40,14 +40,10 @@ def weak_objective(
 ) -> Callable[[Prediction, PseudoLabels | AnchoredLabels, float], Loss]:
     """The weak objective in units of ``unit``, and the anchor. A pretrained network keeps its own unit of length: the
     gauge, which would pull it to 1, asks for ``unit`` instead."""
-    settings = config.objective
-    if config.batch.hide_intrinsics and settings.reprojection.form == "angle":
-        settings = dataclasses.replace(
-            settings, reprojection=dataclasses.replace(settings.reprojection, form="focal_angle")
-        )
+    settings = weak_settings(config.objective, hide_intrinsics=config.batch.hide_intrinsics)
 
     def weak(prediction: Prediction, labels: PseudoLabels | AnchoredLabels, progress: float) -> Loss:
-        teacher = max(0.0, 1 - progress / config.teacher_until) if config.teacher_until > 0 else 0.0
+        teacher = teacher_share(progress, config.teacher_until)
         pseudo = labels.labels if isinstance(labels, AnchoredLabels) else labels
         loss = objective(in_unit(prediction, unit), pseudo, settings, teacher=teacher)
         if not isinstance(labels, AnchoredLabels):

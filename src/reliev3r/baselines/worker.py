@@ -65,7 +65,7 @@ def _answer(folder: str) -> None:
     arrays["regions"] = np.asarray(regions, np.float64)
     meta = {"seconds": seconds, "load_seconds": load_seconds, "python": platform.python_version()}
     meta["intrinsics"] = "known" if "K" in inputs else "predicted"
-    meta.update(_memory(device))
+    meta.update(peak_memory(device))
     _write(folder, arrays, {"format": FORMAT, "adapter": request["adapter"], "meta": meta})
 
 
@@ -94,13 +94,13 @@ def _synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def _memory(device: str) -> dict[str, int]:
+def peak_memory(device: str) -> dict[str, int]:
     """Peak memory of this process in bytes, and of the GPU where one is used."""
     peak = {}
     try:
         with open("/proc/self/status", encoding="ascii") as file:  # getrusage would count the parent's pages too
             peak["peak_rss_bytes"] = 1024 * int(next(line for line in file if line.startswith("VmHWM")).split()[1])
-    except OSError:  # not Linux
+    except (OSError, StopIteration):  # not Linux, or a sandbox that does not say
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024

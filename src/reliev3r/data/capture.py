@@ -185,7 +185,7 @@ def _image_files(root: Path) -> list[Path]:
     folder = root
     if not _is_image_folder(root) and (root / "images").is_dir():
         folder = root / "images"
-    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
+    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural)
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     others = [file.name for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
     if images and others:
@@ -203,9 +203,9 @@ def _frame_from_file(root: Path, file: Path) -> Frame:
     return Frame(name=file.stem, file=file.relative_to(root).as_posix(), path=file, width=width, height=height)
 
 
-def _natural(path: Path) -> list[Any]:
-    """Sort key in which image2 comes before image10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
+def natural(path: Path | str) -> list[Any]:
+    """Sort key in which frame2 comes before frame10."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", Path(path).name) if p]
 
 
 def _reject_duplicates(names: list[str], where: Path) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from reliev3r.baselines.worker import peak_memory
+
+_RESET = Path("/proc/self/clear_refs")
 
 
 @contextmanager
@@ -28,8 +30,4 @@ def measured() -> Iterator[dict[str, Any]]:
     start = time.monotonic()
     yield cost
     cost["seconds"] = round(time.monotonic() - start, 2)
-    with suppress(OSError, StopIteration, ValueError):
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        cost["peak_rss_bytes"] = 1024 * int(line.split()[1])
-    if torch.cuda.is_available():
-        cost["peak_cuda_bytes"] = int(torch.cuda.max_memory_allocated())
+    cost.update(peak_memory("cuda" if torch.cuda.is_available() else "cpu"))

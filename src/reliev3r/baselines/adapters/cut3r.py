@@ -24,7 +24,7 @@ INFINITY = float("inf")
 CONFIG = {
     "state_size": 768,
     "state_pe": "2d",
-    "pos_embed": "RoPE100",
+    **shared.VIT_LARGE,
     "rgb_head": True,
     "pose_head": True,
     "patch_embed_cls": "PatchEmbedDust3R",
@@ -34,12 +34,6 @@ CONFIG = {
     "depth_mode": ("exp", -INFINITY, INFINITY),
     "conf_mode": ("exp", 1, INFINITY),
     "pose_mode": ("exp", -INFINITY, INFINITY),
-    "enc_embed_dim": 1024,
-    "enc_depth": 24,
-    "enc_num_heads": 16,
-    "dec_embed_dim": 768,
-    "dec_depth": 12,
-    "dec_num_heads": 12,
     "landscape_only": False,
 }
 """The released 512-pixel network; the checkpoint holds the same as program text, which is never evaluated."""

@@ -35,19 +35,13 @@ def build(repo: str | None, weights: str | None, device: str, sizes: dict | None
     from dust3r.model import AsymmetricCroCo3DStereo
 
     settings: dict[str, Any] = {
-        "pos_embed": "RoPE100",
+        **shared.VIT_LARGE,
         "patch_embed_cls": "PatchEmbedDust3R",
         "img_size": (512, 512),
         "head_type": "dpt",
         "output_mode": "pts3d",
         "depth_mode": ("exp", -np.inf, np.inf),
         "conf_mode": ("exp", 1, np.inf),
-        "enc_embed_dim": 1024,
-        "enc_depth": 24,
-        "enc_num_heads": 16,
-        "dec_embed_dim": 768,
-        "dec_depth": 12,
-        "dec_num_heads": 12,
         "landscape_only": False,
     }
     model = shared.seeded(lambda: AsymmetricCroCo3DStereo(**{**settings, **(sizes or {})}))

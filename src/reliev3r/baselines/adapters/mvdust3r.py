@@ -38,18 +38,12 @@ def build(repo: str | None, weights: str | None, device: str, sizes: dict | None
     from dust3r.model import AsymmetricCroCo3DStereoMultiView
 
     settings: dict[str, Any] = {
-        "pos_embed": "RoPE100",
+        **shared.VIT_LARGE,
         "img_size": (SIZE, SIZE),
         "head_type": "linear",
         "output_mode": "pts3d",
         "depth_mode": ("exp", -np.inf, np.inf),
         "conf_mode": ("exp", 1, 1e9),
-        "enc_embed_dim": 1024,
-        "enc_depth": 24,
-        "enc_num_heads": 16,
-        "dec_embed_dim": 768,
-        "dec_depth": 12,
-        "dec_num_heads": 12,
         "GS": True,
         "sh_degree": 0,
         "pts_head_config": {"skip": True},

@@ -16,6 +16,17 @@ import numpy as np
 MIN_DEPTH = 1e-6
 """Relative to the median depth: points at or behind the camera are moved here, so that rays stay finite."""
 
+VIT_LARGE = {
+    "pos_embed": "RoPE100",
+    "enc_embed_dim": 1024,
+    "enc_depth": 24,
+    "enc_num_heads": 16,
+    "dec_embed_dim": 768,
+    "dec_depth": 12,
+    "dec_num_heads": 12,
+}
+"""Arguments of CroCo's classes in the released sizes of DUSt3R and what grew from it."""
+
 _KEPT: list[Any] = []
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from reliev3r.data.readers._scene import natural
+from reliev3r.data.capture import natural
 from reliev3r.errors import UserError
 
 _LOOKS = 8

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -116,11 +114,6 @@ def frame_names(files: Sequence[str], where: Path) -> list[str]:
     if len({name.lower() for name in names}) < len(names):
         raise UserError(f"{where}: names an image twice, or two images alike; remove or rename one of them")
     return names
-
-
-def natural(path: Path | str) -> list[Any]:
-    """Sort key in which frame2 comes before frame10."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", Path(path).name) if p]
 
 
 def _frame(root: Path, shot: Shot) -> Frame:

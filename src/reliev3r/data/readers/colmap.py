@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from reliev3r.data.capture import natural
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._poses import checked_pose
-from reliev3r.data.readers._scene import Shot, frame_names, natural, scene_of
+from reliev3r.data.readers._scene import Shot, frame_names, scene_of
 from reliev3r.data.rectify import Rectification
 from reliev3r.data.scene import Scene
 from reliev3r.errors import UserError

@@ -9,11 +9,13 @@ from torch import nn
 
 from reliev3r.errors import UserError
 from reliev3r.model.foreign.base import ForeignNetwork
+from reliev3r.model.foreign.da3 import load_da3
+from reliev3r.model.foreign.mapanything import load_mapanything
 from reliev3r.model.foreign.vggt import load_vggt
 from reliev3r.model.network import Reliev3R
 from reliev3r.model.pretrained import checkpoint_hash, load_network
 
-FOREIGN = {"vggt": load_vggt}
+FOREIGN = {"vggt": load_vggt, "mapanything": load_mapanything, "da3": load_da3}
 """By the prefix of ``--model``: where the weights are -> the network. Their packages are imported when asked for."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -29,11 +30,20 @@ class ForeignNetwork(nn.Module, ABC):
 
     patch_size: int = 14
 
-    def __init__(self, network: nn.Module, *, rest: dict[str, Tensor] | None = None) -> None:
-        """``rest``: weights of upstream's file that are not run here, and are written back as they were."""
+    def __init__(
+        self, network: nn.Module, *, rest: dict[str, Tensor] | None = None, config: dict[str, Any] | None = None
+    ) -> None:
+        """What is not run is written back as it was.
+
+        Args:
+            network: upstream's module, or what of it is run.
+            rest: the other weights of upstream's file.
+            config: of upstream's ``config.json``, where it has one.
+        """
         super().__init__()
         self.network = network
         self.rest = rest or {}
+        self.config = config
 
     @abstractmethod
     def predict_batch(self, views: Views) -> Prediction:
@@ -57,43 +67,82 @@ class ForeignNetwork(nn.Module, ABC):
         return self.predict_batch(flat).map(lambda x: x.reshape(*batch, *x.shape[1:]))
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write ``model.safetensors`` with upstream's names, which its code and ``--model`` load."""
+        """Write ``model.safetensors`` (and ``config.json``) with upstream's names: its code and ``--model`` load it."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        tensors = {**self.rest, **self.network.state_dict()}
+        own = self.network.state_dict()
+        tensors = {**self.rest, **{min(names): own[min(names)] for names in _names_of_each(own)}}
         with atomic_path(Path(folder) / "model.safetensors") as temporary:
             save_file({name: value.cpu().contiguous().clone() for name, value in tensors.items()}, temporary)
+        if self.config is not None:
+            with atomic_path(Path(folder) / "config.json") as temporary:
+                temporary.write_text(json.dumps(self.config, indent=2), encoding="utf8")
 
 
 def assembled(
     views: Views,
     *,
     depth: Float[Tensor, "b v h w"],
-    K: Float[Tensor, "b v 3 3"],
+    rays: Float[Tensor, "b v h w 3"],
     logit: Float[Tensor, "b v h w"],
     world_from_cam: Float[Tensor, "b v 4 4"],
 ) -> Prediction:
-    """float32; ``logit`` of a confidence that means the same from 0 to infinity as ours from 0 to 2."""
-    known = K if views.K is None else views.K.float()
-    least = LEAST_DEPTH * depth.detach().flatten(1).median(1).values.clamp_min(1e-8)[:, None, None, None]
+    """float32; ``rays`` are replaced by those of K where it is known; ``logit`` of a confidence that means the same
+    from 0 to infinity as ours from 0 to 2."""
     return Prediction(
-        depth=torch.maximum(depth, least),
-        rays=ray_map(known, *views.size),
+        depth=torch.maximum(depth, least_depth(depth)),
+        rays=rays if views.K is None else ray_map(views.K.float(), *views.size),
         conf=2 * torch.sigmoid(logit.clamp(-4, 4)),
         world_from_cam=world_from_cam,
     )
 
 
+def least_depth(depth: Float[Tensor, "b v h w"]) -> Float[Tensor, "b 1 1 1"]:
+    """The smallest that is let through, of each sample."""
+    return LEAST_DEPTH * depth.detach().flatten(1).median(1).values.clamp_min(1e-8)[:, None, None, None]
+
+
+def read_config(files: list[Path], where: str) -> dict[str, Any]:
+    """Upstream's ``config.json``, beside its weights.
+
+    Raises:
+        UserError: there is none, or it is no JSON object.
+    """
+    path = files[0].parent / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: not found; put upstream's config.json beside its weights (of a hub id: `hf download {where}`)"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds no settings; download it again")
+    return config
+
+
 def load_exactly(network: nn.Module, tensors: dict[str, Any], source: str) -> None:
-    """Load all of ``tensors``, and every weight of ``network`` from them.
+    """Load all of ``tensors``, and every weight of ``network`` from them; of a shared weight's names one is enough.
 
     Raises:
         UserError: a weight is missing, surplus or misshapen; names it.
     """
     expected = network.state_dict()
-    for name, value in expected.items():
-        if name not in tensors or tensors[name].shape != value.shape:
-            raise UserError(f"{source}: {name} is missing or has another shape; are these weights of this system?")
+    complete = dict(tensors)
+    for names in _names_of_each(expected):
+        given = [tensors[name] for name in names if name in tensors]
+        if not given or given[0].shape != expected[names[0]].shape:
+            raise UserError(f"{source}: {names[0]} is missing or has another shape; are these weights of this system?")
+        complete.update({name: given[0] for name in names})
     surplus = sorted(set(tensors) - set(expected))
     if surplus:
         raise UserError(f"{source}: holds {surplus[0]}, which the network has not; are these weights of this system?")
-    network.load_state_dict(tensors)
+    network.load_state_dict(complete)
+
+
+def _names_of_each(state: dict[str, Tensor]) -> list[list[str]]:
+    """The names of each tensor: a module that is held twice has its weights listed twice, but stored once."""
+    names: dict[Any, list[str]] = {}
+    for name, value in state.items():
+        names.setdefault((value.data_ptr(), value.shape) if value.numel() else name, []).append(name)
+    return list(names.values())

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reliev3r.errors import UserError
+from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import invert, rigid_from, rotation_from_quaternion
 from reliev3r.model.foreign.base import ForeignNetwork, assembled, load_exactly
 from reliev3r.model.weights.files import read_weights, weight_files
@@ -29,7 +30,8 @@ class VggtNetwork(ForeignNetwork):
         with torch.autocast(views.image.device.type, enabled=False):
             K, world_from_cam = cameras(raw["pose_enc"].float(), *views.size)
             return assembled(
-                views, depth=raw["depth"][..., 0].float(), K=K, world_from_cam=world_from_cam,
+                views, depth=raw["depth"][..., 0].float(), rays=ray_map(K, *views.size),
+                world_from_cam=world_from_cam,
                 logit=(raw["depth_conf"].float() - 1).clamp_min(1e-6).log(),  # conf = 1 + exp(logit)
             )  # fmt: skip
 

@@ -1,0 +1,130 @@
+"""What the study of the paradigm compares: its variants, as changes of the settings that all start from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reliev3r.labels.polish import PolishConfig
+from reliev3r.model.network import NetworkConfig
+from reliev3r.train.overlap import CurriculumConfig
+from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
+
+Change = Callable[[ScenesConfig], ScenesConfig]
+
+
+def weak(**changes: Any) -> Change:
+    """Settings of the weak objective."""
+    return lambda c: dataclasses.replace(c, objective=dataclasses.replace(c.objective, **changes))
+
+
+def depth(**changes: Any) -> Change:
+    """Settings of the depth loss."""
+    return lambda c: weak(depth=dataclasses.replace(c.objective.depth, **changes))(c)
+
+
+def form(name: str) -> Change:
+    """Another reprojection residual."""
+    return lambda c: weak(reprojection=dataclasses.replace(c.objective.reprojection, form=name))(c)
+
+
+def full(**changes: Any) -> Change:
+    """Full supervision with these settings."""
+    return lambda c: dataclasses.replace(c, supervision="full", supervised=dataclasses.replace(c.supervised, **changes))
+
+
+def noisier(factor: float) -> Change:
+    """The simulated expert bends depth ``factor`` times as much."""
+
+    def change(c: ScenesConfig) -> ScenesConfig:
+        noise = dataclasses.replace(c.stream.depth_noise, distortion=factor * c.stream.depth_noise.distortion)
+        return dataclasses.replace(c, stream=dataclasses.replace(c.stream, depth_noise=noise))
+
+    return change
+
+
+def other_domain(c: ScenesConfig) -> ScenesConfig:
+    """Rooms of other textures, layouts and focal lengths."""
+    return dataclasses.replace(c, stream=dataclasses.replace(c.stream, texture="terrazzo", fov=(42.0, 52.0)))
+
+
+def overlap_curriculum(c: ScenesConfig) -> ScenesConfig:
+    """The narrowest arcs first, all of them from a third of the run on."""
+    return dataclasses.replace(c, batch=dataclasses.replace(c.batch, curriculum=CurriculumConfig(until=0.33)))
+
+
+def global_points(c: ScenesConfig) -> ScenesConfig:
+    """With the branch for points in the first view's frame."""
+    return dataclasses.replace(c, network=dataclasses.replace(c.network, global_points=True))
+
+
+def arc(low: float, high: float) -> Change:
+    """Views on arcs of ``low`` to ``high`` degrees: the difficulty."""
+    return lambda c: dataclasses.replace(c, stream=dataclasses.replace(c.stream, span=(low, high)))
+
+
+def tuned(c: ScenesConfig) -> ScenesConfig:
+    """Weak fine-tuning: a quarter of the steps and of the learning rate."""
+    return dataclasses.replace(c, steps=max(1, (c.steps or 4) // 4), lr=0.25 * c.lr)
+
+
+def on_captures(c: ScenesConfig, store: Path, captures: Path) -> ScenesConfig:
+    """Real captures instead of rooms. Few as they are, none is held out: their training tracks are not judged by."""
+    data = dataclasses.replace(c.captures, data=(f"{captures}={store}",), heldout=0.0)
+    return dataclasses.replace(c, stream_weight=0.0, captures=data)
+
+
+VARIANTS: dict[str, Change] = {
+    "weak": lambda c: c,
+    "pi3-dagger": full(),
+    "weak, no correspondence branch": weak(correspondence_weight=0.0),
+    "weak, no early teacher": weak(teacher_weight=0.0),
+    "weak, neither (the paper's losses)": weak(teacher_weight=0.0, correspondence_weight=0.0),
+    "weak, pseudo cameras not polished": lambda c: dataclasses.replace(c, polish=PolishConfig(steps=0)),
+    "weak, teacher for half of the run": lambda c: dataclasses.replace(c, teacher_until=0.5),
+    "weak, half of the teacher at the end": lambda c: dataclasses.replace(c, teacher_until=2.0),
+    "weak, overlap curriculum": overlap_curriculum,
+    "weak, global points": lambda c: global_points(weak(global_weight=1.0)(c)),
+    "pi3-dagger, no correspondence branch": full(correspondence_weight=0.0),
+    "pi3-dagger, global points": lambda c: global_points(full(global_weight=1.0)(c)),
+    "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, correspondence_weight=0.0),
+    "tracks only": weak(depth_weight=0.0),
+    "no confidence": depth(confidence=False),
+    "alpha 0.2": depth(alpha=0.2),
+    "alpha 0.5": depth(alpha=0.5),
+    "alpha 2": depth(alpha=2.0),
+    "pixel": form("pixel"),
+    "cosine": form("cosine"),
+    "point": form("point"),
+    "expert twice as bent": noisier(2.0),
+    "arc 5 to 10 degrees": arc(5.0, 10.0),
+    "arc 10 to 30 degrees": arc(10.0, 30.0),
+    "arc 20 to 60 degrees": arc(20.0, 60.0),
+}
+AFTERWARDS = {
+    "pi3-dagger + weak on the other domain": "pi3-dagger",
+    "pi3-dagger + weak on the real captures": "pi3-dagger",
+    "weak + weak on the real captures": "weak",
+}
+"""Fine-tuned from the checkpoint of another variant."""
+REAL = "on the real captures"
+
+
+def settings(size: str, seed: int) -> ScenesConfig:
+    """What all variants start from."""
+    if size == "gpu":
+        return dataclasses.replace(small_gpu(), steps=6000, seed=seed)
+    if size == "cpu":
+        return dataclasses.replace(tiny_cpu(), steps=500, seed=seed, heldout_scenes=48, evaluate_every=0.25)
+    network = NetworkConfig(
+        dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
+        head_depth=1, camera_dim=16, match_dim=8,
+    )  # fmt: skip
+    start = tiny_cpu()
+    return dataclasses.replace(
+        start, steps=8, seed=seed, network=network, heldout_scenes=2,
+        stream=dataclasses.replace(start.stream, height=24, width=32, rooms=16),
+        batch=dataclasses.replace(start.batch, images=8),
+    )  # fmt: skip
