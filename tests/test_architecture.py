@@ -32,7 +32,7 @@ ALLOWED = {
     "evaluate": GROUND | {"data", "baselines", "synthetic", "model", "reconstruct", "report"},
     "train": GROUND | {"model", "losses", "data", "labels", "synthetic"},
     "acceptance": GROUND | {"data", "labels", "losses", "reconstruct", "report", "train"},
-    "estimate": GROUND | {"train"},
+    "estimate": GROUND | {"model", "train"},
     "annotated": GROUND | {"data", "labels", "synthetic", "train"},
 }
 TOP = {"fit", "scenes", "adapt", "outputs", "demo", "cli"}

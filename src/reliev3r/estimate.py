@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from reliev3r.errors import UserError
+from reliev3r.model.precision import resolve_precision
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import Batches, Objective
 from reliev3r.train.parallel import WithLoss, blocks_of
-from reliev3r.train.precision import resolve_precision
 
 
 @dataclass(frozen=True, kw_only=True)

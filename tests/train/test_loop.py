@@ -15,12 +15,12 @@ from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.loss import Loss
 from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.model.network import NetworkConfig, Reliev3R
+from reliev3r.model.precision import resolve_precision
 from reliev3r.train.batches import BatchConfig, CaptureBatches
 from reliev3r.train.checkpoint import load_newest_state
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import train
 from reliev3r.train.metrics import read_metrics
-from reliev3r.train.precision import resolve_precision
 from reliev3r.types import DepthLabels, PseudoLabels, Tracks, Views
 
 SMALLEST = NetworkConfig(

@@ -6,13 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from reliev3r.acceptance import HeldoutCapture, JudgeConfig, Verdict, gather_evidence, judge, write_verdict_page
 from reliev3r.adapt.footage import prepared, silent, spaced_captures
 from reliev3r.adapt.settings import AdaptConfig
 from reliev3r.model.foreign import load_adaptable
+from reliev3r.model.precision import own_device
 from reliev3r.train.captures import LabelledCaptures, labelled_capture, usable_captures
 
 
@@ -59,9 +59,3 @@ def placed(out: Path, verdict: Verdict) -> Path:
         return out / "rejected" / "checkpoint"
     shutil.rmtree(out / "rejected")
     return out / "checkpoint"
-
-
-def own_device() -> torch.device:
-    """The accelerator where there is one."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")

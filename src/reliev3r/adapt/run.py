@@ -18,13 +18,14 @@ from reliev3r.adapt.footage import (
     tracked_scenes,
     with_fitting_samples,
 )
-from reliev3r.adapt.judging import judged, own_device, placed
+from reliev3r.adapt.judging import judged, placed
 from reliev3r.adapt.network import Adaptation, with_hidden_intrinsics
 from reliev3r.adapt.objective import network_unit, weak_objective
 from reliev3r.adapt.settings import AdaptConfig, checked_settings
 from reliev3r.estimate import Estimate, estimate_training
 from reliev3r.files import atomic_directory, write_json
 from reliev3r.model.foreign import base_hash, load_adaptable, patch_size
+from reliev3r.model.precision import own_device
 from reliev3r.scenes import figures, first_process
 from reliev3r.settings import to_plain
 from reliev3r.train.loop import TrainResult, train

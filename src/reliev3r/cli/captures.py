@@ -4,7 +4,7 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -50,8 +50,9 @@ def reconstruct(argv: list[str]) -> int:
 
         images: Positional[Path]
         """A folder of images, a capture folder, or a video."""
-        checkpoint: Path
-        """Folder with config.json and model.safetensors, for instance RUN/checkpoint."""
+        checkpoint: str
+        """Folder with config.json and model.safetensors, for instance RUN/checkpoint; pi3:PATH (docs/weights.md); or
+        another system's (docs/adapt.md), whose package must be installed."""
         out: Path
         """scene.glb, scene.ply, scene.npz, cameras.json, transforms.json, or a folder for all of them."""
         intrinsics: str | None = None
@@ -59,6 +60,8 @@ def reconstruct(argv: list[str]) -> int:
         views: int | None = None
         image_size: int = 96
         """Long side of the network's images: the one it was trained with."""
+        precision: Literal["auto", "fp32", "bf16"] = "auto"
+        """auto: bf16 where the device multiplies bf16 matrices in hardware."""
         overwrite: bool = False
 
     given = parse(Reconstruct, "reconstruct", argv)
@@ -68,7 +71,7 @@ def reconstruct(argv: list[str]) -> int:
     with progress_bars() as report:
         result = run(
             given.images, given.checkpoint, intrinsics=given.intrinsics, views=given.views,
-            image_size=given.image_size, cache=None,
+            image_size=given.image_size, precision=given.precision,
             progress=lambda done, total, what: report("frames", done, total, what),
         )  # fmt: skip
     for path in export_reconstruction(result, None, given.out, overwrite=given.overwrite, capture=given.images):

@@ -134,7 +134,7 @@ def _fitted(spec: str, argument: str) -> System:
 
 
 def _ours(spec: str, argument: str) -> System:
-    from reliev3r.model.pretrained import checkpoint_hash
+    from reliev3r.model.foreign import base_hash
     from reliev3r.reconstruct import reconstruct_capture
 
     checkpoint, at, size = argument.rpartition("@")
@@ -150,7 +150,7 @@ def _ours(spec: str, argument: str) -> System:
     return System(
         name=spec,
         run=run,
-        fingerprint=lambda: {"checkpoint": checkpoint_hash(checkpoint), "image_size": int(size)},
+        fingerprint=lambda: {"checkpoint": base_hash(checkpoint), "image_size": int(size)},
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["auto", "fp32", "bf16"]
+from reliev3r.model.precision import Precision
+
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
 

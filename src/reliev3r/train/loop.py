@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from reliev3r.errors import TrainingStopped, UserError
 from reliev3r.losses.loss import Loss
+from reliev3r.model.precision import resolve_precision
 from reliev3r.train.alarms import Alarms, signs_of_collapse
 from reliev3r.train.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
 from reliev3r.train.config import TrainConfig
@@ -31,7 +32,6 @@ from reliev3r.train.parallel import (
     place_optimizer_state,
     placed_like,
 )
-from reliev3r.train.precision import resolve_precision
 from reliev3r.types import Prediction, Tracks, Views
 
 logger = logging.getLogger(__name__)

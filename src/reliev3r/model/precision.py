@@ -1,12 +1,14 @@
-"""Which arithmetic a device is good at."""
+"""The device at hand, and which arithmetic it is good at."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from reliev3r.train.config import Precision
+Precision = Literal["auto", "fp32", "bf16"]
+"""``auto``: bf16 where the device multiplies bf16 matrices in hardware, else float32."""
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:
@@ -19,6 +21,12 @@ def resolve_precision(precision: Precision, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "no"
+
+
+def own_device() -> torch.device:
+    """The accelerator where there is one."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def _cpu_multiplies_bf16() -> bool:
