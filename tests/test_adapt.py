@@ -30,8 +30,9 @@ from reliev3r.losses.anchor import anchor_loss
 from reliev3r.losses.loss import Loss
 from reliev3r.model.foreign import base_hash
 from reliev3r.model.lora import LoraConfig, trained_count
-from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
 from reliev3r.model.pretrained import load_network
+from reliev3r.model.weights.pi3 import export_pi3
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.train.captures import labelled_capture
 from reliev3r.train.config import TrainConfig
@@ -119,6 +120,34 @@ def test_what_is_not_better_is_kept_aside(footage, base, labels, tmp_path, monke
     assert (place / "adapter" / "adapter_model.safetensors").is_file()
     assert (out / "checkpoint").exists() == (verdict == "better")
     assert file_hash(base / "model.safetensors") == before
+
+
+def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monkeypatch) -> None:
+    """A file in pi^3's layout (small, random) -> LoRA -> merged -> a file in that layout: attention alone differs."""
+    always(monkeypatch, "better")
+    torch.manual_seed(0)
+    small = NetworkConfig(
+        dim=32, heads=2, encoder_depth=1, decoder_depth=4, patch_size=8, encoder_grid=4, head_dim=64, head_heads=4,
+        head_depth=2, camera_dim=16, shape="point",
+    )  # fmt: skip
+    export_pi3(Reliev3R(small), tmp_path / "pi3.safetensors")
+    before = file_hash(tmp_path / "pi3.safetensors")
+    model, out = f"pi3:{tmp_path / 'pi3.safetensors'}", tmp_path / "run"
+    result = adapt(model, footage, out, config(labels, lr=1e-3, heads_from=0.0))
+    assert result is not None
+    assert result.verdict.verdict == "better"
+    assert file_hash(tmp_path / "pi3.safetensors") == before
+    back = tmp_path / "back.safetensors"
+    assert main(["export-weights", str(out / "checkpoint"), "--out", str(back), "--confidence-of", model[4:]]) == 0
+    old, new = load_file(tmp_path / "pi3.safetensors"), load_file(back)
+    assert old.keys() == new.keys()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert {name.split(".")[-2] for name in changed} == {"qkv", "proj"}
+    assert {name.split(".")[0] for name in changed} >= {"encoder", "decoder", "point_decoder", "camera_decoder"}
+    with torch.no_grad():
+        seen = Views(image=torch.rand(1, 2, 3, 48, 64))
+        moved = load_network(out / "checkpoint")(seen).depth - load_network(model)(seen).depth
+    assert moved.abs().max() > 1e-5
 
 
 def test_ctrl_c_then_resume_equals_the_uninterrupted_run(footage, base, labels, tmp_path, monkeypatch) -> None:
