@@ -20,6 +20,9 @@ from reliev3r.train.captures import CapturesConfig, LabelledCaptures, PreparedCa
 
 logger = logging.getLogger(__name__)
 
+VIDEO_VIEWS = 60
+"""Frames of a video unless the settings say otherwise: six are held out of training, and the verdict needs them."""
+
 Report = Callable[[str, float, float, str], None]
 """(stage, done, total, what): the command line draws it."""
 
@@ -52,7 +55,7 @@ def labelled(footage: Path, out: Path, config: AdaptConfig, report: Report) -> s
         logger.info("%s: labels that are there stay as they are, whatever --intrinsics and --views say", store)
     job = LabelJob(
         depth=config.depth, tracks=config.tracks, intrinsics=config.intrinsics, views=config.views,
-        device=config.device,
+        video_views=VIDEO_VIEWS, device=config.device,
     )  # fmt: skip
     if missing and found is None:
         label_path(alone, job, job.experts(alone), lambda done, total, what: report("labels", done, total, what))

@@ -48,7 +48,7 @@ class AdaptConfig(TrainConfig):
     intrinsics: str | None = None
     """FILE, fov:DEG (horizontal), exif, expert, expert:EXPERT, or estimate."""
     views: int | None = None
-    """Of each capture."""
+    """Of each capture; by default all images of a folder, and 60 frames of a video."""
     device: str = "cpu"
     """Of the experts: cpu or cuda."""
     workers: int = 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.capture import VIDEO_VIEWS, Capture, load_capture
 from reliev3r.errors import UserError
 from reliev3r.labels.depth.registry import depth_expert
 from reliev3r.labels.expert import DepthExpert, Progress, TrackExpert
@@ -31,6 +31,8 @@ class LabelJob:
     tracks: str
     intrinsics: str | None = None
     views: int | None = None
+    video_views: int = VIDEO_VIEWS
+    """Frames of a video where ``views`` is not given."""
     device: str = "cpu"
     judge: bool = True
     """Judge the labels and keep the verdict beside them (``labels.quality``): seconds a capture."""
@@ -59,7 +61,8 @@ def label_path(
         UserError: as ``load_capture``, ``resolve_intrinsics`` and ``label_capture`` do.
     """
     depth, tracks = experts
-    capture = load_capture(task.path, views=job.views, cache=task.out, progress=progress)
+    views = job.views or (job.video_views if task.path.is_file() else None)
+    capture = load_capture(task.path, views=views, cache=task.out, progress=progress)
     capture = resolve_intrinsics(
         capture, job.intrinsics, depth=depth, out=task.out, device=job.device, progress=progress
     )
