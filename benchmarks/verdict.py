@@ -49,6 +49,8 @@ LONG_SIDE, PATCH = 64, 8
 VIEWS, HELD = 24, (3, 9, 15, 21)
 SET = 4
 """Views of a prediction, in training, for the judge and for the truth."""
+SETS = 16
+"""Sets of the truth with each held-out frame: AUC of few pairs of frames is noise."""
 AUC_DEAD, DEPTH_DEAD = 2.0, 0.04
 """Points of AUC@30, and relative change of depth rel, within which the truth calls it no change."""
 
@@ -180,7 +182,7 @@ def scored(model: torch.nn.Module, room: Room) -> dict[str, float]:
     none = Tracks(uv=torch.zeros(SET, 1, 2), weight=torch.zeros(SET, 1))
     others = torch.tensor([index for index in range(VIEWS) if index not in HELD])
     scenes = []
-    for number in range(4 * len(HELD)):
+    for number in range(SETS * len(HELD)):
         drawn = others[torch.randperm(len(others), generator=generator)[: SET - 1]].tolist()
         chosen = [HELD[number % len(HELD)], *drawn]
         scenes.append(

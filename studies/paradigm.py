@@ -90,7 +90,8 @@ class Study:
         start = settings(self.size, seed)
         if name not in AFTERWARDS:
             return VARIANTS[name](start)
-        config = dataclasses.replace(tuned(start), init=str(self.folder(AFTERWARDS[name], seed) / "checkpoint"))
+        base, share = AFTERWARDS[name]
+        config = dataclasses.replace(tuned(start, share), init=str(self.folder(base, seed) / "checkpoint"))
         if REAL not in name:
             return other_domain(config)
         assert self.real is not None

@@ -65,9 +65,9 @@ def arc(low: float, high: float) -> Change:
     return lambda c: dataclasses.replace(c, stream=dataclasses.replace(c.stream, span=(low, high)))
 
 
-def tuned(c: ScenesConfig) -> ScenesConfig:
-    """Weak fine-tuning: a quarter of the steps and of the learning rate."""
-    return dataclasses.replace(c, steps=max(1, (c.steps or 4) // 4), lr=0.25 * c.lr)
+def tuned(c: ScenesConfig, share: float) -> ScenesConfig:
+    """Weak fine-tuning: this share of the steps and of the learning rate."""
+    return dataclasses.replace(c, steps=max(1, int(share * (c.steps or 4))), lr=share * c.lr)
 
 
 def on_captures(c: ScenesConfig, store: Path, captures: Path) -> ScenesConfig:
@@ -104,11 +104,12 @@ VARIANTS: dict[str, Change] = {
     "arc 20 to 60 degrees": arc(20.0, 60.0),
 }
 AFTERWARDS = {
-    "pi3-dagger + weak on the other domain": "pi3-dagger",
-    "pi3-dagger + weak on the real captures": "pi3-dagger",
-    "weak + weak on the real captures": "weak",
+    "pi3-dagger + weak on the other domain": ("pi3-dagger", 1.0),
+    "pi3-dagger + weak on the other domain, a quarter as long": ("pi3-dagger", 0.25),
+    "pi3-dagger + weak on the real captures": ("pi3-dagger", 0.25),
+    "weak + weak on the real captures": ("weak", 0.25),
 }
-"""Fine-tuned from the checkpoint of another variant."""
+"""Fine-tuned from the checkpoint of another variant, for this share of the steps (the paper: as many again)."""
 REAL = "on the real captures"
 
 

@@ -43,9 +43,9 @@ def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, caps
     paradigm.main(arguments)
     assert not trained
     monkeypatch.undo()
-    paradigm.main([*arguments[:4], "--only", "pi3-dagger + weak on the other domain"])
+    paradigm.main([*arguments[:4], "--only", "pi3-dagger + weak on the other domain, a quarter as long"])
     results = json.loads((tmp_path / "study.json").read_text())
-    row = results["pi3-dagger + weak on the other domain"]["0"]
+    row = results["pi3-dagger + weak on the other domain, a quarter as long"]["0"]
     assert row["steps"] == 2
     assert all(math.isfinite(value) for value in row["judged"]["other domain"].values())
 

@@ -169,3 +169,5 @@ def test_the_weak_objective_hears_an_experts_focal_length() -> None:
     assert "fov" not in objective(p, labels, ObjectiveConfig()).parts
     part = objective(p, labels, ObjectiveConfig(fov_weight=1.0)).parts["fov"]
     assert float(part) == pytest.approx(math.log(1.1), abs=1e-4)
+    mirrored = dataclasses.replace(p, rays=p.rays * torch.tensor([-1.0, 1, 1]))  # of no camera, as an untrained ray map
+    assert math.isfinite(objective(mirrored, labels, ObjectiveConfig(fov_weight=1.0)).parts["fov"])

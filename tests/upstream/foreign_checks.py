@@ -35,10 +35,10 @@ def sample() -> tuple[Views, PseudoLabels]:
     return Views(image=seen.image[None].cpu()), labels.map(lambda x: x[None].cpu())
 
 
-def check_learning(network: ForeignNetwork, *parts: str) -> None:
+def check_learning(network: ForeignNetwork, *parts: str, fov_weight: float = 1.0) -> None:
     """The weak objective falls in five steps, and its gradient reaches each of ``parts``; the network stays changed."""
     views, labels = sample()
-    settings = ObjectiveConfig(reprojection=ReprojectionConfig(form="focal_angle"), fov_weight=1.0)
+    settings = ObjectiveConfig(reprojection=ReprojectionConfig(form="focal_angle"), fov_weight=fov_weight)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     network.train()
     losses = []
@@ -62,6 +62,10 @@ def check_inputs(network: ForeignNetwork) -> None:
     """Known intrinsics are used, batches are free, poses are rotations, sizes that do not fit are refused."""
     views, _ = sample()
     network.eval()
+    state = network.state_dict()
+    assert len({value.data_ptr() for value in state.values()}) == len(state)  # safetensors holds each once
+    assert {name for name, _ in network.named_parameters()} <= set(state)
+    network.load_state_dict(state)
     K = K_from_fov(1.0, 56, 56).expand(1, 3, 3, 3)
     with torch.no_grad():
         known = network(Views(image=views.image, K=K))
@@ -83,7 +87,7 @@ def check_lora(network: ForeignNetwork, *, share: float) -> ForeignNetwork:
     assert 0 < trained_count(network) < share * sum(p.numel() for p in network.parameters())
     last = network.trunk()[-1]
     assert any(p.requires_grad for p in last.parameters())
-    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=0.1)
     before = network(views).detach()
     objective(network(views), labels, ObjectiveConfig()).total.backward()
     optimizer.step()
@@ -91,6 +95,6 @@ def check_lora(network: ForeignNetwork, *, share: float) -> ForeignNetwork:
         adapted = network(views)
         merged = lora.merge()
         after = merged(views)
-    assert not torch.allclose(adapted.depth, before.depth, rtol=1e-3)
-    torch.testing.assert_close(after.depth, adapted.depth, rtol=1e-3, atol=1e-4)
+    moved, error = ((other.depth - adapted.depth).abs().max() for other in (before, after))
+    assert 0 < error < 0.01 * moved
     return merged

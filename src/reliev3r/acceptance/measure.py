@@ -22,6 +22,8 @@ from reliev3r.types import Prediction, Tracks
 MIN_MATCHES = 8
 """Of a pair that is judged, and of one that two frames must share to be shown to a network together."""
 _MOST_PAIRS = 100
+LEAST_BASELINE = 0.02
+"""Of the depth: a shorter baseline has no direction that matches could tell."""
 ALLOWED_DEG = 1.0
 """A match this near to its epipolar plane counts as an inlier."""
 
@@ -36,8 +38,10 @@ class PairFigures:
     """Median over matches, in degrees: the ray that one frame sees against the point that the other predicts."""
     epipolar: float
     """Share of the matches within ``ALLOWED_DEG`` of the epipolar plane of the predicted cameras."""
-    camera: float | None
-    """1 - e / 30, at least 0; e: the greater error in degrees of rotation and baseline direction, by the reference."""
+    rotation: float | None
+    """Error in degrees of the relative rotation, by the reference."""
+    direction: float | None
+    """Error in degrees of the baseline's direction, seen from the first frame; None where there is hardly any."""
     depth: float | None
     """Median relative error of depth at the reference's points, under one scale for all frames of the prediction."""
     labels: float | None
@@ -109,6 +113,7 @@ def _pairs(prediction: Prediction, capture: HeldoutCapture, chosen: list[int]) -
         depths = (
             torch.zeros(0) if errors is None else torch.cat([errors[0][v, errors[1][v] & both] for v in (0, other)])
         )
+        camera = _camera(prediction, capture, chosen[0], chosen[other], other)
         own = None
         if labels is not None and label_geometry is not None:
             shared = labels.visible[0] & labels.visible[other]
@@ -120,7 +125,8 @@ def _pairs(prediction: Prediction, capture: HeldoutCapture, chosen: list[int]) -
                 epipolar=_epipolar(
                     prediction.world_from_cam[[0, other]], matches.uv[[0, other]][:, both], K[[0, other]]
                 ),
-                camera=_camera(prediction, capture, chosen, other),
+                rotation=None if camera is None else camera[0],
+                direction=None if camera is None else camera[1],
                 depth=float(depths.median()) if len(depths) >= MIN_MATCHES else None,
                 labels=own,
             )
@@ -153,17 +159,22 @@ def _off_plane(ray: Tensor, spanning: Tensor, baseline: Tensor) -> Tensor:
     return (ray * normal).sum(-1).abs().clamp_max(1).asin()
 
 
-def _camera(prediction: Prediction, capture: HeldoutCapture, chosen: list[int], other: int) -> float | None:
+def _camera(
+    prediction: Prediction, capture: HeldoutCapture, first: int, second: int, other: int
+) -> tuple[float, float | None] | None:
+    """Errors of rotation and direction of frames ``first`` and ``second``, 0 and ``other`` of the prediction."""
     reference = capture.reference
-    if reference is None or not bool(reference.reached[chosen[0]] & reference.reached[chosen[other]]):
+    if reference is None or not bool(reference.reached[first] & reference.reached[second]):
         return None
-    errors = []
-    for here, there in ((0, other), (other, 0)):
-        own = invert(prediction.world_from_cam[here]) @ prediction.world_from_cam[there]
-        pose = reference.world_from_cam.double()
-        solved = invert(pose[chosen[here]]) @ pose[chosen[there]]
-        errors += [rotation_angle(own[:3, :3].mT @ solved[:3, :3]), angle_between(own[:3, 3], solved[:3, 3])]
-    return max(0.0, 1 - float(torch.stack(errors).max().rad2deg()) / 30)
+    own = invert(prediction.world_from_cam[0]) @ prediction.world_from_cam[other]
+    pose = reference.world_from_cam.double()
+    solved = invert(pose[first]) @ pose[second]
+    rotation = float(rotation_angle(own[:3, :3].mT @ solved[:3, :3]).rad2deg())
+    depth, certainty = (each[first] for each in reference.track_depth)
+    known = depth[(certainty > 0) & capture.matches.visible[first]]
+    if len(known) == 0 or solved[:3, 3].norm() < LEAST_BASELINE * known.median():
+        return rotation, None
+    return rotation, float(angle_between(own[:3, 3], solved[:3, 3]).rad2deg())
 
 
 def _depth_errors(

@@ -88,9 +88,13 @@ KINDS = {
         meaning="share of matches within 1 degree of the epipolar plane of the predicted cameras",
         unit="share", lower_is_better=False,
     ),
-    "camera": _Kind(
-        meaning="score in [0, 1] of relative poses against cameras solved from the matches (1: equal, 0: 30 degrees)",
-        unit="share", lower_is_better=False,
+    "rotation": _Kind(
+        meaning="error of relative rotations against cameras solved from the matches", unit="degrees",
+        lower_is_better=True, floor=0.1,
+    ),
+    "direction": _Kind(
+        meaning="error of the direction from camera to camera, against the same", unit="degrees",
+        lower_is_better=True, floor=0.1,
     ),
     "depth": _Kind(
         meaning="relative error of depth at points triangulated from the matches", unit="relative",

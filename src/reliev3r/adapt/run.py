@@ -59,7 +59,8 @@ def adapt(
     """Fine-tune a network on footage without annotation, and judge it on frames and tracks that it never saw.
 
     Args:
-        model: a checkpoint's folder, or ``pi3:`` or ``vggt:`` and where the weights are; never written to.
+        model: a checkpoint's folder, or ``pi3:`` or another system's prefix (``model.foreign.FOREIGN``) and where the
+            weights are; never written to.
         footage: a capture (folder of images or video), a folder of captures, or a .txt file that lists captures.
         out: where everything goes.
         config: all settings; on ``resume`` the run's own hold.

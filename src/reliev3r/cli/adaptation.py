@@ -22,7 +22,7 @@ def adapt(argv: list[str]) -> int:
         (docs/adapt.md)."""
 
         model: str
-        """Folder of a checkpoint; pi3:PATH_OR_ID; vggt:PATH_OR_ID (the package vggt is needed). Never written to."""
+        """Folder of a checkpoint; pi3:PATH_OR_ID; with their packages vggt:, mapanything:, da3:. Never written to."""
         footage: Path
         """A capture (folder of images or video), a folder of captures, or a .txt file that lists captures."""
         out: Path

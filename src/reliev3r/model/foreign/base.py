@@ -25,7 +25,8 @@ LEAST_DEPTH = 1e-4
 class ForeignNetwork(nn.Module, ABC):
     """Another system's network as ``model(views) -> Prediction``, with gradients.
 
-    Its weights keep upstream's names below ``network.``; what is saved is upstream's own file.
+    Its weights keep upstream's names below ``network.``, of several names of one weight the first; what is saved is
+    upstream's own file.
     """
 
     patch_size: int = 14
@@ -43,7 +44,12 @@ class ForeignNetwork(nn.Module, ABC):
         super().__init__()
         self.network = network
         self.rest = rest or {}
-        self.config = config
+        self.upstream_config = config  # `config` would be read by peft
+        self.aliases = {
+            alias: first for first, *others in _names_of_each(self.state_dict(keep_vars=True)) for alias in others
+        }
+        self.register_state_dict_post_hook(_without_aliases)
+        self.register_load_state_dict_pre_hook(_with_aliases)
 
     @abstractmethod
     def predict_batch(self, views: Views) -> Prediction:
@@ -70,12 +76,13 @@ class ForeignNetwork(nn.Module, ABC):
         """Write ``model.safetensors`` (and ``config.json``) with upstream's names: its code and ``--model`` load it."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         own = self.network.state_dict()
-        tensors = {**self.rest, **{min(names): own[min(names)] for names in _names_of_each(own)}}
+        stored = {min(names): own[names[0]] for names in _names_of_each(own)}  # the name that safetensors chooses
+        tensors = {**self.rest, **stored}
         with atomic_path(Path(folder) / "model.safetensors") as temporary:
             save_file({name: value.cpu().contiguous().clone() for name, value in tensors.items()}, temporary)
-        if self.config is not None:
+        if self.upstream_config is not None:
             with atomic_path(Path(folder) / "config.json") as temporary:
-                temporary.write_text(json.dumps(self.config, indent=2), encoding="utf8")
+                temporary.write_text(json.dumps(self.upstream_config, indent=2), encoding="utf8")
 
 
 def assembled(
@@ -146,3 +153,14 @@ def _names_of_each(state: dict[str, Tensor]) -> list[list[str]]:
     for name, value in state.items():
         names.setdefault((value.data_ptr(), value.shape) if value.numel() else name, []).append(name)
     return list(names.values())
+
+
+def _without_aliases(network: ForeignNetwork, state: dict[str, Any], prefix: str, _: Any) -> None:
+    for alias in network.aliases:
+        state.pop(prefix + alias, None)
+
+
+def _with_aliases(network: ForeignNetwork, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for alias, first in network.aliases.items():
+        if prefix + first in state:
+            state.setdefault(prefix + alias, state[prefix + first])

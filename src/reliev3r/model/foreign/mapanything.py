@@ -103,6 +103,8 @@ def load_mapanything(where: str) -> MapAnythingNetwork:
         raise UserError(f"{where}: predicts {network.scene_rep_type}; a network with poses and confidence is needed")
     if network.dense_adaptor.confidence_adaptor.confidence_type != "exp":
         raise UserError(f"{where}: only confidence of the kind exp is known, not the kind of its config.json")
+    if not hasattr(network.info_sharing, "self_attention_blocks"):
+        raise UserError(f"{where}: its views attend in pairs; a network with self-attention over all views is needed")
     load_exactly(network, read_weights(files), where)
     return MapAnythingNetwork(network, config=config)
 
