@@ -63,7 +63,7 @@ class Case:
     false: float = 0.02
     """Share of observations that are moved to a random place."""
     labels_of: int = 0
-    """The labels are those of the capture that many seeds further on."""
+    """The labels are those of the capture that many further on."""
 
 
 CASES = {
@@ -196,7 +196,8 @@ def run(
 ) -> dict[str, Any]:
     """One adaptation, judged both ways."""
     case, here = CASES[name], rooms[seed]
-    source = rooms[(seed + case.labels_of) % len(rooms)]
+    order = list(rooms)
+    source = rooms[order[(order.index(seed) + case.labels_of) % len(order)]]
     pseudo, held = labels(source, case, seed)
     start = time.monotonic()
     network = adapted(model, here, pseudo, case, steps, work / "runs" / f"{name}-{start_from}-{seed}")
@@ -234,12 +235,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--base", type=Path, default=None, help="checkpoint of 64-pixel images to start from")
     parser.add_argument("--base-steps", type=int, default=600)
     parser.add_argument("--rooms", type=int, default=3, help="captures; ten adaptations of each")
+    parser.add_argument("--first", type=int, default=3, help="number of the first; the rule was made by 0 to 2")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--home-steps", type=int, default=250)
     given = parser.parse_args(argv)
     model = load_network(given.base or base(given.work, given.base_steps))
     rows: list[dict[str, Any]] = read_json(given.out)["rows"] if given.out.is_file() else []
-    rooms = {seed: room(given.work, seed) for seed in range(given.rooms)}
+    rooms = {seed: room(given.work, seed) for seed in range(given.first, given.first + given.rooms)}
     for seed, here in rooms.items():
         kept = given.work / f"home-{seed}"
         if not kept.is_dir():

@@ -11,7 +11,8 @@ from torch import nn
 
 from reliev3r.acceptance import HeldoutCapture, JudgeConfig, gather_evidence, judge, write_verdict_page
 from reliev3r.acceptance.evidence import MOST_FRAMES, _chosen
-from reliev3r.acceptance.measure import label_agreement, view_sets
+from reliev3r.acceptance.measure import label_agreement, measure, view_sets
+from reliev3r.acceptance.verdict import _rule
 from reliev3r.data.capture import load_capture
 from reliev3r.errors import UserError
 from reliev3r.geometry.camera import K_from_fov, project, ray_map, transform, unproject
@@ -166,6 +167,26 @@ def test_labels_cannot_certify_themselves() -> None:
     assert verdict.verdict == "worse"
     assert verdict.label_agreement["wall"] < 0.5
     assert any("do not fit the images" in reason for reason in verdict.reasons)
+
+
+def test_labels_of_another_capture_make_nothing_better() -> None:
+    roll = torch.tensor([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).double()
+    labels, _ = wall_tracks(roll @ arc(VIEWS) @ roll.mT, seed=1)
+    assert judge(turned(6.0), turned(0.5), [capture()], config=CONFIG).verdict == "better"
+    verdict = judge(turned(6.0), turned(0.5), [capture(labels)], config=CONFIG)
+    assert verdict.verdict == "no change"
+    assert "not of these images" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(("estimate", "verdict"), [(0.1, "better"), (0.2, "no change")])
+def test_what_looks_worse_is_not_better_however_uncertain(estimate: float, verdict: str) -> None:
+    found = judge(turned(6.0), turned(0.5), [capture()], config=CONFIG)
+    figures = [
+        dataclasses.replace(figure, change=(estimate, -0.3, 0.9), sign=0) if figure.name == "direction" else figure
+        for figure in found.figures
+    ]
+    measured = [measure(turned(6.0), capture(), CONFIG.views, CONFIG.sets)]
+    assert _rule(figures, {}, measured, measured, CONFIG)[0] == verdict
 
 
 def test_true_labels_agree_with_the_images() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,13 +25,17 @@ class JudgeConfig:
 
     views: int = 8
     """Frames of one prediction; as many as the networks are used to."""
-    sets: int = 3
+    sets: int = 5
     """Predictions with each held-out frame, of different other frames as far as there are any."""
     resamples: int = 1000
     level: float = 0.95
     """Of the bootstrap intervals."""
     margin: float = 0.03
     """Relative change of an angle or error, and change of a share, that an interval must exclude to count."""
+    doubt: float = 0.15
+    """Nothing is better while a deciding figure looks worse by more than this, however uncertain that is."""
+    least_agreement: float = 0.2
+    """Nothing is better by labels of which a smaller share agrees with the images (those of another capture do not)."""
     min_frames: int = 2
     """Held-out frames without which nothing is said."""
     min_pairs: int = 8
@@ -121,8 +126,8 @@ def judge(
 ) -> Verdict:
     """Compare two networks on captures whose images are the evidence; see docs/adapt.md for the rule.
 
-    ``better`` needs the decisive figure (``angle``) to be clearly better and no other one clearly worse; ``worse`` is
-    said of a collapse, of predictions that are not finite, and where a figure is clearly worse and none clearly better.
+    ``better`` needs the decisive figure (``angle``) to be clearly better, no other one to look worse, and labels that
+    are of these images; ``worse`` is said of a collapse, of predictions that are not finite, and where a figure is clearly worse and none clearly better.
     Clearly: the bootstrap interval over frames excludes the margin. The modes and devices of the networks stay.
 
     Raises:
@@ -143,7 +148,7 @@ def judge(
         return Verdict(verdict="worse", reasons=("The predictions after the adaptation are not finite.",))
     figures = compare(old, new, [len(capture.views.image) for capture in usable], config)
     agreement = {c.name: share for c in usable if (share := label_agreement(c)) is not None}
-    verdict, reasons = _rule(figures, old, new, config)
+    verdict, reasons = _rule(figures, agreement, old, new, config)
     return Verdict(
         verdict=verdict, reasons=(*reasons, *_remarks(figures, agreement, moved, [*heldout, *replay])),
         figures=figures, moved=moved, label_agreement=agreement,
@@ -217,7 +222,11 @@ def _figure(name: str, values: Tensor, weights: Tensor, config: JudgeConfig) -> 
 
 
 def _rule(
-    figures: Sequence[Figure], before: Sequence[Measured], after: Sequence[Measured], config: JudgeConfig
+    figures: Sequence[Figure],
+    agreement: Mapping[str, float],
+    before: Sequence[Measured],
+    after: Sequence[Measured],
+    config: JudgeConfig,
 ) -> tuple[Outcome, list[str]]:
     frames = {(k, pair.frames[0]) for k, one in enumerate(after) for pair in one.pairs}
     pairs = sum(len(one.pairs) for one in after)
@@ -238,9 +247,20 @@ def _rule(
         return "worse", [f"{_capital(_told(losses[0]))}; nothing else is clearly better."]
     if alarms:
         return "no change", [f"Both networks look collapsed: {alarms[0]}."]
-    if DECISIVE in judged and judged[DECISIVE].sign > 0:
-        return "better", [f"{_capital(_told(judged[DECISIVE]))}; nothing is clearly worse."]
-    return "no change", ["No change of the decisive figure is certain: " + _told(judged[DECISIVE]) + "."]
+    if judged[DECISIVE].sign <= 0:
+        return "no change", ["No change of the decisive figure is certain: " + _told(judged[DECISIVE]) + "."]
+    if agreement and statistics.median(agreement.values()) < config.least_agreement:
+        return "no change", [
+            f"The labels are not of these images: {_told(judged[DECISIVE])}, but what such labels teach is not trusted."
+        ]
+    if doubts := [figure for figure in judged.values() if _loss(figure) > config.doubt]:
+        return "no change", [f"In doubt: {_told(judged[DECISIVE])}; but {_told(doubts[0])}."]
+    return "better", [f"{_capital(_told(judged[DECISIVE]))}; nothing is worse."]
+
+
+def _loss(figure: Figure) -> float:
+    """How much worse it looks."""
+    return figure.change[0] if KINDS[figure.name].lower_is_better else -figure.change[0]
 
 
 def _collapsed(measured: Sequence[Measured]) -> list[str]:
