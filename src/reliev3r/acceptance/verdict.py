@@ -127,8 +127,9 @@ def judge(
     """Compare two networks on captures whose images are the evidence; see docs/adapt.md for the rule.
 
     ``better`` needs the decisive figure (``angle``) to be clearly better, no other one to look worse, and labels that
-    are of these images; ``worse`` is said of a collapse, of predictions that are not finite, and where a figure is clearly worse and none clearly better.
-    Clearly: the bootstrap interval over frames excludes the margin. The modes and devices of the networks stay.
+    are of these images; ``worse`` is said of a collapse, of predictions that are not finite, and where a figure is
+    clearly worse and none clearly better. Clearly: the bootstrap interval over frames excludes the margin. The modes
+    and devices of the networks stay.
 
     Raises:
         UserError: the predictions of ``before`` are not finite.
