@@ -2,13 +2,14 @@
 
     python benchmarks/verdict.py --out benchmarks/results/verdict.json [--base CHECKPOINT] [--work DIR] [--rooms 3]
 
-Captures of one family of rooms (terrazzo, longer lenses) are what networks of two kinds are adapted to: one trained
-fully supervised on the other family (masonry; trained once and kept in --work, unless a checkpoint is given), and the
-same after some fully-supervised training on the capture itself, which has something to lose. Adapted by good labels, by
-tracks of which 40 % are false, by another capture's labels, by good labels at a learning rate that is far too high, and
-not at all: five adaptations of each of two networks on each of three captures. Labels come from *simulated* experts,
-for their faults have to be known; evidence comes from the images alone. The truth decides by AUC@30 (strict) and depth
-rel on sets of frames with a held-out one, with a dead zone. Resumable.
+Captures of one family of rooms (terrazzo, longer lenses) are what networks of two kinds are adapted to. Both were
+trained fully supervised on the other family (masonry; once, kept in --work, unless a checkpoint is given) and then on
+the capture itself: for a while, so that there is something to gain, and for long, so that there is something to lose.
+(A network that saw the other family alone guesses here: which of two guesses the truth prefers is chance.) Adapted by
+good labels, by tracks of which 40 % are false, by another capture's labels, by good labels at a learning rate that is
+far too high, and not at all: five adaptations of each of two networks on each of three captures. Labels come from
+*simulated* experts, for their faults have to be known; evidence comes from the images alone. The truth decides by
+AUC@30 (strict) and depth rel on sets of frames with a held-out one, with a dead zone. Resumable.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Case:
     """The labels are those of the capture that many further on."""
 
 
+STARTS = {"begun": 60, "at home": 250}
+"""Steps of full supervision on the capture itself, before the adaptation."""
 CASES = {
     "good labels": Case(),
     "40 % false tracks": Case(false=0.4),
@@ -237,16 +240,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rooms", type=int, default=3, help="captures; ten adaptations of each")
     parser.add_argument("--first", type=int, default=3, help="number of the first; the rule was made by 0 to 2")
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--home-steps", type=int, default=250)
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps before the adaptation (tests)")
     given = parser.parse_args(argv)
     model = load_network(given.base or base(given.work, given.base_steps))
     rows: list[dict[str, Any]] = read_json(given.out)["rows"] if given.out.is_file() else []
     rooms = {seed: room(given.work, seed) for seed in range(given.first, given.first + given.rooms)}
     for seed, here in rooms.items():
-        kept = given.work / f"home-{seed}"
-        if not kept.is_dir():
-            at_home(model, here, given.home_steps, given.work / "runs" / f"home-{seed}").save_pretrained(kept)
-        for start_from, network in {"elsewhere": model, "at home": load_network(kept)}.items():
+        for start_from, home_steps in STARTS.items():
+            kept = given.work / f"home-{seed}-{home_steps}"
+            if not kept.is_dir():
+                folder = given.work / "runs" / kept.name
+                at_home(model, here, max(1, round(given.share * home_steps)), folder).save_pretrained(kept)
+            network = load_network(kept)
             for name in CASES:
                 if any((row["case"], row["start"], row["seed"]) == (name, start_from, seed) for row in rows):
                     continue

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paradigm import frame_sets, held_out, other_domain, settings, with_cameras
+from paradigm import frame_sets, held_out, with_cameras
+from variants import other_domain, settings
 
 from reliev3r.adapt import AdaptConfig, adapt
 from reliev3r.files import atomic_path, read_json, write_json
