@@ -33,17 +33,16 @@ from reliev3r.errors import TrainingStopped
 from reliev3r.files import read_json, write_json
 from reliev3r.labels.prepare import split_tracks
 from reliev3r.labels.sample import network_views
-from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.losses.supervised import SupervisedConfig, supervised
 from reliev3r.model.network import Reliev3R
 from reliev3r.model.pretrained import load_network
-from reliev3r.scenes import HeldoutScene, figures, train_scenes
+from reliev3r.scenes import HeldoutScene, figures, objective_of, train_scenes
 from reliev3r.settings import to_plain
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import Batches, Objective, train
-from reliev3r.train.recipes import pi3_dagger
+from reliev3r.train.recipes import pi3_dagger, tiny_cpu
 from reliev3r.types import FullLabels, Labels, PseudoLabels, Tracks, Truth, Views
 
 LONG_SIDE, PATCH = 64, 8
@@ -134,8 +133,7 @@ def adapted(model: Reliev3R, room: Room, labels: PseudoLabels, case: Case, steps
     """A copy of ``model`` after weak training on the frames that were not held out."""
     if case.lr == 0:
         return copy.deepcopy(model)
-    weights = ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0)
-    return _trained(model, lambda p, own, _: objective(p, own, weights), _batches(room, labels), case.lr, steps, folder)
+    return _trained(model, objective_of(tiny_cpu()), _batches(room, labels), case.lr, steps, folder)
 
 
 def at_home(model: Reliev3R, room: Room, steps: int, folder: Path) -> Reliev3R:
