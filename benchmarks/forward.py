@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
-import datetime
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -31,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from about import about, commit_of
 from torch import Tensor, nn
 
 from reliev3r.files import write_json
@@ -196,30 +195,13 @@ def main() -> None:
             cases += run(system, precision, arguments)
             print(*map(json.dumps, cases[-len(arguments.views) :]), sep="\n", flush=True)
     result = {
-        "side": arguments.side, "blocks": arguments.blocks, "device": _device(arguments.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "date": datetime.date.today().isoformat(), "commit": _commit(Path.cwd()),
-        "upstream_commit": arguments.upstream and _commit(arguments.upstream), "repeats": arguments.repeats,
+        **about(arguments.device), "side": arguments.side, "blocks": arguments.blocks, "repeats": arguments.repeats,
+        "upstream_commit": arguments.upstream and commit_of(arguments.upstream),
         "cases": cases, "ours_over_upstream": ratios(cases),
     }  # fmt: skip
     print(json.dumps(result["ours_over_upstream"], indent=1))
     if arguments.out is not None:
         write_json(arguments.out, result)
-
-
-def _device(name: str) -> str:
-    if name.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    text = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"model name\s*:\s*(.*)", text)
-    return f"{model[1] if model else platform.machine()}, {'with' if 'amx_bf16' in text else 'no'} AMX"
-
-
-def _commit(folder: Path) -> str:
-    run = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=folder, check=False
-    )
-    return run.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

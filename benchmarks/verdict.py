@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from about import about
 
 from reliev3r.acceptance import HeldoutCapture, JudgeConfig, Verdict, gather_evidence, judge
 from reliev3r.data.capture import Capture, load_capture
@@ -257,7 +258,9 @@ def main(argv: list[str] | None = None) -> None:
                 row = rows[-1]
                 print(f"{name}, {start_from} {seed}: truth {row['truth']}, verdict {row['verdict']} "
                       f"({row['judged']['reasons'][0]})", flush=True)  # fmt: skip
-                write_json(given.out, {"steps": given.steps, "dead zone": [AUC_DEAD, DEPTH_DEAD], "rows": rows})
+                write_json(
+                    given.out, {**about(), "steps": given.steps, "dead zone": [AUC_DEAD, DEPTH_DEAD], "rows": rows}
+                )
     print(table(rows))
 
 

@@ -89,7 +89,8 @@ def draw_cameras(axes: Any, plot: CameraPlot, *, side: bool, ink: str, aspect: f
         if len(plot.cameras) <= 40:
             place = flat(pose[:3, 3] - 0.5 * size * pose[:3, 2])
             axes.annotate(str(number), place, color=ink, fontsize=7, ha="center", va="center")
-    low, high = _limits(flat(plot.points), centres, size, aspect)
+    shown = centres if plot.before is None else np.concatenate([centres, flat(plot.before[:, :3, 3])])
+    low, high = _limits(flat(plot.points), shown, size, aspect)
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
