@@ -20,6 +20,8 @@ from reliev3r.cli import main
 from reliev3r.errors import UserError
 from reliev3r.fit import FitConfig, fit
 from reliev3r.labels.prepare import PrepareConfig
+from reliev3r.model.precision import CPU_BF16
+from reliev3r.reconstruct import reconstruct
 from reliev3r.reconstruction import Reconstruction
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.types import Truth
@@ -101,6 +103,16 @@ def test_reconstruct_repeats_the_run_without_training(run, capture, tmp_path) ->
     assert main([*arguments, "--out", str(tmp_path / "scene.ply")]) == 2  # never silently over a user's file
 
 
+@pytest.mark.parametrize(("told", "precision"), [("yes", "bf16"), ("no", "float32")])
+def test_fit_and_reconstruct_predict_in_the_same_precision(monkeypatch, capture, tmp_path, told, precision) -> None:
+    monkeypatch.setenv(CPU_BF16, told)
+    result = fit(capture, tmp_path / "run", config(views=3))
+    again = reconstruct(capture, tmp_path / "run" / "checkpoint", views=3, image_size=48)
+    assert result.reconstruction.meta["precision"] == again.meta["precision"] == precision
+    torch.testing.assert_close(again.prediction.depth, result.reconstruction.prediction.depth, rtol=1e-5, atol=0)
+    torch.testing.assert_close(again.prediction.world_from_cam, result.reconstruction.prediction.world_from_cam)
+
+
 def test_export_writes_other_formats(refined_run, tmp_path) -> None:
     assert main(["export", str(refined_run), "--out", str(tmp_path / "transforms.json")]) == 0
     assert main(["export", str(refined_run), "--refined", "--out", str(tmp_path / "all")]) == 0
@@ -113,7 +125,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def config(**changes) -> FitConfig:
-    return FitConfig(depth="simulated", steps=24, prepare=PrepareConfig(image_size=48), **changes)
+    return FitConfig(**{"depth": "simulated", "steps": 24, "prepare": PrepareConfig(image_size=48), **changes})
 
 
 def test_ctrl_c_then_resume_equals_the_uninterrupted_run(capture, tmp_path) -> None:

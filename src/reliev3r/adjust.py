@@ -61,7 +61,7 @@ class Bundle:
     K: Float[Tensor, "v 3 3"]
     points: Float[Tensor, "m 3"]
     kept: Bool[Tensor, "v m"]
-    adjusted: Bool[Tensor, "v"]
+    adjusted: Bool[Tensor, " v"]
     """False for views with too few consistent observations: they follow the nearest adjusted view rigidly."""
 
 
@@ -166,7 +166,7 @@ def _median_angle(tracks: Tracks, K: Tensor, world_from_cam: Tensor) -> float:
 
 def _usable(
     tracks: Tracks, K: Tensor, world_from_cam: Tensor, residual: float
-) -> tuple[Tensor, Bool[Tensor, "v m"], Int[Tensor, "v"]]:
+) -> tuple[Tensor, Bool[Tensor, "v m"], Int[Tensor, " v"]]:
     """Points, observations to adjust on, and the connected part each view belongs to (-1: too few observations)."""
     max_angle = min(max(_FLOOR_ANGLE, _GENEROUS * residual), _CEILING_ANGLE)
     points, kept = consistent_points(tracks, K, world_from_cam, max_angle=max_angle, min_parallax=_MIN_PARALLAX)
@@ -182,7 +182,7 @@ def _usable(
     return points, kept, parts
 
 
-def connected_views(seen: Bool[Tensor, "v m"]) -> Int[Tensor, "v"]:
+def connected_views(seen: Bool[Tensor, "v m"]) -> Int[Tensor, " v"]:
     """Number of the connected part of the track graph that each view lies in; -1 for views that see no track."""
     linked = (seen.double() @ seen.double().T) > 0
     parts = torch.where(seen.any(1), torch.arange(len(seen)), torch.full((len(seen),), -1))

@@ -26,6 +26,7 @@ from reliev3r.labels.tracks.registry import track_expert
 from reliev3r.losses.loss import Loss
 from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
+from reliev3r.model.precision import resolve_precision
 from reliev3r.model.pretrained import brings_sizes, initial_network, load_network
 from reliev3r.outputs import write_outputs
 from reliev3r.reconstruct import predict
@@ -229,9 +230,10 @@ def _reconstruction(
     model: Reliev3R, capture: Capture, labels: CaptureLabels, prepared: Prepared, config: FitConfig,
     training: TrainResult, out: Path,
 ) -> Reconstruction:  # fmt: skip
-    """The network's last word on its own capture, with what is shown beside its numbers."""
+    """The network's last word on its own capture, in the precision in which ``reconstruct`` will repeat it."""
+    bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
     return Reconstruction(
-        prediction=predict(model, prepared.views),
+        prediction=predict(model, prepared.views, bf16=bf16),
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(prepared.views.image.movedim(-3, -1) * 255).round().to(torch.uint8),
@@ -240,6 +242,7 @@ def _reconstruction(
         meta={
             "system": f"reliev3r fit ({config.preset if config.init == 'random' else config.init})",
             "checkpoint_sha256": file_hash(out / "checkpoint" / "model.safetensors"),
+            "precision": "bf16" if bf16 else "float32",
             "intrinsics": capture.K_source or "estimated",
             "labels": json.loads(json.dumps(labels.fingerprints)),
             "steps": training.steps,

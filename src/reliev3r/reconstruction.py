@@ -35,7 +35,7 @@ class Reconstruction:
     """(width, height) of the original images."""
     regions: Float[Tensor, "v 4"]
     """(left, top, width, height) in original pixels (corner convention) of the part that the maps cover."""
-    found: Bool[Tensor, "v"] | None = None
+    found: Bool[Tensor, " v"] | None = None
     """Views whose camera was found; ``None`` means all (a feed-forward model). The others' cameras mean nothing."""
     predicts_depth: bool = True
     """``False`` for a system that gives cameras only: the depth and confidence maps then mean nothing."""

@@ -168,7 +168,7 @@ def _with_bundle(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle)
     return dataclasses.replace(reconstruction, prediction=prediction).with_cameras(bundle.world_from_cam, refined=True)
 
 
-def _depth_factors(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle) -> Float[Tensor, "v"]:
+def _depth_factors(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle) -> Float[Tensor, " v"]:
     """Per view the median of adjusted over predicted depth; the median view's where a view has too few points."""
     depth, covered = _depth_at(reconstruction, tracks)
     points = bundle.points.expand(len(depth), -1, -1)

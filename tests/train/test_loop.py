@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.loss import Loss
 from reliev3r.losses.objective import ObjectiveConfig, objective
 from reliev3r.model.network import NetworkConfig, Reliev3R
-from reliev3r.model.precision import resolve_precision
+from reliev3r.model.precision import CPU_BF16, resolve_precision
 from reliev3r.train.batches import BatchConfig, CaptureBatches
 from reliev3r.train.checkpoint import load_newest_state
 from reliev3r.train.config import TrainConfig
@@ -222,7 +223,31 @@ def test_walks_follow_the_track_graph() -> None:
 def test_precision_is_what_the_device_is_good_at() -> None:
     assert resolve_precision("fp32", torch.device("cpu")) == "no"
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
-    assert resolve_precision("auto", torch.device("cpu")) in ("no", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("amx_tile amx_bf16 avx512_bf16", "bf16"), ("avx512f avx512_bf16", "no"), ("sse2", "no"), (None, "no")],
+)
+def test_a_cpu_takes_bf16_only_with_amx(monkeypatch, flags: str | None, expected: str) -> None:
+    def cpuinfo(self: Path, encoding: str) -> str:
+        assert str(self) == "/proc/cpuinfo"
+        if flags is None:  # not Linux
+            raise FileNotFoundError(self)
+        return f"flags : {flags}"
+
+    monkeypatch.delenv(CPU_BF16, raising=False)
+    monkeypatch.setattr(Path, "read_text", cpuinfo)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("told", "expected"), [("yes", "bf16"), ("no", "no")])
+def test_the_environment_answers_for_the_cpu(monkeypatch, told: str, expected: str) -> None:
+    monkeypatch.setenv(CPU_BF16, told)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    monkeypatch.setenv(CPU_BF16, "perhaps")
+    with pytest.raises(UserError, match="give yes or no"):
+        resolve_precision("auto", torch.device("cpu"))
 
 
 def test_bf16_runs(tmp_path) -> None:

@@ -135,7 +135,7 @@ def _pairs(prediction: Prediction, capture: HeldoutCapture, chosen: list[int]) -
 
 
 def _angle(
-    prediction: Prediction, geometry: TrackGeometry, tracks: Tracks, K: Tensor, other: int, both: Bool[Tensor, "m"]
+    prediction: Prediction, geometry: TrackGeometry, tracks: Tracks, K: Tensor, other: int, both: Bool[Tensor, " m"]
 ) -> float:
     angles = []
     for here, there in ((0, other), (other, 0)):

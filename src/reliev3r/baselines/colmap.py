@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 def reconstruct_colmap(
     capture: Capture, K: Float[Tensor, "v 3 3"], *, threads: int = 1
-) -> tuple[Float[Tensor, "v 4 4"], Bool[Tensor, "v"]]:
+) -> tuple[Float[Tensor, "v 4 4"], Bool[Tensor, " v"]]:
     """world_from_cam of all frames (identity where not registered) and which frames were registered.
 
     SIFT, exhaustive matching and incremental mapping with COLMAP's defaults, on the upright images; the intrinsics

@@ -110,7 +110,7 @@ def _coloured(image: Tensor, share: Float[Tensor, "n 5"], config: PhotoConfig) -
     return image.clamp(0, 1) ** gamma.exp().to(image)[:, None, None, None]
 
 
-def _blurred(image: Tensor, radius: Float[Tensor, "n"]) -> Tensor:
+def _blurred(image: Tensor, radius: Float[Tensor, " n"]) -> Tensor:
     radius = radius.to(image)
 
     def kernel(count: int) -> Tensor:
@@ -120,7 +120,7 @@ def _blurred(image: Tensor, radius: Float[Tensor, "n"]) -> Tensor:
     return resample(image, kernel(image.shape[-2]), kernel(image.shape[-1]))
 
 
-def _noisy(image: Tensor, sigma: Float[Tensor, "n"], seed: int) -> Tensor:
+def _noisy(image: Tensor, sigma: Float[Tensor, " n"], seed: int) -> Tensor:
     generator = torch.Generator(image.device).manual_seed(seed)  # millions of numbers: made where they are needed
     noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
     return (image + sigma.to(image)[:, None, None, None] * noise).clamp(0, 1)

@@ -39,9 +39,9 @@ _REACH = 0.4  # of a step: how far from its place a frame may be taken
 class FrameSigns:
     """What was measured on the n frames of a video."""
 
-    sharpness: Float[np.ndarray, "n"]
+    sharpness: Float[np.ndarray, " n"]
     """Variance of the Laplacian over the variance of the picture; comparable within one video."""
-    way: Float[np.ndarray, "n"]
+    way: Float[np.ndarray, " n"]
     """In image widths, never falling."""
     cuts: tuple[int, ...] = field(default=())
     """Frames that begin another shot."""

@@ -10,13 +10,13 @@ from reliev3r.geometry.align import align_scale_l1, align_scale_shift, umeyama
 from reliev3r.geometry.rigid import rigid_from
 
 
-def view_weights(view: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+def view_weights(view: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """1 / (pixels of the view) for each pixel: every view with pixels counts alike."""
     return 1 / torch.bincount(view).clamp_min(1).double()[view]
 
 
 def relative_scale(
-    predicted: Float[Tensor, "n d"], true: Float[Tensor, "n d"], weight: Float[Tensor, "n"]
+    predicted: Float[Tensor, "n d"], true: Float[Tensor, "n d"], weight: Float[Tensor, " n"]
 ) -> Float[Tensor, ""]:
     """argmin over s >= 0 of sum_n w |s p - q|_1 / |q|: the scale that is L1-optimal for *relative* errors.
 
@@ -28,7 +28,7 @@ def relative_scale(
 
 
 def scale_shift_l1(
-    x: Float[Tensor, "n"], y: Float[Tensor, "n"], *, iterations: int = 50
+    x: Float[Tensor, " n"], y: Float[Tensor, " n"], *, iterations: int = 50
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """argmin_{s,t} sum |s x + t - y|, by iteratively re-weighted least squares from the least-squares solution.
 

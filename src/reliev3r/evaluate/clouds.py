@@ -55,7 +55,7 @@ def _thin(points: Float[Tensor, "n 3"], cap: int) -> Float[Tensor, "k 3"]:
 
 def _nearest(
     source: Float[Tensor, "n 3"], target: Float[Tensor, "m 3"]
-) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
     """For (some of) the source points: distance to the nearest target, and |cosine| between the two normals."""
     from scipy.spatial import cKDTree
 

@@ -23,11 +23,11 @@ error: MapAnything takes the first of the pair, pi^3 the second; ``strict`` coun
 def pair_errors(
     predicted: Float[Tensor, "v 4 4"],
     true: Float[Tensor, "v 4 4"],
-    found: Bool[Tensor, "v"] | None = None,
+    found: Bool[Tensor, " v"] | None = None,
     *,
     signed: bool,
     seen: Seen,
-) -> tuple[Float[Tensor, "p"], Float[Tensor, "p"]]:
+) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
     """Rotation and translation-direction error in degrees of every unordered pair of views (i < j; twice for "both").
 
     Both arguments are world_from_cam; any global similarity between them cancels.
@@ -55,7 +55,7 @@ def pair_errors(
     return torch.cat([rotation[end] for end in ends]), torch.cat([direction[end] for end in ends])
 
 
-def auc(rotation: Float[Tensor, "p"], translation: Float[Tensor, "p"], threshold: int = 30) -> float | None:
+def auc(rotation: Float[Tensor, " p"], translation: Float[Tensor, " p"], threshold: int = 30) -> float | None:
     """Area under the accuracy curve up to ``threshold`` degrees, in percent; ``None`` without pairs.
 
     e = max(rotation, translation); histogram over integer edges 0, 1, ..., ``threshold`` (the last bin is closed), as
@@ -99,18 +99,18 @@ def spread(centres: Float[Tensor, "v 3"]) -> float:
     return float((centres - centres.mean(0)).square().sum(-1).mean().sqrt())
 
 
-def relative_error(predicted: Float[Tensor, "n d"], true: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+def relative_error(predicted: Float[Tensor, "n d"], true: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """|p - q| / |q|."""
     return (predicted - true).norm(dim=-1) / true.norm(dim=-1).clamp_min(1e-12)
 
 
-def norm_ratio(predicted: Float[Tensor, "n d"], true: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+def norm_ratio(predicted: Float[Tensor, "n d"], true: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """max(|p| / |q|, |q| / |p|), at least 1: a ratio of *norms*, blind to the direction of the difference."""
     p, q = predicted.norm(dim=-1).clamp_min(1e-12), true.norm(dim=-1).clamp_min(1e-12)
     return torch.maximum(p / q, q / p)
 
 
-def view_mean(values: Float[Tensor, "n"] | Bool[Tensor, "n"], view: Int[Tensor, "n"]) -> float:
+def view_mean(values: Float[Tensor, " n"] | Bool[Tensor, " n"], view: Int[Tensor, " n"]) -> float:
     """Mean over the pixels of each view, then over the views that have any."""
     count = torch.bincount(view)
     total = torch.bincount(view, weights=values.double())

@@ -30,7 +30,7 @@ def score(
     truth: Truth,
     protocol: Protocol,
     *,
-    found: Bool[Tensor, "v"] | None = None,
+    found: Bool[Tensor, " v"] | None = None,
     predicts_depth: bool = True,
 ) -> Scores:
     """Figures of ``prediction`` under ``protocol`` (see the modules ``strict``, ``mapanything`` and ``pi3``).

@@ -66,7 +66,7 @@ def assess(prediction: Prediction, heldout: Tracks, K: Float[Tensor, "v 3 3"] | 
 
 def heldout_angles(
     prediction: Prediction, tracks: Tracks, K: Float[Tensor, "v 3 3"] | None = None
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, " n"]:
     """Angles in degrees over all ordered pairs (i, j), i != j, of observations of each track: the training loss's own.
 
     At camera i: between its observed ray and the point that view j predicts for the track (depth looked up bilinearly).

@@ -21,7 +21,7 @@ class Cameras:
     predicted: Float[Tensor, "v 4 4"]
     """Identity where not found."""
     true: Float[Tensor, "v 4 4"]
-    found: Bool[Tensor, "v"]
+    found: Bool[Tensor, " v"]
 
     def centres(self) -> tuple[Float[Tensor, "f 3"], Float[Tensor, "f 3"]]:
         """Predicted and true centres of the cameras that were found."""
@@ -32,14 +32,14 @@ class Cameras:
 class Pixels:
     """The valid pixels of all views: z-depth, and points in view 0's camera frame."""
 
-    view: Int[Tensor, "n"]
+    view: Int[Tensor, " n"]
     depth: Float[Tensor, "n 1"]
     true_depth: Float[Tensor, "n 1"]
     points: Float[Tensor, "n 3"]
     true_points: Float[Tensor, "n 3"]
 
 
-def cameras_of(prediction: Prediction, truth: Truth, found: Bool[Tensor, "v"] | None) -> Cameras:
+def cameras_of(prediction: Prediction, truth: Truth, found: Bool[Tensor, " v"] | None) -> Cameras:
     """Cameras in the first found one's frame; a camera with a non-finite entry counts as not found."""
     predicted, true = prediction.world_from_cam.double(), truth.world_from_cam.double()
     finite = predicted.isfinite().flatten(1).all(1)

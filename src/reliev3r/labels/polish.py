@@ -113,7 +113,7 @@ def _gaps(sightings: Sightings, state: _State) -> _Gaps:
     )  # fmt: skip
 
 
-def _cost(sightings: Sightings, state: _State) -> Float[Tensor, "b"]:
+def _cost(sightings: Sightings, state: _State) -> Float[Tensor, " b"]:
     """Sum of the Cauchy losses of each sample."""
     gaps = _gaps(sightings, state)
     loss = torch.log1p(gaps.across.square().sum(-1)) + torch.log1p(gaps.along.square())
@@ -132,7 +132,7 @@ def _first_points(cameras: Tensor, factor: Tensor, sightings: Sightings) -> Floa
     return lifted.gather(1, best[:, None, :, None].expand(-1, 1, -1, 3))[:, 0]
 
 
-def _step(sightings: Sightings, state: _State, damping: Float[Tensor, "b"]) -> tuple[Tensor, Tensor]:
+def _step(sightings: Sightings, state: _State, damping: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
     """Levenberg-Marquardt step: (turn, shift and log factor of each view [b v 7], shift of each point [b m 3]).
 
     A turn by w, a shift by c and a point moved by x change the vector q from camera to point by q x w - c + x. With n

@@ -90,20 +90,20 @@ def _correction(
 class _Regression:
     """What tracks near a query in the image and in label depth say that its log depth lacks; ``gap`` ascends."""
 
-    gap: Float[Tensor, "n"]
+    gap: Float[Tensor, " n"]
     uv: Float[Tensor, "n 2"]
-    log_depth: Float[Tensor, "n"]
-    certainty: Float[Tensor, "n"]
+    log_depth: Float[Tensor, " n"]
+    certainty: Float[Tensor, " n"]
     reach: float
     clip: Float[Tensor, ""]
     config: RegisterConfig
 
-    def at(self, uv: Float[Tensor, "q 2"], log_depth: Float[Tensor, "q"]) -> Float[Tensor, "q"]:
+    def at(self, uv: Float[Tensor, "q 2"], log_depth: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
         """At any pixels."""
         chunks = zip(uv.split(_CHUNK), log_depth.split(_CHUNK), strict=True)
         return torch.cat([self._location(self._kernel(*chunk)) for chunk in chunks])
 
-    def without_itself(self) -> Float[Tensor, "n"]:
+    def without_itself(self) -> Float[Tensor, " n"]:
         """What the other tracks say at each track."""
         kernel = self._kernel(self.uv, self.log_depth)
         return self._location(kernel - torch.diag_embed(kernel.diagonal()))
@@ -113,7 +113,7 @@ class _Regression:
         similarity = (log_depth[:, None] - self.log_depth[None]) / self.config.similarity
         return self.certainty * torch.exp(-0.5 * (distance.square() + similarity.square()))
 
-    def _location(self, kernel: Float[Tensor, "q n"]) -> Float[Tensor, "q"]:
+    def _location(self, kernel: Float[Tensor, "q n"]) -> Float[Tensor, " q"]:
         """Where the neighbours agree: the mean of their gaps, clipped around the weighted median; with them stands a
         gap of 0 with the weight of the prior."""
         zero = int((self.gap < 0).sum())

@@ -53,11 +53,11 @@ class CameraSolve:
 
     world_from_cam: Float[Tensor, "v 4 4"]
     """Any world frame; the unit is that of ``CameraLabels``."""
-    reached: Bool[Tensor, "v"]
+    reached: Bool[Tensor, " v"]
     points: Float[Tensor, "m 3"]
     inlier: Bool[Tensor, "v m"]
     """Observations that agree with cameras and points."""
-    solid: Bool[Tensor, "m"]
+    solid: Bool[Tensor, " m"]
     """Tracks with enough parallax to have a depth."""
     residual: float
     """Median angle in radians over the inliers."""
@@ -127,7 +127,7 @@ def balanced_tracks(tracks: Tracks, count: int) -> Tensor:
     return pair_rarity(tracks).topk(count).indices.sort().values
 
 
-def pair_rarity(tracks: Tracks) -> Float[Tensor, "m"]:
+def pair_rarity(tracks: Tracks) -> Float[Tensor, " m"]:
     """For each track [v, m] the sum over the pairs of views it ties of 1 / (tracks that tie the pair)."""
     seen = (tracks.weight > 0).float()
     shared = seen @ seen.T

@@ -195,7 +195,7 @@ def _observations(tracks: Tracks, view: int, seen: np.ndarray) -> np.ndarray:
     return result
 
 
-def _dense(observations: list[np.ndarray], chosen: Int[np.ndarray, "m"]) -> Tracks:
+def _dense(observations: list[np.ndarray], chosen: Int[np.ndarray, " m"]) -> Tracks:
     """Tracks of the stored numbers ``chosen`` (ascending) from the observations of each view."""
     uv = np.zeros((len(observations), len(chosen), 2), np.float32)
     weight = np.zeros((len(observations), len(chosen)), np.float32)

@@ -62,7 +62,7 @@ def visible_pairs(tracks: Tracks) -> Int[Tensor, "4 n"]:
 
 def reprojection_loss(
     prediction: Prediction, tracks: Tracks, config: ReprojectionConfig, geometry: TrackGeometry | None = None
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Residual between view i's ray of track k and the point of view j, and its weight, in the order of
     :func:`visible_pairs`.
 

@@ -169,7 +169,7 @@ class CameraHead(nn.Module):
 
     def forward(
         self, pooled: Float[Tensor, "n c"], views: int
-    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n"] | None]:
+    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, " n"] | None]:
         """(world_from_cam, focal length in image widths or None), float32; samples have ``views`` views each."""
         if self.contrast and views > 1:
             pooled = pooled + _standardised(pooled.unflatten(0, (-1, views))).flatten(0, 1)

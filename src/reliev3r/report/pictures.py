@@ -43,7 +43,7 @@ class TrackLayer:
 
     tracks: Tracks
     residual_deg: Float[Tensor, "v m"]
-    heldout: Bool[Tensor, "m"]
+    heldout: Bool[Tensor, " m"]
 
     @staticmethod
     def of(reconstruction: Reconstruction, tracks: Tracks | None, heldout: Tracks | None) -> TrackLayer | None:

@@ -73,7 +73,7 @@ def sample_path(
     )
 
 
-def clearance(scene: Scene, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+def clearance(scene: Scene, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     """Distance in metres from world points to the nearest surface; negative or 0 outside the room or in an object."""
     local = transform(invert(scene.world_from_object), points.expand(len(scene.half), -1, -1))
     beyond = local.abs() - scene.half[:, None]

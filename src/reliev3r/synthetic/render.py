@@ -74,10 +74,10 @@ def render(
 class Hits:
     """First intersections of n rays."""
 
-    depth: Float[Tensor, "n"]
+    depth: Float[Tensor, " n"]
     """Ray parameter; 0 where nothing is hit."""
-    hit: Bool[Tensor, "n"]
-    object: Int[Tensor, "n"]
+    hit: Bool[Tensor, " n"]
+    object: Int[Tensor, " n"]
     """The object that is hit; any where none is."""
     origin: Float[Tensor, "3 n"]
     """Origin of the ray in that object's frame, in units of its half extents."""

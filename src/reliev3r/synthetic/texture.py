@@ -30,28 +30,28 @@ class Materials:
 
     irregular: bool
     """Whether faces are tessellated into Voronoi cells instead of rows of rectangles."""
-    seed: Int32[Tensor, "f"]
+    seed: Int32[Tensor, " f"]
     palette: Float[Tensor, "9 f"]
     """RGB of the two colours between which cells vary, and of the joints."""
-    angle: Float[Tensor, "f"]
+    angle: Float[Tensor, " f"]
     """In-plane rotation of the tessellation in radians."""
     cell: Float[Tensor, "2 f"]
     """Width and height of a cell."""
-    bond: Float[Tensor, "f"]
+    bond: Float[Tensor, " f"]
     """Rectangles: shift of each row against the next as a share of the width (0.5: bricks). Cells: jitter, 0 to 1."""
-    checker: Float[Tensor, "f"]
+    checker: Float[Tensor, " f"]
     """In [0, 1]: 0 colours cells at random, 1 alternates two colours."""
-    joint: Float[Tensor, "f"]
+    joint: Float[Tensor, " f"]
     """Width of the joints between cells."""
-    warp: Float[Tensor, "f"]
+    warp: Float[Tensor, " f"]
     """How far low-frequency noise bends the tessellation."""
-    grain: Float[Tensor, "f"]
+    grain: Float[Tensor, " f"]
     """Relative amplitude of the noise on the colour."""
-    spacing: Float[Tensor, "f"]
+    spacing: Float[Tensor, " f"]
     """Lattice spacing of the coarsest noise octave; each further one halves it."""
-    spots: Float[Tensor, "f"]
+    spots: Float[Tensor, " f"]
     """Probability that a cell of a spot lattice holds a spot."""
-    spot: Float[Tensor, "f"]
+    spot: Float[Tensor, " f"]
     """Spacing of the coarsest spot lattice; each further one halves it."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Materials:
@@ -61,7 +61,7 @@ class Materials:
 
 
 def albedo(
-    materials: Materials, face: Int[Tensor, "n"], uv: Float[Tensor, "2 n"], footprint: Float[Tensor, "n"]
+    materials: Materials, face: Int[Tensor, " n"], uv: Float[Tensor, "2 n"], footprint: Float[Tensor, " n"]
 ) -> Float[Tensor, "3 n"]:
     """RGB in [0, 1] at the points ``uv`` (metres) of faces ``face``, low-passed to ``footprint`` (metres)."""
     own = materials.map(lambda x: x.index_select(-1, face))
@@ -169,7 +169,7 @@ def _random(h: Int32[Tensor, "..."], channel: int) -> Float[Tensor, "..."]:
     return (h * _CHANNELS[channel]).float() * 2.0**-32 + 0.5
 
 
-def argmin(values: Float[Tensor, "k n"]) -> Int[Tensor, "n"]:
+def argmin(values: Float[Tensor, "k n"]) -> Int[Tensor, " n"]:
     """Index of the smallest of k <= 64 non-negative values, the first among those equal to about 1e-5 relative.
 
     Non-negative floats are ordered as their bits are: the index rides in the lowest six bits through a plain minimum.
@@ -178,7 +178,7 @@ def argmin(values: Float[Tensor, "k n"]) -> Int[Tensor, "n"]:
     return (((values.contiguous().view(torch.int32) & ~63) | index).amin(0) & 63).long()
 
 
-def select(values: Tensor, index: Int[Tensor, "n"]) -> Tensor:
+def select(values: Tensor, index: Int[Tensor, " n"]) -> Tensor:
     """values [..., k, n] at each column's own row: [..., n]."""
     columns = torch.arange(index.shape[0], device=index.device)
     return values.flatten(-2).index_select(-1, index * index.shape[0] + columns)

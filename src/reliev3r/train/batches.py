@@ -54,7 +54,7 @@ class CaptureBatches:
 
 
 def with_drawn_tracks(
-    labels: PseudoLabels, rarity: Float[Tensor, "m"], count: int, generator: torch.Generator
+    labels: PseudoLabels, rarity: Float[Tensor, " m"], count: int, generator: torch.Generator
 ) -> PseudoLabels:
     """At most ``count`` of the tracks, drawn so that loosely tied pairs of views are heard as often as others."""
     if len(rarity) <= count:

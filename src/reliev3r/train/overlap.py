@@ -36,7 +36,7 @@ def closeness_at(progress: float, config: CurriculumConfig) -> float:
 
 def select_views(
     shared: Float[Tensor, "v v"], count: int, closeness: float, generator: torch.Generator
-) -> Int[Tensor, "{count}"]:
+) -> Int[Tensor, " chosen"]:
     """``count`` different views, each tied to those before it as long as there is such a view left.
 
     Each next view is drawn with probability ~ ties ** (c / (1 - c)), ties being the tracks that it shares with those

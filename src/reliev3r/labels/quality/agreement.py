@@ -31,7 +31,7 @@ class DepthAgreement:
 def compare_depth(
     depth: DepthMap,
     uv: Float[np.ndarray, "n 2"],
-    track_depth: Float[np.ndarray, "n"],
+    track_depth: Float[np.ndarray, " n"],
     size: tuple[int, int],
 ) -> DepthAgreement | None:
     """Compare a map with track depths (any unit) at ``uv``, pixels of an image of ``size`` (width, height).
@@ -53,7 +53,7 @@ def compare_depth(
     )
 
 
-def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"]) -> float:
+def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     """Rank correlation; ties share their mean rank; 0 where either is constant."""
     x, y = (_ranks(values) for values in (a, b))
     x, y = x - x.mean(), y - y.mean()
@@ -61,13 +61,13 @@ def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"]) -> float:
     return float((x * y).sum()) / scale if scale > 0 else 0.0
 
 
-def _ranks(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     end = np.cumsum(counts)
     return ((end - counts) + (end - 1))[inverse] / 2.0
 
 
-def _spread(log_ratio: Float[np.ndarray, "n"]) -> float:
+def _spread(log_ratio: Float[np.ndarray, " n"]) -> float:
     return float(np.expm1(np.median(np.abs(log_ratio - np.median(log_ratio)))))
 
 

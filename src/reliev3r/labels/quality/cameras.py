@@ -189,7 +189,7 @@ def _parallax(tracks: Tracks, K: Tensor, solve: CameraSolve) -> dict[str, float]
     return dict(zip(("p10", "median", "p90"), values, strict=True))
 
 
-def track_parallax(tracks: Tracks, K: Tensor, solve: CameraSolve) -> Float[Tensor, "m"]:
+def track_parallax(tracks: Tracks, K: Tensor, solve: CameraSolve) -> Float[Tensor, " m"]:
     """Largest angle in radians between two rays of each track that agree with the solve."""
     rays = world_rays(tracks.to(torch.float64), K, solve.world_from_cam)
     return parallax(rays, solve.inlier.double())

@@ -89,7 +89,7 @@ def _chosen_pairs(seen: Bool[np.ndarray, "v m"]) -> list[tuple[int, int]]:
 
 def _epipolar_inliers(
     uv_a: np.ndarray, uv_b: np.ndarray, capture: Capture, a: int, b: int, threshold: float
-) -> Bool[np.ndarray, "n"]:
+) -> Bool[np.ndarray, " n"]:
     F = estimate_fundamental(uv_a, uv_b, capture.frames[a].K, capture.frames[b].K, threshold=threshold)
     return np.zeros(len(uv_a), bool) if F is None else epipolar_distance(F, uv_a, uv_b) < threshold
 
@@ -115,7 +115,9 @@ def _turned(
     return float((excess[judged] < 1).mean()), float(np.median(largest[judged]))
 
 
-def unexplained_angle(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"], scale: float) -> Float[np.ndarray, "n"]:
+def unexplained_angle(
+    a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"], scale: float
+) -> Float[np.ndarray, " n"]:
     """Angle in radians between unit rays b and the best rotation of unit rays a (n >= 3).
 
     Robustly fitted (Cauchy, down to ``scale`` radians), so that rays without parallax decide where there are any.

@@ -48,7 +48,7 @@ def corners(image: UInt8[np.ndarray, "h w 3"], *, count: int, border: float) -> 
     return np.array(found, dtype=np.float64).reshape(-1, 2)
 
 
-def farthest_frame(seen: Bool[np.ndarray, "n t"], asked: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+def farthest_frame(seen: Bool[np.ndarray, "n t"], asked: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """For each point the frame in which it is seen farthest in time from the one in which it was asked for."""
     apart = np.where(seen, np.abs(np.arange(seen.shape[1]) - asked[:, None]), 0)
     return np.where(apart.max(1) > 0, apart.argmax(1), asked)
@@ -58,7 +58,7 @@ def agreed(
     there: Float[np.ndarray, "n t 2"],
     back: Float[np.ndarray, "n t 2"],
     seen: Bool[np.ndarray, "n t"],
-    asked: Int[np.ndarray, "n"],
+    asked: Int[np.ndarray, " n"],
     *,
     tolerance: float,
 ) -> Bool[np.ndarray, "n t"]:

@@ -151,7 +151,7 @@ class CoTracker3:
         fresh_uv[:, span], fresh_seen[:, span] = uv[len(known) :], seen[len(known) :]
         _append(found, fresh_uv, fresh_seen, clip.start + new_asked, radius=self.spacing * long_side)
 
-    def _corners(self, clip: _Clip) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n 2"]]:
+    def _corners(self, clip: _Clip) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 2"]]:
         """Frames (of the clip) and places of new points."""
         border = self.border * max(clip.images.shape[1:3])
         frames = np.unique(np.rint(np.linspace(0, len(clip.images) - 1, self.query_frames)).astype(int))
@@ -159,7 +159,7 @@ class CoTracker3:
         return np.repeat(frames, [len(uv) for uv in places]), np.concatenate(places)
 
     def _follow(
-        self, clip: _Clip, asked: Int[np.ndarray, "n"], where: Float[np.ndarray, "n 2"]
+        self, clip: _Clip, asked: Int[np.ndarray, " n"], where: Float[np.ndarray, "n 2"]
     ) -> tuple[Float[np.ndarray, "n t 2"], Bool[np.ndarray, "n t"]]:
         """Where points are in each frame of the clip, and where that can be believed."""
         height, width = clip.images.shape[1:3]
@@ -175,7 +175,7 @@ class CoTracker3:
 
     @torch.no_grad()
     def _predict(
-        self, video: Float[Tensor, "1 t 3 h w"], asked: Int[np.ndarray, "n"], where: Float[np.ndarray, "n 2"]
+        self, video: Float[Tensor, "1 t 3 h w"], asked: Int[np.ndarray, " n"], where: Float[np.ndarray, "n 2"]
     ) -> tuple[Float[np.ndarray, "n t 2"], Bool[np.ndarray, "n t"]]:
         """The network's own answer; it has pixel centres at integers."""
         uv = np.zeros((len(asked), video.shape[1], 2))
@@ -248,7 +248,7 @@ def _resized(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[
 
 def _going_on(
     found: _Found, clip: _Clip
-) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"], Float[np.ndarray, "k 2"]]:
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"], Float[np.ndarray, "k 2"]]:
     """Known tracks that are seen in the clip: which, in which of its frames last, and where."""
     seen = found.seen[:, clip.start : clip.stop]
     known = np.nonzero(seen.any(1))[0]
@@ -260,7 +260,7 @@ def _append(
     found: _Found,
     uv: Float[np.ndarray, "n v 2"],
     seen: Bool[np.ndarray, "n v"],
-    asked: Int[np.ndarray, "n"],
+    asked: Int[np.ndarray, " n"],
     *,
     radius: float,
 ) -> None:

@@ -54,7 +54,7 @@ def estimate_fundamental(
 
 def epipolar_distance(
     F: Float[np.ndarray, "3 3"], uv_a: Float[np.ndarray, "n 2"], uv_b: Float[np.ndarray, "n 2"]
-) -> Float[np.ndarray, "n"]:
+) -> Float[np.ndarray, " n"]:
     """Distance in pixels between a point and the other's epipolar line: the larger one of both images."""
     a, b = _homogeneous(uv_a), _homogeneous(uv_b)
     line_b, line_a = a @ F.T, b @ F

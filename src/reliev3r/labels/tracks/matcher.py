@@ -25,12 +25,12 @@ class Features:
 class IndexMatches:
     """Candidate matches between the keypoints of two images."""
 
-    first: Int[np.ndarray, "n"]
-    second: Int[np.ndarray, "n"]
+    first: Int[np.ndarray, " n"]
+    second: Int[np.ndarray, " n"]
     """Positions in the images' lists of keypoints; each appears once at most."""
-    doubt: Float[np.ndarray, "n"]
+    doubt: Float[np.ndarray, " n"]
     """The surer a match, the smaller; comparable across pairs of one matcher."""
-    sure: Bool[np.ndarray, "n"]
+    sure: Bool[np.ndarray, " n"]
     """Those that the geometry of the pair is estimated from; the others are taken if they agree with it."""
 
 
@@ -41,7 +41,7 @@ class PointMatches:
     first: Float[np.ndarray, "n 2"]
     second: Float[np.ndarray, "n 2"]
     """Working pixels, corner convention, float64."""
-    confidence: Float[np.ndarray, "n"]
+    confidence: Float[np.ndarray, " n"]
     """In [0, 1]."""
 
 
@@ -100,7 +100,7 @@ Matcher = FeatureMatcher | ImageMatcher
 
 def mutual_neighbours(
     a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]
-) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """Mutual nearest neighbours of unit descriptors, m >= 2: positions in a and b, distance over second distance."""
     similarity = a @ b.T
     nearest = similarity.argmax(1)

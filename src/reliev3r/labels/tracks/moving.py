@@ -57,7 +57,7 @@ def weigh_moving(tracks: Tracks, points: Sequence[Float[np.ndarray, "_ 2"]], pai
     return dataclasses.replace(tracks, weight=tracks.weight * torch.from_numpy(trust).float())
 
 
-def _coherent(uv_a: Float[np.ndarray, "n 2"], uv_b: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
+def _coherent(uv_a: Float[np.ndarray, "n 2"], uv_b: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
     """Which matches move as at least two of their four neighbours do, up to a change of shape by a half."""
     from scipy.spatial import cKDTree
 
@@ -72,10 +72,10 @@ def _coherent(uv_a: Float[np.ndarray, "n 2"], uv_b: Float[np.ndarray, "n 2"]) ->
 
 def _pooled(
     uv: Float[np.ndarray, "n 2"],
-    support: Float[np.ndarray, "n"],
-    against: Float[np.ndarray, "n"],
+    support: Float[np.ndarray, " n"],
+    against: Float[np.ndarray, " n"],
     where: Float[np.ndarray, "k 2"],
-) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """Contradicted and all matches of the keypoints nearest to some places (of keypoints that have any)."""
     from scipy.spatial import cKDTree
 

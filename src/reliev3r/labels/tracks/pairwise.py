@@ -189,11 +189,11 @@ class PairwiseTracks:
         self,
         uv_a: Float[np.ndarray, "n 2"],
         uv_b: Float[np.ndarray, "n 2"],
-        sure: Bool[np.ndarray, "n"],
+        sure: Bool[np.ndarray, " n"],
         a: _View,
         b: _View,
         threshold: float,
-    ) -> tuple[Float[np.ndarray, "3 3"], Bool[np.ndarray, "n"], Bool[np.ndarray, "n"]] | None:
+    ) -> tuple[Float[np.ndarray, "3 3"], Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]] | None:
         """F, which matches agree with it and which clearly do not; None where no geometry has enough support."""
         if sure.sum() < self.min_inliers:
             return None

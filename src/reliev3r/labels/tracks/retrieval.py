@@ -46,7 +46,7 @@ def _assign(x: Float[np.ndarray, "n d"], words: Float[np.ndarray, "k d"]) -> np.
     return (x @ words.T - 0.5 * (words**2).sum(1)).argmax(1)
 
 
-def _vlad(x: Float[np.ndarray, "n d"], words: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k_times_d"]:
+def _vlad(x: Float[np.ndarray, "n d"], words: Float[np.ndarray, "k d"]) -> Float[np.ndarray, " k_times_d"]:
     nearest = _assign(x, words)
     residual = np.zeros_like(words)
     np.add.at(residual, nearest, x - words[nearest])

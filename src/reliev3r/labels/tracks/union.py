@@ -24,10 +24,10 @@ class PairMatches:
     first: int
     second: int
     """Positions of the images."""
-    index_first: Int[np.ndarray, "n"]
-    index_second: Int[np.ndarray, "n"]
+    index_first: Int[np.ndarray, " n"]
+    index_second: Int[np.ndarray, " n"]
     """Positions in the images' lists of keypoints."""
-    doubt: Float[np.ndarray, "n"]
+    doubt: Float[np.ndarray, " n"]
     """The surer a match, the smaller; comparable across pairs."""
     F: Float[np.ndarray, "3 3"]
     """Fundamental matrix in the keypoints' pixels: [uv_second, 1]^T F [uv_first, 1] = 0."""
@@ -43,9 +43,9 @@ class PointPair:
     second: int
     found: PointMatches
     F: Float[np.ndarray, "3 3"]
-    near: Bool[np.ndarray, "n"]
+    near: Bool[np.ndarray, " n"]
     """Which of them agree with F."""
-    against: Bool[np.ndarray, "n"]
+    against: Bool[np.ndarray, " n"]
     """Which of them clearly violate it."""
 
 
@@ -158,7 +158,7 @@ def thin(tracks: Tracks, most: int) -> Tracks:
     return tracks.select_tracks(torch.from_numpy(chosen))
 
 
-def _merge(points: Float[np.ndarray, "n 3"], cell: float) -> tuple[Float[np.ndarray, "k 2"], Int[np.ndarray, "n"]]:
+def _merge(points: Float[np.ndarray, "n 3"], cell: float) -> tuple[Float[np.ndarray, "k 2"], Int[np.ndarray, " n"]]:
     """The surest of the points (u, v, confidence) of each cell, and for every point the position of its cell's."""
     surest_first = np.argsort(-points[:, 2], kind="stable")
     cells = np.floor(points[surest_first, :2] / cell).astype(np.int64)
@@ -168,13 +168,13 @@ def _merge(points: Float[np.ndarray, "n 3"], cell: float) -> tuple[Float[np.ndar
     return points[surest_first[first], :2], position
 
 
-def _places(uv: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "n"]:
+def _places(uv: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, " n"]:
     """For each keypoint the first one of the same place (SIFT repeats a place for every orientation it sees)."""
     _, first, group = np.unique(np.rint(uv / _PLACE).astype(np.int64), axis=0, return_index=True, return_inverse=True)
     return first[group.ravel()]
 
 
-def _union(links: Int[np.ndarray, "n 2"], view_of: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+def _union(links: Int[np.ndarray, "n 2"], view_of: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
     """The root of every node after joining the links in order, except those that would join two nodes of one view."""
     parent = list(range(len(view_of)))
     views = [1 << view for view in view_of.tolist()]
