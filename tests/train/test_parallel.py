@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from spread import SHORT, config, run_and_save
+from spread import SHORT, STEPS, config, run_and_save
 from test_loop import batches, network, weak
 
 from reliev3r.losses.objective import ObjectiveConfig, objective
@@ -18,8 +18,10 @@ from reliev3r.train.metrics import read_metrics
 
 WEIGHTS, GRADIENTS = 1e-4, 1e-6
 """Largest differences that another order of summation may make: of a weight after 20 steps, in which AdamW moves some
-by 0.02, and of a parameter's gradient in units of its norm. Measured: 0 under DDP; under FSDP2 1e-5 in the bias of the
-translation (a shift of all cameras: no gradient but rounding, of which AdamW makes steps)."""
+by 0.02, and of a parameter's gradient in units of its norm. Measured: 0 under DDP, 1e-5 under FSDP2."""
+SHIFT = "camera_head.fc_t.bias"
+"""Moves all cameras together, which no loss sees: its gradient is rounding, of which AdamW makes whole steps in a
+direction that differs from CPU to CPU. Only how far it can have gone is checked."""
 SCRIPT = Path(__file__).with_name("spread.py")
 
 
@@ -48,10 +50,15 @@ def load(out: Path, mode: str) -> dict:
     return torch.load(out / f"{mode}.pt", weights_only=True)
 
 
+def assert_same_weights(found: dict, expected: dict, allowed: float = WEIGHTS) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        most = 2 * config().lr * STEPS if name == SHIFT else allowed
+        assert (found[name] - value).abs().max() < most, name
+
+
 def assert_same(found: dict, expected: dict) -> None:
-    assert found["weights"].keys() == expected["weights"].keys()
-    for name, value in expected["weights"].items():
-        assert (found["weights"][name] - value).abs().max() < WEIGHTS, name
+    assert_same_weights(found["weights"], expected["weights"])
     assert found["gradients"].keys() == expected["gradients"].keys()
     for name, value in expected["gradients"].items():
         assert (found["gradients"][name] - value).norm() < GRADIENTS * value.norm() + 1e-9, name
@@ -121,12 +128,11 @@ def test_checkpoints_are_whole_whatever_the_parallelism(runs) -> None:
     states = {mode: load_newest_state(runs / mode / "training") for mode in ("one", "ddp", "fsdp2")}
     for mode in ("ddp", "fsdp2"):
         assert states[mode].step == states["one"].step == 20
-        for name, value in states["one"].model.items():
-            assert (states[mode].model[name] - value).abs().max() < WEIGHTS
+        assert_same_weights(states[mode].model, states["one"].model)
         moments = states[mode].optimizer["state"]
         assert moments.keys() == states["one"].optimizer["state"].keys()
         for index, values in states["one"].optimizer["state"].items():
-            for name in ("exp_avg", "exp_avg_sq"):
+            for name in ("exp_avg", "exp_avg_sq"):  # those of SHIFT are nearly 0
                 torch.testing.assert_close(moments[index][name], values[name], rtol=1e-3, atol=1e-6)
         assert len(states[mode].random["cpu"]) == 2
 
@@ -138,8 +144,7 @@ def test_one_process_goes_on_with_the_checkpoint_of_shards(runs) -> None:
     assert (result.finished, result.steps) == (True, 22)
     expected = network()
     train(expected, weak, batches(), config(steps=22, accumulate=2), folder=runs / "one", resume=True)
-    for found, value in zip(model.parameters(), expected.parameters(), strict=True):
-        assert (found - value).abs().max() < 2 * WEIGHTS
+    assert_same_weights(model.state_dict(), expected.state_dict(), 2 * WEIGHTS)
 
 
 def logged(path: Path) -> dict[int, float]:
