@@ -20,13 +20,16 @@ def from_plain(kind: type[T], plain: dict[str, Any], *, source: str) -> T:
     """The dataclass ``kind`` from nested dictionaries; fields that are absent take their defaults.
 
     Raises:
-        UserError: a name that ``kind`` does not have (``source`` says where it was read).
+        UserError: a name that ``kind`` does not have, or a value that it refuses (``source`` says where it was read).
     """
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(plain) - set(hints))
     if unknown:
         raise UserError(f"{source}: unknown setting {unknown[0]!r}; it was written by another version of reliev3r")
-    return kind(**{name: _typed(hints[name], value, source) for name, value in plain.items()})
+    try:
+        return kind(**{name: _typed(hints[name], value, source) for name, value in plain.items()})
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def _typed(hint: Any, value: Any, source: str) -> Any:

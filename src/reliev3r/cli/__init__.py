@@ -1,6 +1,9 @@
 """The command line: verbs to functions, progress bars, and errors as one line with exit code 2."""
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 
 from reliev3r.cli.adaptation import adapt
 from reliev3r.cli.baselines import baselines
@@ -43,10 +46,24 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if asked_for_help else 2
     configure_logging()
     try:
-        return verbs[arguments[0]][0](arguments[1:])
+        with _readers_may_leave():
+            return verbs[arguments[0]][0](arguments[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _readers_may_leave() -> Iterator[None]:
+    """``reliev3r fit --help | head`` ends quietly: what nobody reads any more is not written."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python flushes once more at its end
+        raise SystemExit(0) from None

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from reliev3r.errors import UserError
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -17,8 +19,15 @@ Report = Callable[[str, float, float, str], None]
 
 
 def parse(kind: type, verb: str, argv: list[str]) -> Any:
-    """The verb's options as its dataclass ``kind``; help and bad options end the program."""
-    return tyro.cli(kind, prog=f"reliev3r {verb}", args=argv)
+    """The verb's options as its dataclass ``kind``; help and bad options end the program.
+
+    Raises:
+        UserError: a value that the settings refuse.
+    """
+    try:
+        return tyro.cli(kind, prog=f"reliev3r {verb}", args=argv)
+    except ValueError as error:
+        raise UserError(f"reliev3r {verb}: {error}") from error
 
 
 def write_table(table: Any, out: Path) -> None:

@@ -1,0 +1,42 @@
+"""Bad values are one line and exit code 2; a reader that leaves early is no error."""
+
+import subprocess
+import sys
+
+import pytest
+
+from reliev3r.cli import main
+from reliev3r.errors import UserError
+from reliev3r.fit import FitConfig
+from reliev3r.settings import from_plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fit", "photos", "--steps", "-3"], "steps must be at least 1, got -3"),
+        (["train", "tiny-cpu", "--accumulate", "0"], "accumulate must be at least 1"),
+        (["train", "tiny-cpu", "--stream-weight", "2"], "stream_weight is a share"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line(tmp_path, capsys, arguments, told) -> None:
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_value_in_a_stored_run_names_the_file() -> None:
+    with pytest.raises(UserError, match=r"RUN/config.json: steps must be at least 1"):
+        from_plain(FitConfig, {"steps": -3}, source="RUN/config.json")
+
+
+def test_help_into_a_closed_pipe_ends_quietly() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reliev3r.cli", "fit", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 0)
