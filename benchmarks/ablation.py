@@ -17,17 +17,16 @@ from pathlib import Path
 
 import torch
 
+from reliev3r.core.files import read_json, write_json
 from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
-from reliev3r.evaluate.protocol import score
-from reliev3r.files import read_json, write_json
-from reliev3r.fit import FitConfig, train_prepared, without_hidden_tracks
-from reliev3r.labels.depth.registry import depth_expert
+from reliev3r.evaluate.protocols import score
 from reliev3r.labels.pipeline import label_capture
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
-from reliev3r.labels.tracks.registry import track_expert
+from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.model.network import PRESETS, Reliev3R
-from reliev3r.reconstruct import predict
+from reliev3r.model.predict import predict
+from reliev3r.runs.fit import FitConfig, train_prepared, without_hidden_tracks
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from reliev3r.core.files import atomic_path, read_json, write_json
 from reliev3r.data.truth import load_truth
 from reliev3r.evaluate.run import evaluate_systems
-from reliev3r.files import atomic_path, read_json, write_json
 from reliev3r.geometry.rigid import relative, rotation_angle
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 

@@ -32,10 +32,10 @@ import torch
 from about import about, commit_of
 from torch import Tensor, nn
 
-from reliev3r.files import write_json
-from reliev3r.model.inference import matrices_in_bf16
+from reliev3r.core.files import write_json
+from reliev3r.core.types import Views
 from reliev3r.model.network import PRESETS, Reliev3R
-from reliev3r.types import Views
+from reliev3r.model.predict import matrices_in_bf16
 
 
 def ours(device: torch.device, precision: str, blocks: int | None) -> tuple[Callable[[Tensor], object], int]:

@@ -28,13 +28,12 @@ from typing import Any
 import cv2
 import torch
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json, write_json
 from reliev3r.data.capture import Capture, load_capture
-from reliev3r.errors import UserError
-from reliev3r.files import read_json, write_json
-from reliev3r.labels.depth.registry import depth_expert
-from reliev3r.labels.scale import CaptureTask, LabelJob
-from reliev3r.labels.scale.worker import label_path
-from reliev3r.labels.tracks.registry import track_expert
+from reliev3r.data.find import CaptureTask
+from reliev3r.labels.many.worker import LabelJob, label_path
+from reliev3r.labels.registry import depth_expert, track_expert
 
 SIZES = (8, 25, 50)
 CAPTURES = ("box_rgbd", "livingroom1")

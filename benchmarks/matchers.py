@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from reliev3r.core.files import write_json
+from reliev3r.core.types import Tracks, Truth
 from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.truth import load_truth
-from reliev3r.files import write_json
 from reliev3r.geometry.camera import project, ray_map, transform
 from reliev3r.geometry.rigid import invert, relative, skew
-from reliev3r.labels.tracks import track_expert
-from reliev3r.labels.tracks.epipolar import epipolar_distance
-from reliev3r.types import Tracks, Truth
+from reliev3r.labels.registry import track_expert
+from reliev3r.sfm.two_view import epipolar_distance
 
 CAPTURES = ("box_rgbd", "livingroom1")
 TRUE = 3.0

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
-from reliev3r.files import write_json
+from reliev3r.core.files import write_json
+from reliev3r.core.types import CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.geometry.camera import K_from_fov
-from reliev3r.losses.objective import ObjectiveConfig, objective
+from reliev3r.losses.weak import ObjectiveConfig, objective
+from reliev3r.model.device import resolve_precision
 from reliev3r.model.network import PRESETS, Reliev3R, parameter_counts
-from reliev3r.model.precision import resolve_precision
-from reliev3r.train.batches import BatchConfig, CaptureBatches
-from reliev3r.types import CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
+from reliev3r.train.sampling import BatchConfig, CaptureBatches
 
 SHAPES = {"tiny": (12, 72, 96), "small": (8, 224, 224), "base": (8, 224, 224), "large": (8, 224, 224)}
 PARTS = ("data", "forward", "losses", "backward", "optimiser")

@@ -27,24 +27,27 @@ from typing import Any
 import torch
 from about import about
 
-from reliev3r.acceptance import HeldoutCapture, JudgeConfig, Verdict, gather_evidence, judge
+from reliev3r.core.errors import TrainingStopped
+from reliev3r.core.files import read_json, write_json
+from reliev3r.core.settings import to_plain
+from reliev3r.core.types import FullLabels, Labels, PseudoLabels, Tracks, Truth, Views
 from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.network_views import network_views
 from reliev3r.data.truth import load_truth
-from reliev3r.errors import TrainingStopped
-from reliev3r.files import read_json, write_json
+from reliev3r.evaluate.protocols import strict_figures
 from reliev3r.labels.prepare import split_tracks
-from reliev3r.labels.sample import network_views
-from reliev3r.losses.supervised import SupervisedConfig, supervised
+from reliev3r.losses.full import SupervisedConfig, supervised
+from reliev3r.model.load import load_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.model.pretrained import load_network
-from reliev3r.scenes import HeldoutScene, figures, objective_of, train_scenes
-from reliev3r.settings import to_plain
+from reliev3r.runs.train import objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import Batches, Objective, train
 from reliev3r.train.recipes import pi3_dagger, tiny_cpu
-from reliev3r.types import FullLabels, Labels, PseudoLabels, Tracks, Truth, Views
+from reliev3r.train.validation import HeldoutScene, figures
+from reliev3r.verdict.evidence import HeldoutCapture, gather_evidence
+from reliev3r.verdict.rule import JudgeConfig, Verdict, judge
 
 LONG_SIDE, PATCH = 64, 8
 VIEWS, HELD = 24, (3, 9, 15, 21)
@@ -190,7 +193,7 @@ def scored(model: torch.nn.Module, room: Room) -> dict[str, float]:
         scenes.append(
             HeldoutScene(views=room.views.select_views(chosen), tracks=none, truth=room.truth.select_views(chosen))
         )
-    return figures(model, scenes)
+    return figures(model, scenes, strict_figures)
 
 
 def run(

@@ -5,7 +5,7 @@
 
 A network is trained fully supervised on rooms of one family (or taken from ``--base``, one for each seed). Captures of
 the other family (other textures, layouts and longer lenses) are rendered as folders, and the network is adapted to them
-by ``reliev3r.adapt`` from their images (tracks by SIFT; depth by a *simulated expert*), and, as the bound, by full
+by ``reliev3r.runs.adapt`` from their images (tracks by SIFT; depth by a *simulated expert*), and, as the bound, by full
 supervision on the same captures for as many steps. Truth scores: sets of frames of those captures, and rooms of that
 family that were never seen. With ``--real``, each real capture is adapted to as well, its truth for the scores alone.
 Finished parts are kept: a second call goes on. ``adaptation.json`` and ``adaptation.md`` are written after each.
@@ -24,14 +24,17 @@ from typing import Any
 from paradigm import frame_sets, held_out, with_cameras
 from variants import other_domain, settings
 
-from reliev3r.adapt import AdaptConfig, adapt
-from reliev3r.files import atomic_path, read_json, write_json
+from reliev3r.core.files import atomic_path, read_json, write_json
+from reliev3r.evaluate.protocols import strict_figures
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.model.pretrained import load_network
-from reliev3r.scenes import HeldoutScene, figures, train_scenes
+from reliev3r.model.load import load_network
+from reliev3r.runs.adapt.run import adapt
+from reliev3r.runs.adapt.settings import AdaptConfig
+from reliev3r.runs.train import train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.train.recipes import ScenesConfig
-from reliev3r.train.samples import SceneBatchConfig
+from reliev3r.train.sampling import SceneBatchConfig
+from reliev3r.train.validation import HeldoutScene, figures
 
 VIEWS = 12
 STATES = ("before", "weak", "full")
@@ -122,8 +125,8 @@ class Study:
         """Figures by the truth."""
         model = load_network(checkpoint)
         scenes = [scene for sets in self.judges(footage).values() for scene in sets]
-        found = {"footage": figures(model, scenes)}
-        return {**found, "unseen rooms": figures(model, self.unseen)} if unseen else found
+        found = {"footage": figures(model, scenes, strict_figures)}
+        return {**found, "unseen rooms": figures(model, self.unseen, strict_figures)} if unseen else found
 
     def rooms(self, seed: int) -> dict[str, Any]:
         """Before, weak, full on the rendered captures."""

@@ -30,18 +30,20 @@ import torch
 from variants import AFTERWARDS, REAL, VARIANTS, arc, on_captures, other_domain, settings, tuned
 
 from reliev3r.cli import main as reliev3r
+from reliev3r.core.files import atomic_path, write_json
+from reliev3r.core.types import Prediction, Tracks, Truth, Views
 from reliev3r.data.capture import load_capture
+from reliev3r.data.network_views import network_views
 from reliev3r.data.truth import load_truth
-from reliev3r.files import atomic_path, write_json
+from reliev3r.evaluate.protocols import strict_figures
 from reliev3r.geometry.camera import ray_map
-from reliev3r.labels.sample import network_views
-from reliev3r.model.pretrained import load_network
-from reliev3r.scenes import HeldoutScene, figures, network_of, rooms, train_scenes
+from reliev3r.model.load import load_network
+from reliev3r.runs.train import network_of, train_scenes
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.metrics import read_metrics
 from reliev3r.train.recipes import ScenesConfig
-from reliev3r.types import Prediction, Tracks, Truth, Views
+from reliev3r.train.validation import HeldoutScene, figures, rooms
 
 SEEDS = 10
 """At most."""
@@ -62,7 +64,7 @@ def constant_guess(scenes: list[HeldoutScene]) -> dict[str, float]:
             assert views.K is not None
             return Prediction(depth=depth, rays=ray_map(views.K, *views.size), conf=depth, world_from_cam=eye)
 
-    return figures(Constant(), scenes)
+    return figures(Constant(), scenes, strict_figures)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,7 @@ class Study:
 
     def judge(self, model: torch.nn.Module) -> dict[str, dict[str, float]]:
         """Figures of a network on each of the judges."""
-        return {judge: figures(model, scenes) for judge, scenes in self.judges.items()}
+        return {judge: figures(model, scenes, strict_figures) for judge, scenes in self.judges.items()}
 
     @functools.cached_property
     def judges(self) -> dict[str, list[HeldoutScene]]:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reliev3r.labels.polish import PolishConfig
 from reliev3r.model.network import NetworkConfig
-from reliev3r.train.overlap import CurriculumConfig
+from reliev3r.sfm.batched import PolishConfig
 from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
+from reliev3r.train.sampling import CurriculumConfig
 
 Change = Callable[[ScenesConfig], ScenesConfig]
 

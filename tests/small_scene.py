@@ -4,10 +4,10 @@ import math
 
 import torch
 
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction, Tracks
 from reliev3r.geometry.camera import project, ray_map, transform
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction, Tracks
 
 SIZE = (640, 480)
 REGION = (40.0, 0.0, 560.0, 480.0)  # the maps cover a crop of the images

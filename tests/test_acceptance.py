@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from reliev3r.acceptance import HeldoutCapture, JudgeConfig, gather_evidence, judge, write_verdict_page
-from reliev3r.acceptance.evidence import MOST_FRAMES, _chosen
-from reliev3r.acceptance.measure import label_agreement, measure, view_sets
-from reliev3r.acceptance.verdict import _rule
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Prediction, Tracks, Views
 from reliev3r.data.capture import load_capture
-from reliev3r.errors import UserError
 from reliev3r.geometry.camera import K_from_fov, project, ray_map, transform, unproject
 from reliev3r.geometry.rigid import invert, relative, rotation_angle, so3_exp
 from reliev3r.geometry.sampling import inside
-from reliev3r.labels.solve import CameraSolve
+from reliev3r.sfm.incremental import CameraSolve
 from reliev3r.synthetic.capture import SynthConfig, write_capture
-from reliev3r.types import Prediction, Tracks, Views
+from reliev3r.verdict.evidence import MOST_FRAMES, HeldoutCapture, _chosen, gather_evidence
+from reliev3r.verdict.measure import label_agreement, measure, view_sets
+from reliev3r.verdict.page import write_verdict_page
+from reliev3r.verdict.rule import JudgeConfig, _rule, judge
 from small_scene import WALL, arc
 
 VIEWS, HEIGHT, WIDTH = 16, 24, 32

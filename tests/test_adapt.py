@@ -14,31 +14,33 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from reliev3r.acceptance import Verdict
-from reliev3r.adapt import AdaptConfig, adapt, in_unit, judging, run
-from reliev3r.adapt.footage import prepared, silent
 from reliev3r.cli import main
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash, write_sealed
+from reliev3r.core.progress import silent
+from reliev3r.core.types import DepthLabels, Loss, Prediction, PseudoLabels, Tracks, Views
 from reliev3r.data.capture import load_capture
-from reliev3r.errors import UserError
-from reliev3r.estimate import estimate_training
-from reliev3r.files import file_hash
+from reliev3r.data.find import CaptureTask
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.labels.scale import CaptureTask
-from reliev3r.labels.seal import write_sealed
 from reliev3r.labels.store import FORMAT
 from reliev3r.losses.anchor import anchor_loss
-from reliev3r.losses.loss import Loss
-from reliev3r.model.foreign import base_hash
+from reliev3r.model.load import load_network, weights_hash
 from reliev3r.model.lora import LoraConfig, trained_count
 from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
-from reliev3r.model.pretrained import load_network
 from reliev3r.model.weights.pi3 import export_pi3
+from reliev3r.runs.adapt import run
+from reliev3r.runs.adapt import run as judging
+from reliev3r.runs.adapt.footage import prepared
+from reliev3r.runs.adapt.network import in_unit
+from reliev3r.runs.adapt.run import adapt
+from reliev3r.runs.adapt.settings import AdaptConfig
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.train.captures import labelled_capture
 from reliev3r.train.config import TrainConfig
+from reliev3r.train.forecast import estimate_training
 from reliev3r.train.loop import TrainResult, train
-from reliev3r.train.samples import SceneBatchConfig
-from reliev3r.types import DepthLabels, Prediction, PseudoLabels, Tracks, Views
+from reliev3r.train.sampling import SceneBatchConfig
+from reliev3r.verdict.rule import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +171,7 @@ def test_ctrl_c_then_resume_equals_the_uninterrupted_run(footage, base, labels, 
     assert all(torch.equal(a[name], b[name]) for name in a)
     original = weights(base)
     assert {name.split(".")[-2] for name in a if not torch.equal(a[name], original[name])} == {"qkv", "proj"}
-    with pytest.raises(UserError, match="which was not given or has changed"):
+    with pytest.raises(UserError, match="this run has footage"):
         adapt(str(base), footage.parent, tmp_path / "parts", settings, resume=True)
 
 
@@ -201,7 +203,7 @@ def test_a_signal_ends_the_command_with_130_and_the_line_that_goes_on(
     assert f"go on with: reliev3r {shlex.join(arguments)} --resume" in capsys.readouterr().err.replace("\n", "")
     assert not (tmp_path / "run" / "verdict.json").exists()
     assert main([*arguments, "--resume"]) == 4
-    assert json.loads((tmp_path / "run" / "verdict.json").read_text())["base_sha256"] == base_hash(str(base))
+    assert json.loads((tmp_path / "run" / "verdict.json").read_text())["base_sha256"] == weights_hash(str(base))
     assert file_hash(base / "model.safetensors") == before
 
 

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_directory, atomic_path, file_hash, read_json, remove_leftovers, write_json
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_directory, atomic_path, file_hash, read_json, remove_leftovers, write_json
 
 
 class Crash(BaseException):

@@ -17,14 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from reliev3r.cli import main
-from reliev3r.errors import UserError
-from reliev3r.fit import FitConfig, fit
+from reliev3r.core.errors import UserError
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Truth
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.model.precision import CPU_BF16
-from reliev3r.reconstruct import reconstruct
-from reliev3r.reconstruction import Reconstruction
+from reliev3r.model.device import CPU_BF16
+from reliev3r.runs.fit import FitConfig, fit
+from reliev3r.runs.reconstruct import reconstruct
 from reliev3r.synthetic.capture import SynthConfig, write_capture
-from reliev3r.types import Truth
 
 SIZE = ["--prepare.image-size", "48"]
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
-from reliev3r.errors import UserError
 from reliev3r.model.network import NetworkConfig, Reliev3R
-from reliev3r.reconstruct import reconstruct
+from reliev3r.runs.reconstruct import reconstruct
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 SMALL = NetworkConfig(

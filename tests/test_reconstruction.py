@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction
 from reliev3r.geometry.camera import ray_map
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction
 
 
 def make_reconstruction(**changes):

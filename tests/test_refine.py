@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import small_scene
-from reliev3r import adjust
 from reliev3r.geometry.rigid import relative, rotation_angle, so3_exp
-from reliev3r.refine import heldout_error, refine_cameras
+from reliev3r.sfm import colmap as adjust
+from reliev3r.sfm.refine import heldout_error, refine_cameras
 
 VIEWS = 8
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from reliev3r.core.types import CameraLabels, DepthLabels, Prediction, PseudoLabels, Tracks, Truth, Views
 from reliev3r.geometry.camera import project, ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
-from reliev3r.types import CameraLabels, DepthLabels, Prediction, PseudoLabels, Tracks, Truth, Views
 
 
 def make_prediction(batch=(), views=3, height=6, width=8):

@@ -10,14 +10,14 @@ import functools
 import numpy as np
 import torch
 
-from reliev3r.evaluate.protocol import score
+from reliev3r.core.types import Prediction, Truth
+from reliev3r.evaluate.protocols import score
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import invert
 from reliev3r.synthetic.capture import SynthConfig
 from reliev3r.synthetic.path import sample_path
 from reliev3r.synthetic.render import render
 from reliev3r.synthetic.scene import make_scene
-from reliev3r.types import Prediction, Truth
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from reliev3r.baselines import worker
 from reliev3r.baselines.adapters import shared
 from reliev3r.baselines.registry import ADAPTERS, NAMES, baseline_table, card
 from reliev3r.cli import main
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 ENTRIES = ("name", "predicts", "code_licence", "weights_licence", "install", "weights", "paper")
 

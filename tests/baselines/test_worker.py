@@ -12,8 +12,8 @@ import pytest
 from fake_systems import capture, run_fake
 
 from reliev3r.baselines.host import run_baseline
-from reliev3r.errors import UserError
-from reliev3r.reconstruction import Reconstruction
+from reliev3r.core.errors import UserError
+from reliev3r.core.reconstruction import Reconstruction
 
 FAILURES = {
     "crash": ({"run": "raise ValueError('the weights\\nare of another network')"},

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from reliev3r.cli import main
-from reliev3r.errors import UserError
-from reliev3r.fit import FitConfig
-from reliev3r.settings import from_plain
+from reliev3r.core.errors import UserError
+from reliev3r.core.settings import from_plain
+from reliev3r.runs.fit import FitConfig
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from reliev3r.data.augment import AugmentConfig, augment, draw_windows
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import CameraLabels, FullLabels, Prediction, PseudoLabels, Tracks, Truth, Views, stack
+from reliev3r.data.augment import AugmentConfig, PhotoConfig, augment, change_photo, draw_windows
 from reliev3r.data.augment_geometry import Crop
-from reliev3r.data.augment_photo import PhotoConfig, change_photo
-from reliev3r.errors import UserError
 from reliev3r.geometry.camera import pixel_grid, project, transform, unproject
 from reliev3r.geometry.rigid import invert, rotation_angle
 from reliev3r.geometry.sampling import depth_edges, sample_bilinear
-from reliev3r.losses.reprojection import ReprojectionConfig, reprojection_loss
+from reliev3r.losses.tracks import ReprojectionConfig, reprojection_loss
 from reliev3r.synthetic.capture import SynthConfig, render_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 from reliev3r.synthetic.render import render
 from reliev3r.synthetic.scene import make_scene
-from reliev3r.types import CameraLabels, FullLabels, Prediction, PseudoLabels, Tracks, Truth, Views, stack
 
 SIZE = (96, 128)
 SCENE = SynthConfig(seed=3, views=4, height=SIZE[0], width=SIZE[1], span=30.0, supersample=1)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import evenly_spaced, load_capture
-from reliev3r.errors import UserError
 
 
 def put(path, width=40, height=30, value=0):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.images import image_size, read_image
-from reliev3r.errors import UserError
 
 RED, GREEN = [255, 0, 0], [0, 255, 0]
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.errors import UserError
 
 FOCAL, FOCAL_35MM, STORED_WIDTH, RESOLUTION, UNIT = 37386, 41989, 40962, 41486, 41488
 

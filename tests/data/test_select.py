@@ -8,11 +8,10 @@ import torch
 from moving_videos import room, smeared, turn_clockwise, write_video
 
 from reliev3r.data.capture import load_capture
-from reliev3r.data.select import FrameSigns, measure_frames, select_frames
-from reliev3r.labels.depth.registry import depth_expert
+from reliev3r.data.video import FrameSigns, measure_frames, select_frames
 from reliev3r.labels.pipeline import label_capture
-from reliev3r.labels.quality import assess_labels
-from reliev3r.labels.tracks.registry import track_expert
+from reliev3r.labels.quality.assess import assess_labels
+from reliev3r.labels.registry import depth_expert, track_expert
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reliev3r.data.capture import Frame
-from reliev3r.data.transforms import (
+from reliev3r.data.network_views import (
     MAX_STRETCH,
     K_in_region,
     area_mean,

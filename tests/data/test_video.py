@@ -4,9 +4,9 @@ import av
 import numpy as np
 import pytest
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.data.video import user_cache
-from reliev3r.errors import UserError
 
 
 def write_video(path, count=31, width=96, height=64):

@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
+from reliev3r.core.types import Prediction, Tracks, Truth
 from reliev3r.geometry.camera import project, ray_map, transform
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
-from reliev3r.types import Prediction, Tracks, Truth
 
 NORMAL, OFFSET = torch.tensor([0.1, -0.2, 1.0], dtype=torch.float64), 5.0
 """World points with NORMAL . x = OFFSET."""

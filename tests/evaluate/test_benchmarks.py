@@ -5,9 +5,9 @@ import json
 import pytest
 from tiny_captures import write_tiny
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
 from reliev3r.evaluate.benchmarks import capture_benchmark, open_benchmark
-from reliev3r.files import read_json
 
 
 @pytest.fixture

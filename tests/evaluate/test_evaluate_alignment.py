@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from reliev3r.evaluate import clouds
-from reliev3r.evaluate.alignment import icp, relative_scale, scale_shift_l1, view_weights
-from reliev3r.evaluate.clouds import compare_clouds
+from reliev3r.evaluate import metrics as clouds
+from reliev3r.evaluate.metrics import compare_clouds, icp, relative_scale, scale_shift_l1, view_weights
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
 
 

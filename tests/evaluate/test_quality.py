@@ -7,10 +7,11 @@ import pytest
 import torch
 from plane_scene import disturbed, exact_tracks, make_truth, moved, perfect
 
-from reliev3r.evaluate.quality import assess, heldout_angles
+from reliev3r.core.types import Prediction, Tracks
+from reliev3r.evaluate.quality import assess
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
-from reliev3r.types import Prediction, Tracks
+from reliev3r.losses.tracks import heldout_angles
 
 FINE = {"height": 90, "width": 120}
 """Pixels small enough for bilinear depth of a plane to be exact to 0.01 degrees."""
@@ -53,7 +54,7 @@ def test_angles_do_not_see_a_similarity():
 
 
 def test_angles_equal_the_training_loss():
-    reprojection = pytest.importorskip("reliev3r.losses.reprojection")
+    reprojection = pytest.importorskip("reliev3r.losses.tracks")
     truth = make_truth(**FINE)
     prediction, tracks = disturbed(truth), exact_tracks(truth)
     residual, weight = reprojection.reprojection_loss(prediction, tracks, reprojection.ReprojectionConfig(form="angle"))

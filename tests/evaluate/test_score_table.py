@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from reliev3r.evaluate.report import CROSS, Row, Table, frames_hash, make_row
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction
 from reliev3r.evaluate.scores import DEFINITIONS, Scores
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction
+from reliev3r.evaluate.tables import CROSS, Row, Table, frames_hash, make_row
 
 FULL = Scores(
     protocol="strict",

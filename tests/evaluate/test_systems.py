@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction
 from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
-from reliev3r.errors import UserError
 from reliev3r.evaluate import systems
 from reliev3r.evaluate.run import evaluate_systems
 from reliev3r.evaluate.systems import select_frames, system_from_spec
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction
 
 SIZE = (24, 32)
 NAMES = ("a", "b", "c", "d")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction
 from reliev3r.data.truth import load_truth
-from reliev3r.errors import UserError
-from reliev3r.evaluate.protocol import evaluate_reconstruction
+from reliev3r.evaluate.run import evaluate_reconstruction
 from reliev3r.geometry.camera import project, ray_map, transform
 from reliev3r.geometry.rigid import invert
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction
 
 DEPTH_MM = np.arange(1000, 1032, dtype=np.uint16).reshape(4, 8)  # every pixel of the 8x4 image is told apart
 WHOLE = torch.tensor([[0.0, 0.0, 8.0, 4.0]])

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import small_scene
-from reliev3r.errors import UserError
-from reliev3r.export import export_reconstruction
-from reliev3r.export.cameras import write_cameras
-from reliev3r.export.colmap import shared_cameras, write_colmap
-from reliev3r.export.nerfstudio import write_transforms
-from reliev3r.files import read_json
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
+from reliev3r.export.cameras import write_cameras, write_transforms
+from reliev3r.export.colmap import write_colmap
+from reliev3r.export.write import export_reconstruction
+from reliev3r.sfm.colmap import shared_cameras
 
 POINT = np.array([0.2, -0.1, 3.9])
 

@@ -10,14 +10,11 @@ import torch
 import trimesh
 
 import small_scene
-from reliev3r.export.axes import upright_from_world
-from reliev3r.export.colours import colour_map, view_colours
+from reliev3r.core.files import read_json
+from reliev3r.export.cameras import upright_from_world
 from reliev3r.export.glb import write_glb
-from reliev3r.export.maps import write_maps
-from reliev3r.export.npz import write_npz
-from reliev3r.export.ply import write_ply
-from reliev3r.export.points import coloured_points, floating_pixels
-from reliev3r.files import read_json
+from reliev3r.export.maps import write_maps, write_npz
+from reliev3r.export.points import colour_map, coloured_points, floating_pixels, view_colours, write_ply
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import K_from_fov, project, transform
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
 from reliev3r.geometry.triangulate import parallax, triangulate, triangulation_angles, world_rays
-from reliev3r.types import Tracks
 
 
 def exact_scene(views=4, tracks=20, seed=0):

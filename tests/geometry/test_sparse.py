@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import small_scene
-from reliev3r.geometry import sparse
+from reliev3r.geometry import triangulate as sparse
 from reliev3r.geometry.align import align_cameras
 from reliev3r.geometry.rigid import rigid_from, so3_exp
-from reliev3r.geometry.sparse import consistent_points, reprojection_errors
+from reliev3r.geometry.triangulate import consistent_points, reprojection_errors
 
 CAMERAS = small_scene.arc(6)
 K = small_scene.K.expand(6, 3, 3)

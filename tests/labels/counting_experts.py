@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from reliev3r.core.types import Ambiguity, Tracks
 from reliev3r.labels.expert import DepthMap
-from reliev3r.types import Ambiguity, Tracks
 
 
 @dataclass

@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reliev3r.labels.scale import CaptureTask, LabelJob, find_captures, label_store
-from reliev3r.labels.scale.pool import Crashed, Finished, Progressed
-from reliev3r.labels.scale.worker import Labeller
+from reliev3r.data.find import CaptureTask, find_captures
+from reliev3r.labels.many.local import Crashed, Finished, Progressed
+from reliev3r.labels.many.run import label_store
+from reliev3r.labels.many.worker import LabelJob, Labeller
 
 JOB = LabelJob(depth="folder:{capture}/maps", tracks="sift", judge=False)
 WIDTH, HEIGHT, VIEWS = 96, 72, 3

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
-from reliev3r.errors import UserError
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.labels.tracks import cotracker
 from reliev3r.labels.tracks.clips import clip_ranges, corners, farthest_frame, frozen

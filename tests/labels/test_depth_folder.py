@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
-from reliev3r.errors import UserError
-from reliev3r.labels.depth import DEPTH_EXPERTS, depth_expert
 from reliev3r.labels.expert import DepthExpert
+from reliev3r.labels.registry import DEPTH_EXPERTS, depth_expert
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from reliev3r.errors import UserError
-from reliev3r.labels.depth import depth_expert
+from reliev3r.core.errors import UserError
 from reliev3r.labels.depth.depth_anything_v2 import depth_from_disparity
 from reliev3r.labels.expert import DepthExpert
+from reliev3r.labels.registry import depth_expert
 
 transformers = pytest.importorskip("transformers")
 

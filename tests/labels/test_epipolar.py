@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reliev3r.labels.tracks.epipolar import epipolar_distance, estimate_fundamental
+from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 K_A = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
 K_B = np.array([[450.0, 0, 300], [0, 450, 250], [0, 0, 1]])

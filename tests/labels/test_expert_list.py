@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from reliev3r.cli import main
-from reliev3r.labels import experts
-from reliev3r.labels.experts import all_experts, expert_table, is_installed
+from reliev3r.labels import registry as experts
+from reliev3r.labels.registry import all_experts, expert_table, is_installed
 
 HEAVY = ("transformers", "onnxruntime", "kornia", "romatch", "moge", "cotracker", "ray")
 

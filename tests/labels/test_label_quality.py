@@ -1,7 +1,7 @@
 import torch
 
-from reliev3r.labels.quality import check_labels, connected_parts, shared_tracks
-from reliev3r.types import Tracks
+from reliev3r.core.types import Tracks
+from reliev3r.labels.quality.ties import check_labels, connected_parts, shared_tracks
 
 
 def tracks_between(views, *groups):

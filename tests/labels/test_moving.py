@@ -5,17 +5,17 @@ import pytest
 import torch
 from PIL import Image
 
+from reliev3r.core.files import write_json
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
-from reliev3r.files import write_json
 from reliev3r.geometry.camera import shift_pixel_convention
-from reliev3r.labels.tracks import track_expert
+from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.moving import weigh_moving
 from reliev3r.labels.tracks.union import PairMatches
 from reliev3r.synthetic.capture import SynthConfig
 from reliev3r.synthetic.path import sample_path
 from reliev3r.synthetic.render import render
 from reliev3r.synthetic.scene import make_scene
-from reliev3r.types import Tracks
 
 VIEWS, SIZE = 7, (240, 320)
 

@@ -6,8 +6,7 @@ import torch
 
 from reliev3r.geometry.camera import project, ray_map, transform
 from reliev3r.geometry.rigid import invert
-from reliev3r.labels.tracks.pairs import EXHAUSTIVE, EXHAUSTIVE_VIDEO, WINDOW, choose_pairs
-from reliev3r.labels.tracks.retrieval import global_descriptors
+from reliev3r.labels.tracks.pairs import EXHAUSTIVE, EXHAUSTIVE_VIDEO, WINDOW, choose_pairs, global_descriptors
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.synthetic.capture import SynthConfig, render_capture
 

@@ -3,13 +3,12 @@ import pytest
 from counting_experts import CountingDepth, CountingTracks
 from PIL import Image
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.errors import UserError
-from reliev3r.labels.depth import depth_expert
 from reliev3r.labels.pipeline import label_capture
+from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.store import load_labels
-from reliev3r.labels.tracks import track_expert
 
 
 @pytest.fixture

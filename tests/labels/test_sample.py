@@ -6,12 +6,13 @@ import torch
 from counting_experts import CountingTracks
 from PIL import Image
 
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
+from reliev3r.data.network_views import network_views
 from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.pipeline import label_capture
-from reliev3r.labels.sample import network_sample, network_views
-from reliev3r.types import Tracks
+from reliev3r.labels.prepare import network_sample
 
 
 class RampDepth:

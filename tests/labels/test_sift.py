@@ -6,17 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.data.truth import load_truth
-from reliev3r.errors import UserError
 from reliev3r.geometry.rigid import relative, skew
-from reliev3r.labels.quality import check_labels
-from reliev3r.labels.tracks import track_expert
-from reliev3r.labels.tracks.epipolar import epipolar_distance
+from reliev3r.labels.quality.ties import check_labels
+from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.matcher import mutual_neighbours
 from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.sift import SiftMatcher
+from reliev3r.sfm.two_view import epipolar_distance
 
 
 def epipolar_errors(tracks, K, world_from_cam):

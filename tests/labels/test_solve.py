@@ -3,12 +3,13 @@ import math
 import pytest
 import torch
 
+from reliev3r.core.types import DepthLabels, Tracks
 from reliev3r.geometry.camera import K_from_fov, project, transform
 from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
 from reliev3r.geometry.triangulate import parallax, world_rays
 from reliev3r.labels.register import RegisterConfig, register_depth
-from reliev3r.labels.solve import SolveConfig, balanced_tracks, pair_rarity, solve_cameras, solve_focal
-from reliev3r.types import DepthLabels, Tracks
+from reliev3r.sfm.graph import balanced_tracks, pair_rarity
+from reliev3r.sfm.incremental import SolveConfig, solve_cameras, solve_focal
 
 H, W = 72, 96
 

@@ -8,8 +8,9 @@ from counting_experts import CountingDepth, CountingTracks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
-from reliev3r.errors import UserError
 from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.pipeline import label_capture
 from reliev3r.labels.store import (
@@ -23,7 +24,6 @@ from reliev3r.labels.store import (
     write_depth,
     write_tracks,
 )
-from reliev3r.types import Tracks
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 6))

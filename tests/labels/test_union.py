@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
+from reliev3r.core.types import Tracks
 from reliev3r.labels.tracks.matcher import PointMatches
 from reliev3r.labels.tracks.union import (
     PairMatches,
@@ -15,7 +16,6 @@ from reliev3r.labels.tracks.union import (
     thin,
     tracks_from_matches,
 )
-from reliev3r.types import Tracks
 
 ANY = np.zeros((3, 3))  # geometry that every match satisfies
 ROWS = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # rectified pair: matches lie in the same row

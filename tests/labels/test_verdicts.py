@@ -8,19 +8,12 @@ import torch
 from verdict_captures import bare, facade, good, only_turning, shaken, write
 
 from reliev3r.cli import main
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.errors import UserError
-from reliev3r.labels.depth.registry import depth_expert
 from reliev3r.labels.pipeline import label_capture
-from reliev3r.labels.quality import (
-    LabelQuality,
-    assess_labels,
-    quality_of,
-    read_quality,
-    why_no_matches,
-)
-from reliev3r.labels.tracks.registry import track_expert
+from reliev3r.labels.quality.assess import LabelQuality, assess_labels, quality_of, read_quality, why_no_matches
+from reliev3r.labels.registry import depth_expert, track_expert
 
 
 @pytest.fixture(scope="module", autouse=True)

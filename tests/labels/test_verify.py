@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from many_captures import JOB, InlinePool, contents, run
 
-from reliev3r.errors import UserError
-from reliev3r.labels.scale import find_captures
-from reliev3r.labels.scale.worker import Labeller
-from reliev3r.labels.seal import read_sealed, write_sealed
-from reliev3r.labels.verify import verify
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_sealed, write_sealed
+from reliev3r.data.find import find_captures
+from reliev3r.labels.many.worker import Labeller
+from reliev3r.labels.verify_files import verify
 
 
 def any_file(folder: Path, rng: random.Random) -> Path:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import DepthLabels, Prediction, PseudoLabels, Tracks
 from reliev3r.geometry.camera import K_from_focal, ray_map
-from reliev3r.losses.correspondence import CorrespondenceConfig, correspondence_loss
-from reliev3r.losses.objective import ObjectiveConfig, objective
-from reliev3r.types import DepthLabels, Prediction, PseudoLabels, Tracks
+from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
+from reliev3r.losses.weak import ObjectiveConfig, objective
 
 H, W, PATCH = 12, 16, 4
 ROWS, COLUMNS = H // PATCH, W // PATCH

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import CameraLabels, DepthLabels, FullLabels, Prediction, PseudoLabels, Tracks, Truth
 from reliev3r.geometry.camera import K_from_fov, project, ray_map, transform
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
+from reliev3r.losses.full import SupervisedConfig, supervised
 from reliev3r.losses.global_points import global_points_loss, in_first_view, own_points, taught_points
-from reliev3r.losses.objective import ObjectiveConfig, objective
-from reliev3r.losses.supervised import SupervisedConfig, supervised
-from reliev3r.types import CameraLabels, DepthLabels, FullLabels, Prediction, PseudoLabels, Tracks, Truth
+from reliev3r.losses.weak import ObjectiveConfig, objective
 
 B, V, H, W = 2, 3, 12, 16
 WEAK = ObjectiveConfig(depth_weight=0, tracks_weight=0, gauge_weight=0, teacher_weight=1.0, global_weight=1.0)

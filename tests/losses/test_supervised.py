@@ -5,11 +5,11 @@ import operator
 import pytest
 import torch
 
-import reliev3r.losses.supervised as module
+import reliev3r.losses.full as module
+from reliev3r.core.types import FullLabels, Prediction, Tracks, Truth
 from reliev3r.geometry.camera import K_from_focal, K_from_fov, ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
-from reliev3r.losses.supervised import SupervisedConfig, normal_loss, scene_scale, supervised
-from reliev3r.types import FullLabels, Prediction, Tracks, Truth
+from reliev3r.losses.full import SupervisedConfig, normal_loss, scene_scale, supervised
 
 H, W = 10, 12
 EVERYTHING = SupervisedConfig(fov_weight=1.0, correspondence_weight=1.0)

@@ -4,12 +4,12 @@ import math
 import pytest
 import torch
 
+from reliev3r.core.types import CameraLabels, DepthLabels, Prediction, PseudoLabels, Tracks
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
+from reliev3r.losses.cameras import relative_pose_loss
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
-from reliev3r.losses.objective import ObjectiveConfig, objective
-from reliev3r.losses.pose import relative_pose_loss
-from reliev3r.losses.reprojection import (
+from reliev3r.losses.tracks import (
     ReprojectionConfig,
     gauge_loss,
     reprojection_loss,
@@ -17,7 +17,7 @@ from reliev3r.losses.reprojection import (
     track_geometry,
     visible_pairs,
 )
-from reliev3r.types import CameraLabels, DepthLabels, Prediction, PseudoLabels, Tracks
+from reliev3r.losses.weak import ObjectiveConfig, objective
 
 FORMS = ("angle", "focal_angle", "pixel", "chord", "cosine", "point")
 H, W = 12, 16

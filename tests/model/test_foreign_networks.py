@@ -6,16 +6,18 @@ import math
 import sys
 
 import pytest
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, load_model, save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from reliev3r.cli import main
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
-from reliev3r.model.foreign import FOREIGN, ForeignNetwork, base, da3, load_adaptable, mapanything
-from reliev3r.types import Prediction, Views
+from reliev3r.model.foreign import base, da3, mapanything
+from reliev3r.model.load import FOREIGN, ForeignNetwork, load_model
 
 PACKAGES = {"vggt": "vggt", "mapanything": "mapanything", "da3": "depth_anything_3"}
 
@@ -24,7 +26,7 @@ PACKAGES = {"vggt": "vggt", "mapanything": "mapanything", "da3": "depth_anything
 def test_a_missing_package_is_told_with_the_remedy(kind, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, PACKAGES[kind], None)
     with pytest.raises(UserError, match=f"^{kind}:here needs the package {PACKAGES[kind]} .*pip install git") as caught:
-        load_adaptable(f"{kind}:here")
+        load_model(f"{kind}:here")
     assert "\n" not in str(caught.value)
     save_file({"weight": torch.ones(1)}, tmp_path / "model.safetensors")
     (tmp_path / "footage").mkdir()
@@ -91,7 +93,7 @@ def test_a_shared_weight_has_one_name_while_it_is_trained_and_in_the_file(tmp_pa
         copied.load_state_dict(state)
         assert all(torch.equal(value, state[name]) for name, value in copied.state_dict().items())
     network.save_pretrained(tmp_path)
-    load_model(Shared(), str(tmp_path / "model.safetensors"), strict=True)
+    safetensors.torch.load_model(Shared(), str(tmp_path / "model.safetensors"), strict=True)
 
 
 def test_what_is_not_run_is_written_back(tmp_path) -> None:

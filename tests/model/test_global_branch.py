@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from reliev3r.core.types import Views
+from reliev3r.model.load import load_network
 from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
-from reliev3r.model.pretrained import load_network
-from reliev3r.types import Views
 
 SMALLEST = NetworkConfig(
     dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=4, encoder_grid=4, head_dim=32, head_heads=2,

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Views
 from reliev3r.model.lora import Lora, LoraConfig, train_last, trained_count
 from reliev3r.model.network import PRESETS, Reliev3R
-from reliev3r.types import Views
 
 
 def views() -> Views:

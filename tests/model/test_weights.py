@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reliev3r.cli import main
-from reliev3r.errors import UserError
-from reliev3r.model.inference import matrices_in_bf16
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Views
+from reliev3r.model.load import brings_sizes, initial_network, load_model, load_network, weights_hash
 from reliev3r.model.network import NetworkConfig, Reliev3R
-from reliev3r.model.pretrained import brings_sizes, checkpoint_hash, initial_network, load_network
+from reliev3r.model.predict import matrices_in_bf16
 from reliev3r.model.weights.pi3 import export_pi3, pi3_name
-from reliev3r.types import Views
 
 LIKE_PI3 = NetworkConfig(
     dim=32, heads=2, encoder_depth=1, decoder_depth=4, patch_size=4, encoder_grid=4, encoder_registers=3,
@@ -45,8 +45,8 @@ def exported(tmp_path):
 
 def test_sizes_are_read_off_the_tensors_and_all_but_confidence_is_the_same(exported) -> None:
     model, path = exported
-    loaded = Reliev3R.from_pretrained(f"pi3:{path}")
-    assert loaded.config == dataclasses.replace(LIKE_PI3, layer_scale=loaded.config.layer_scale)
+    loaded = load_model(f"pi3:{path}")
+    assert loaded.config == dataclasses.replace(LIKE_PI3, layer_scale=loaded.config.layer_scale, image_size=518)
     assert not loaded.training
     with torch.no_grad():
         ours, theirs = model(views()), loaded(views())
@@ -105,7 +105,7 @@ def test_sharded_and_half_precision_files_load_as_float32(exported, tmp_path) ->
     loaded = load_network(f"pi3:{folder}")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     assert torch.equal(loaded.depth_head.proj.weight, tensors["point_head.proj.weight"].float())
-    assert checkpoint_hash(f"pi3:{folder}") != checkpoint_hash(f"pi3:{exported[1]}")
+    assert weights_hash(f"pi3:{folder}") != weights_hash(f"pi3:{exported[1]}")
 
 
 def test_what_is_missing_surplus_or_misshapen_is_named(exported) -> None:

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from reliev3r.core.types import Truth
 from reliev3r.geometry.camera import project, transform, unproject
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import depth_edges, sample_bilinear
@@ -17,7 +18,6 @@ from reliev3r.synthetic.experts import (
 )
 from reliev3r.synthetic.path import look_at
 from reliev3r.synthetic.render import render
-from reliev3r.types import Truth
 
 CLEAN = DepthNoise(scale=1.0, distortion=0.0, edge_blur=0.0, outliers=0.0)
 PERFECT = TrackNoise(count=200, pixel=0.0, false=0.0, drop=0.0)

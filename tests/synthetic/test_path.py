@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 from reliev3r.geometry.camera import K_from_fov, project, transform
 from reliev3r.geometry.rigid import invert, relative, rotation_angle
 from reliev3r.synthetic.path import PathConfig, clearance, covisibility, look_at, sample_path

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 from reliev3r.geometry.rigid import invert, skew
 from reliev3r.synthetic.capture import SynthConfig, render_capture, write_capture
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from test_loop import KILLED, batches, network, weak, weights
 
-from reliev3r.errors import TrainingStopped, UserError
-from reliev3r.model.pretrained import load_network
+from reliev3r.core.errors import TrainingStopped, UserError
+from reliev3r.model.load import load_network
 from reliev3r.train.alarms import Alarms, signs_of_collapse
 from reliev3r.train.checkpoint import TrainingState, best_record, check_files, load_newest_state, save_state
 from reliev3r.train.config import TrainConfig

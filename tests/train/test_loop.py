@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from reliev3r.errors import TrainingStopped, UserError
+from reliev3r.core.errors import TrainingStopped, UserError
+from reliev3r.core.types import DepthLabels, Loss, PseudoLabels, Tracks, Views
 from reliev3r.geometry.camera import K_from_fov
-from reliev3r.losses.loss import Loss
-from reliev3r.losses.objective import ObjectiveConfig, objective
+from reliev3r.losses.weak import ObjectiveConfig, objective
+from reliev3r.model.device import CPU_BF16, resolve_precision
 from reliev3r.model.network import NetworkConfig, Reliev3R
-from reliev3r.model.precision import CPU_BF16, resolve_precision
-from reliev3r.train.batches import BatchConfig, CaptureBatches
 from reliev3r.train.checkpoint import load_newest_state
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import train
 from reliev3r.train.metrics import read_metrics
-from reliev3r.types import DepthLabels, PseudoLabels, Tracks, Views
+from reliev3r.train.sampling import BatchConfig, CaptureBatches
 
 SMALLEST = NetworkConfig(
     dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=4, encoder_grid=4, head_dim=32, head_heads=2,

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reliev3r.errors import UserError
-from reliev3r.train.overlap import CurriculumConfig, closeness_at, select_views
+from reliev3r.core.errors import UserError
+from reliev3r.train.sampling import CurriculumConfig, closeness_at, select_views
 
 
 def seeded(seed: int = 0) -> torch.Generator:

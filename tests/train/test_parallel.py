@@ -11,7 +11,7 @@ import torch
 from spread import SHORT, STEPS, config, run_and_save
 from test_loop import batches, network, weak
 
-from reliev3r.losses.objective import ObjectiveConfig, objective
+from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.train.checkpoint import best_record, load_newest_state
 from reliev3r.train.loop import train
 from reliev3r.train.metrics import read_metrics

@@ -12,19 +12,19 @@ import torch
 
 import reliev3r.train.captures as prepared
 from reliev3r.cli import main
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.settings import from_plain, to_plain
+from reliev3r.core.types import FullLabels, PseudoLabels
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.network import NetworkConfig
-from reliev3r.reconstruct import predict
-from reliev3r.scenes import figures, network_of, objective_of, rooms, train_scenes
-from reliev3r.settings import from_plain, to_plain
+from reliev3r.model.predict import predict
+from reliev3r.runs.train import network_of, objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.stream import HELDOUT_SEEDS, StreamConfig, SyntheticStream
 from reliev3r.train.captures import CapturesConfig, LabelledCaptures, is_heldout
-from reliev3r.train.overlap import CurriculumConfig
 from reliev3r.train.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
-from reliev3r.train.samples import SceneBatchConfig, SceneBatches
-from reliev3r.types import FullLabels, PseudoLabels
+from reliev3r.train.sampling import CurriculumConfig, SceneBatchConfig, SceneBatches
+from reliev3r.train.validation import figures, rooms
 
 SMALL = NetworkConfig(
     dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,

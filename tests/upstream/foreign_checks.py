@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from reliev3r.baselines.adapters.shared import repair_torchvision
+from reliev3r.core.types import PseudoLabels, Views
 from reliev3r.geometry.camera import K_from_fov
-from reliev3r.losses.objective import ObjectiveConfig, objective
-from reliev3r.losses.reprojection import ReprojectionConfig
-from reliev3r.model.foreign import ForeignNetwork
+from reliev3r.losses.tracks import ReprojectionConfig
+from reliev3r.losses.weak import ObjectiveConfig, objective
+from reliev3r.model.load import ForeignNetwork
 from reliev3r.model.lora import Lora, LoraConfig, trained_count
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 from reliev3r.synthetic.stream import StreamConfig, SyntheticStream
-from reliev3r.types import PseudoLabels, Views
 
 
 def upstream_at(variable: str, checkout: str, inside: str = "") -> None:

@@ -3,7 +3,7 @@
 import pytest
 from upstream_systems import System, assert_same_pixels, check, differ
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 SMALL = {
     "aggregator": {"embed_dim": 64, "num_heads": 4, "patch_embed": "conv"},

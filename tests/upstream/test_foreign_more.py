@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_model
 
 from conftest import needs
 from reliev3r.baselines.adapters.shared import repair_torchvision
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Views
 from reliev3r.geometry.rigid import invert
-from reliev3r.model.foreign import base_hash, load_adaptable
-from reliev3r.types import Views
+from reliev3r.model.load import load_model, weights_hash
 
 INF = float("inf")
 CONFIG = {
@@ -139,7 +139,7 @@ def da3_interface(monkeypatch):
 
 
 def test_mapanything_learns_with_gradients_everywhere(mapanything):
-    network = load_adaptable(f"mapanything:{mapanything}")
+    network = load_model(f"mapanything:{mapanything}")
     parts = ("encoder.model.patch_embed", "info_sharing.self_attention_blocks.0.attn.qkv", "pose_head",
              "dpt_feature_head", "fusion_norm_layer")  # fmt: skip
     check_learning(network, *parts, fov_weight=0.0)  # random rays are those of no camera
@@ -149,7 +149,7 @@ def test_mapanything_learns_with_gradients_everywhere(mapanything):
 
 
 def test_mapanything_predicts_what_upstream_infers(mapanything):
-    network = load_adaptable(f"mapanything:{mapanything}")
+    network = load_model(f"mapanything:{mapanything}")
     check_inputs(network)
     views, _ = sample()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -171,11 +171,11 @@ def test_mapanything_predicts_what_upstream_infers(mapanything):
 
 
 def test_mapanything_is_written_back_as_upstreams_folder_after_lora(mapanything, tmp_path):
-    network = load_adaptable(f"mapanything:{mapanything}")
+    network = load_model(f"mapanything:{mapanything}")
     check_lora(network, share=0.05).save_pretrained(tmp_path)
     assert set(load_file(tmp_path / "model.safetensors")) == set(load_file(mapanything / "model.safetensors"))
     assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
-    assert base_hash(f"mapanything:{tmp_path}") != base_hash(f"mapanything:{mapanything}")
+    assert weights_hash(f"mapanything:{tmp_path}") != weights_hash(f"mapanything:{mapanything}")
     from mapanything.models import MapAnything
 
     from reliev3r.model.foreign.mapanything import _encoders_without_network
@@ -185,7 +185,7 @@ def test_mapanything_is_written_back_as_upstreams_folder_after_lora(mapanything,
     ours = network.network.state_dict()
     assert all(torch.equal(theirs.state_dict()[name], value) for name, value in ours.items())
     views, _ = sample()
-    torch.testing.assert_close(load_adaptable(f"mapanything:{tmp_path}")(views).depth, network(views).depth)
+    torch.testing.assert_close(load_model(f"mapanything:{tmp_path}")(views).depth, network(views).depth)
 
 
 def test_mapanything_refuses_what_it_would_have_to_download(mapanything, tmp_path):
@@ -195,18 +195,18 @@ def test_mapanything_refuses_what_it_would_have_to_download(mapanything, tmp_pat
                                 "uses_torch_hub": True, "model_version": "radio_v2.5-l"}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="would be downloaded"):
-        load_adaptable(f"mapanything:{tmp_path}")
+        load_model(f"mapanything:{tmp_path}")
 
 
 def test_da3_learns_with_gradients_everywhere(da3):
-    check_learning(load_adaptable(f"da3:{da3}"), "model.backbone.pretrained.patch_embed",
+    check_learning(load_model(f"da3:{da3}"), "model.backbone.pretrained.patch_embed",
                    "model.backbone.pretrained.blocks.0.attn.qkv", "model.cam_dec.fc_t", "model.cam_dec.fc_fov",
                    "model.head.projects", "model.backbone.pretrained.camera_token")  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_da3_predicts_what_upstreams_interface_does(da3, da3_interface, count):
-    network = load_adaptable(f"da3:{da3}")
+    network = load_model(f"da3:{da3}")
     image = torch.rand(1, count, 3, 28, 42, generator=torch.Generator().manual_seed(0))
     normal = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
         :, None, None
@@ -222,7 +222,7 @@ def test_da3_predicts_what_upstreams_interface_does(da3, da3_interface, count):
 
 
 def test_da3_is_written_back_as_upstreams_folder_after_lora(da3, da3_interface, tmp_path):
-    network = load_adaptable(f"da3:{da3}")
+    network = load_model(f"da3:{da3}")
     check_inputs(network)
     check_lora(network, share=0.02).save_pretrained(tmp_path)
     given, saved = load_file(da3 / "model.safetensors"), load_file(tmp_path / "model.safetensors")
@@ -248,7 +248,7 @@ def test_a_nested_da3_hands_its_metric_branch_through(da3, tmp_path):
     nested = wrap(network, tensors, "here", config={"model_name": "da3nested-giant-large"}, nested=True).eval()
     views, _ = sample()
     with torch.no_grad():
-        torch.testing.assert_close(nested(views).depth, load_adaptable(f"da3:{da3}")(views).depth)
+        torch.testing.assert_close(nested(views).depth, load_model(f"da3:{da3}")(views).depth)
     nested.save_pretrained(tmp_path)
     assert set(load_file(tmp_path / "model.safetensors")) == set(tensors)
 
@@ -258,4 +258,4 @@ def test_da3_refuses_networks_that_cannot_be_adapted(da3, tmp_path, name, reason
     (tmp_path / "model.safetensors").symlink_to(da3 / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_name": name}))
     with pytest.raises(UserError, match=reason):
-        load_adaptable(f"da3:{tmp_path}")
+        load_model(f"da3:{tmp_path}")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from reliev3r.core.types import Views
+from reliev3r.model.load import load_model
 from reliev3r.model.network import Reliev3R
 from reliev3r.model.weights.pi3 import export_pi3
-from reliev3r.types import Views
 
 pytestmark = pytest.mark.usefixtures("pi3")
 
@@ -81,7 +82,7 @@ def saved(pi3, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(saved):
-    return Reliev3R.from_pretrained(f"pi3:{saved[1]}", local_files_only=True)
+    return load_model(f"pi3:{saved[1]}")
 
 
 @pytest.mark.parametrize(("bf16", "bound"), [(False, 1e-4), (True, 2e-2)], ids=["float32", "bf16"])
@@ -107,7 +108,7 @@ def test_parity_is_sensitive_to(saved, ours, name) -> None:
 
 def test_what_is_exported_loads_strictly_upstream(saved, monkeypatch, tmp_path) -> None:
     theirs, path = saved
-    ours = Reliev3R.from_pretrained(f"pi3:{path}", local_files_only=True)
+    ours = load_model(f"pi3:{path}")
     with torch.no_grad():
         ours.depth_head.proj.weight.mul_(1.5)  # as if adapted
     assert export_pi3(ours, tmp_path / "adapted.safetensors", confidence_of=path) == []
@@ -125,7 +126,7 @@ def test_the_full_network_agrees_and_comes_back(pi3, monkeypatch, tmp_path) -> N
     path = tmp_path / "model.safetensors"
     save_file(theirs.state_dict(), path)
     assert len(load_file(path)) == 1210
-    ours = Reliev3R.from_pretrained(f"pi3:{path}", local_files_only=True)
+    ours = load_model(f"pi3:{path}")
     for shape in [(2, 112, 112), (3, 70, 112), (5, 84, 56)]:
         for bf16, bound in ((False, 1e-4), (True, 2e-2)):
             found = gaps(ours, theirs, images(*shape), bf16=bf16)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from reliev3r.labels.tracks import track_expert
+from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.matcher import ImageMatcher
 
 

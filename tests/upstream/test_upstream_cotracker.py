@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
-from reliev3r.errors import UserError
 from reliev3r.labels.tracks.clips import corners
 from reliev3r.labels.tracks.cotracker import CoTracker3, load_predictor
 

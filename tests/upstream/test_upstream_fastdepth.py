@@ -8,7 +8,7 @@ import pytest
 from tflite_to_onnx import convert
 
 from reliev3r.data.capture import load_capture
-from reliev3r.labels.depth import depth_expert
+from reliev3r.labels.registry import depth_expert
 
 pytest.importorskip("tflite", reason="the package tflite reads the network's file: pip install tflite")
 pytest.importorskip("onnx")

@@ -26,12 +26,12 @@ from PIL import Image
 from reliev3r.baselines.registry import ADAPTERS, NAMES
 from reliev3r.baselines.result import check_result
 from reliev3r.baselines.worker import FORMAT
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json, tree_hash, write_json
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction
 from reliev3r.data.capture import Capture
-from reliev3r.errors import UserError
-from reliev3r.files import read_json, tree_hash, write_json
 from reliev3r.geometry.camera import ray_map
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction
 
 WORKER = Path(__file__).with_name("worker.py")
 _LONGEST_WORDS = 300

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 ADAPTERS = Path(__file__).with_name("adapters")
 NAMES = tuple(sorted(path.stem for path in ADAPTERS.glob("*.py") if path.stem not in ("__init__", "shared")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 _SHAPES = {
     "world_from_cam": "v44",

@@ -14,7 +14,7 @@ from reliev3r.cli.labelling import experts, label, labels
 from reliev3r.cli.terminal import configure_logging
 from reliev3r.cli.training import train
 from reliev3r.cli.weights import export_weights
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:

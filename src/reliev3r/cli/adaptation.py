@@ -14,7 +14,7 @@ from reliev3r.cli.terminal import parse, progress_bars
 
 def adapt(argv: list[str]) -> int:
     """``reliev3r adapt --model CHECKPOINT --footage ROOT --out RUN``; exit code 4 where the verdict is worse."""
-    from reliev3r.adapt import AdaptConfig
+    from reliev3r.runs.adapt.settings import AdaptConfig
 
     @dataclass(frozen=True)
     class Adapt:
@@ -32,8 +32,8 @@ def adapt(argv: list[str]) -> int:
         config: Annotated[AdaptConfig, arg(name="")] = field(default_factory=AdaptConfig)
 
     given = parse(Adapt, "adapt", argv)
-    from reliev3r.adapt import adapt as run
-    from reliev3r.scenes import first_process
+    from reliev3r.runs.adapt.run import adapt as run
+    from reliev3r.runs.folder import first_process
 
     with progress_bars() as report:
         result = run(given.model, given.footage, given.out, given.config, resume=given.resume, report=report)

@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from reliev3r.cli.terminal import parse, progress_bars, quality_text, write_table
+from reliev3r.cli.terminal import parse, progress_bars, write_table
+from reliev3r.core.progress import staged
 
 
 def fit(argv: list[str]) -> int:
     """``reliev3r fit CAPTURE --out RUN``."""
-    from reliev3r.fit import FitConfig
-    from reliev3r.fit import fit as run
+    from reliev3r.runs.fit import FitConfig
+    from reliev3r.runs.fit import fit as run
 
     @dataclass(frozen=True)
     class Fit:
@@ -34,7 +35,7 @@ def fit(argv: list[str]) -> int:
     if result is None:
         print(f"interrupted; go on with: reliev3r fit {given.capture} --out {given.out} --resume", file=sys.stderr)
         return 130
-    print(quality_text(result.quality))
+    print(result.quality.summary)
     for note in result.notes:
         print(f"note: {note}")
     print(f"\nopen {given.out / 'report.html'}; cameras.json, scene.ply, scene.glb and sparse/0 (COLMAP) lie beside it")
@@ -66,13 +67,13 @@ def reconstruct(argv: list[str]) -> int:
 
     given = parse(Reconstruct, "reconstruct", argv)
     from reliev3r.export.write import export_reconstruction
-    from reliev3r.reconstruct import reconstruct as run
+    from reliev3r.runs.reconstruct import reconstruct as run
 
     with progress_bars() as report:
         result = run(
             given.images, given.checkpoint, intrinsics=given.intrinsics, views=given.views,
             image_size=given.image_size, precision=given.precision,
-            progress=lambda done, total, what: report("frames", done, total, what),
+            progress=staged(report, "frames"),
         )  # fmt: skip
     for path in export_reconstruction(result, None, given.out, overwrite=given.overwrite, capture=given.images):
         print(path)
@@ -97,10 +98,10 @@ def export(argv: list[str]) -> int:
         overwrite: bool = False
 
     given = parse(Export, "export", argv)
+    from reliev3r.core.files import read_json
+    from reliev3r.core.reconstruction import Reconstruction
     from reliev3r.export.write import export_reconstruction
-    from reliev3r.files import read_json
     from reliev3r.labels.store import load_tracks
-    from reliev3r.reconstruction import Reconstruction
 
     reconstruction = Reconstruction.load(given.run / ("refined" if given.refined else "prediction"))
     capture = Path(read_json(given.run / "config.json")["capture"])
@@ -126,7 +127,7 @@ def synth(argv: list[str]) -> int:
 
     given = parse(Synth, "synth", argv)
     with progress_bars() as report:
-        write_capture(given.out, given.config, progress=lambda done, total, what: report("render", done, total, what))
+        write_capture(given.out, given.config, progress=staged(report, "render"))
     print(given.out)
     return 0
 
@@ -144,13 +145,13 @@ def demo(argv: list[str]) -> int:
         seed: int = 0
 
     given = parse(Demo, "demo", argv)
-    from reliev3r.demo import run_demo
+    from reliev3r.runs.demo import run_demo
 
     with progress_bars() as report:
         result, table = run_demo(given.out, minutes=given.minutes, seed=given.seed, report=report)
     print(table.to_text())
     write_table(table, given.out / "run")
-    print(quality_text(result.quality))
+    print(result.quality.summary)
     for name in ("report.html", "overview.png", "scene.glb", "scene.ply", "sparse/0", "cameras.json"):
         print(f"  {given.out / 'run' / name}")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from reliev3r.cli.terminal import parse, progress_bars
+from reliev3r.core.progress import staged
 
 
 def datasets(argv: list[str]) -> int:
@@ -60,7 +61,7 @@ def convert(argv: list[str]) -> int:
     with progress_bars() as report:
         convert_scene(
             scene, given.out, truth=given.truth,
-            progress=lambda done, total, what: report("frames", done, total, what),
+            progress=staged(report, "frames"),
         )  # fmt: skip
     print(given.out)
     for caveat in scene.caveats if given.truth else ():

@@ -10,7 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from reliev3r.cli.terminal import parse, progress_bars
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 
 def evaluate(argv: list[str]) -> int:

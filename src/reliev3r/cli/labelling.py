@@ -9,7 +9,8 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from reliev3r.cli.terminal import parse, progress_bars
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.progress import staged
 
 
 def label(argv: list[str]) -> int:
@@ -42,7 +43,8 @@ def label(argv: list[str]) -> int:
         """Of Ray's actors; 0.5 lets two share a GPU."""
 
     given = parse(Label, "label", argv)
-    from reliev3r.labels.scale import CaptureTask, LabelJob, find_captures
+    from reliev3r.data.find import CaptureTask, find_captures
+    from reliev3r.labels.many.worker import LabelJob
 
     if given.workers is not None and given.workers < 1:
         raise UserError(f"--workers {given.workers}: at least one is needed")
@@ -57,13 +59,11 @@ def label(argv: list[str]) -> int:
 
 
 def _label_one(task: Any, job: Any) -> int:
-    from reliev3r.labels.quality import quality_of
-    from reliev3r.labels.scale.worker import label_path
+    from reliev3r.labels.many.worker import label_path
+    from reliev3r.labels.quality.assess import quality_of
 
     with progress_bars() as report:
-        capture, labels = label_path(
-            task, job, job.experts(task), lambda done, total, what: report("labels", done, total, what)
-        )
+        capture, labels = label_path(task, job, job.experts(task), staged(report, "labels"))
     seen = (labels.tracks.weight > 0).sum(0)
     counts = f"{len(capture.frames)} frames, {len(seen)} tracks ({int((seen >= 3).sum())} of three views or more)"
     quality = quality_of(task.out, capture) if job.judge else None
@@ -75,15 +75,15 @@ def _label_one(task: Any, job: Any) -> int:
 
 def _label_many(tasks: Any, job: Any, given: Any) -> int:
     """All captures into a store; exit code 3 if some could not be labelled."""
-    from reliev3r.labels.scale import label_store
-    from reliev3r.labels.scale.pool import Pool
+    from reliev3r.labels.many.local import Pool
+    from reliev3r.labels.many.run import label_store
 
     def open_pool() -> Pool:
         if given.ray is None:
-            from reliev3r.labels.scale.local import LocalPool
+            from reliev3r.labels.many.local import LocalPool
 
             return LocalPool(job, min(given.workers or 1, len(tasks)))
-        from reliev3r.labels.scale.cluster import RayPool
+        from reliev3r.labels.many.cluster import RayPool
 
         return RayPool(job, given.workers, address=given.ray, gpus_per_worker=given.gpus_per_worker)
 
@@ -122,13 +122,13 @@ def _report_labels(argv: list[str]) -> int:
         """Folder of labels.json and labels.html: ROOT itself unless given."""
 
     given = parse(Report, "labels report", argv)
-    from reliev3r.files import write_json
-    from reliev3r.labels.quality.gather import gather_quality
+    from reliev3r.core.files import write_json
+    from reliev3r.labels.many.gather import gather_quality
     from reliev3r.report.labels import summary, write_label_report
 
     out = given.out or given.root
     with progress_bars() as report:
-        captures = gather_quality(given.root, progress=lambda done, total, what: report("report", done, total, what))
+        captures = gather_quality(given.root, progress=staged(report, "report"))
     write_json(out / "labels.json", summary(captures))
     write_label_report(out / "labels.html", captures)
     for capture in captures:
@@ -152,10 +152,10 @@ def _verify_labels(argv: list[str]) -> int:
     given = parse(Verify, "labels verify", argv)
     import json
 
-    from reliev3r.labels.verify import verify
+    from reliev3r.labels.verify_files import verify
 
     with progress_bars() as report:
-        found = verify(given.root, progress=lambda done, total, what: report("verify", done, total, what))
+        found = verify(given.root, progress=staged(report, "verify"))
     if given.json:
         print(json.dumps(found.to_json(), indent=1))
         return 2 if found.damaged else 0
@@ -179,7 +179,7 @@ def experts(argv: list[str]) -> int:
         kind: Literal["depth", "tracks", "fov", "all"] = "all"
 
     given = parse(Experts, "experts", argv)
-    from reliev3r.labels.experts import expert_table
+    from reliev3r.labels.registry import expert_table
 
     print(expert_table(given.kind))
     return 0

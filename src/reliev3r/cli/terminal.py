@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.progress import Report
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-Report = Callable[[str, float, float, str], None]
 
 
 def parse(kind: type, verb: str, argv: list[str]) -> Any:
@@ -32,22 +31,11 @@ def parse(kind: type, verb: str, argv: list[str]) -> Any:
 
 def write_table(table: Any, out: Path) -> None:
     """``scores.json`` and ``scores.md``."""
-    from reliev3r.files import atomic_path, write_json
+    from reliev3r.core.files import atomic_path, write_json
 
     write_json(out / "scores.json", table.to_json())
     with atomic_path(out / "scores.md") as temporary:
         temporary.write_text(table.to_markdown(), encoding="utf8")
-
-
-def quality_text(quality: Any) -> str:
-    """The truth-free figures in one paragraph."""
-    if quality.median_angle_deg is None:
-        return "no held-out tracks: nothing independent checks this reconstruction"
-    return (
-        f"held-out tracks (no ground truth needed): median {quality.median_angle_deg:.2f} degrees, mean "
-        f"{quality.mean_angle_deg:.2f}, {100 * quality.share_below_1_deg:.0f} % below 1 degree; baseline / depth "
-        f"{quality.baseline_to_depth:.2f}; {100 * quality.confident_share:.0f} % of the pixels confident"
-    )
 
 
 def configure_logging() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from reliev3r.cli.terminal import parse, progress_bars
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 
 def train(argv: list[str]) -> int:
@@ -35,7 +35,7 @@ def train(argv: list[str]) -> int:
         config: Annotated[ScenesConfig, arg(name="")] = field(default_factory=RECIPES[recipe])
 
     given = parse(Train, f"train {recipe}", argv[1:])
-    from reliev3r.scenes import train_scenes
+    from reliev3r.runs.train import train_scenes
 
     with progress_bars() as report:
         result = train_scenes(given.out, given.config, resume=given.resume, recipe=RECIPES[recipe](), report=report)

@@ -8,7 +8,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from reliev3r.cli.terminal import parse
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 
 def export_weights(argv: list[str]) -> int:
@@ -28,7 +28,7 @@ def export_weights(argv: list[str]) -> int:
         overwrite: bool = False
 
     given = parse(ExportWeights, "export-weights", argv)
-    from reliev3r.model.pretrained import load_network
+    from reliev3r.model.load import load_network
     from reliev3r.model.weights.pi3 import export_pi3
 
     if given.out.exists() and not given.overwrite:

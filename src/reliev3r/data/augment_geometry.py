@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from reliev3r.core.types import FullLabels, Labels, Tracks, Truth, Views
 from reliev3r.geometry.camera import K_of_crop_resize
 from reliev3r.geometry.sampling import inside, sample_bilinear
-from reliev3r.types import FullLabels, Labels, Tracks, Truth, Views
 
 L = TypeVar("L", bound=Labels)
 

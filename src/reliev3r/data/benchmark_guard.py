@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
+from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
-from reliev3r.data.rectify import Rectification
+from reliev3r.data.lenses import Rectification
 from reliev3r.data.video import extract_frames, user_cache
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -87,7 +88,7 @@ def load_capture(
     *,
     views: int | None = None,
     cache: Path | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Capture:
     """Find the images of a capture: a folder of images, ``images/`` beside ``cameras.json``, or a video file.
 
@@ -216,9 +217,7 @@ def _reject_duplicates(names: list[str], where: Path) -> None:
         seen.add(name.lower())
 
 
-def _video_capture(
-    video: Path, views: int, cache: Path | None, progress: Callable[[int, int, str], None] | None
-) -> Capture:
+def _video_capture(video: Path, views: int, cache: Path | None, progress: Progress | None) -> Capture:
     if video.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"{video}: is a single image; give the folder of images")
     folder = (cache or user_cache(video)) / "frames"

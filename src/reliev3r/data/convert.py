@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from reliev3r.data.scene import Scene
-from reliev3r.data.truth import TruthSource
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_directory, write_json
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_directory, write_json
+from reliev3r.core.progress import Progress
+from reliev3r.data.truth import Scene, TruthSource
 from reliev3r.geometry.camera import shift_pixel_convention
 
 logger = logging.getLogger(__name__)
@@ -31,9 +30,7 @@ FURTHEST = 65.535
 _FAR = 40.0  # where the far end of a scene of unknown unit is put: what lies further still has room
 
 
-def convert_scene(
-    scene: Scene, out: Path, *, truth: bool = True, progress: Callable[[int, int, str], None] | None = None
-) -> Path:
+def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Progress | None = None) -> Path:
     """Write ``out``/{images/, cameras.json, depth/}; images are rectified (PNG) or, where they need not be, copied.
 
     Depth beyond 65.5 m is unknown in the copy. A scene whose unit is unknown is scaled, poses and depth alike, so that

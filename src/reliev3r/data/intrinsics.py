@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
 from reliev3r.data.capture import Capture, Frame, intrinsics_from_entry
 from reliev3r.data.images import is_transposed
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
 from reliev3r.geometry.camera import focal_from_35mm
 
 logger = logging.getLogger(__name__)

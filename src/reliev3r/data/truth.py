@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
+from reliev3r.core.types import Truth
+from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import K_of_crop_resize, shift_pixel_convention
-from reliev3r.types import Truth
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,3 +183,16 @@ def _looked_up(
     inside = ((row >= 0) & (row < depth.shape[0]))[:, None] & ((column >= 0) & (column < depth.shape[1]))
     picked = depth[row.clip(0, depth.shape[0] - 1)[:, None], column.clip(0, depth.shape[1] - 1)]
     return np.where(inside, picked, 0).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """What a reader (``data.readers``) makes of one scene."""
+
+    name: str
+    """Unique in its dataset."""
+    capture: Capture
+    truth: TruthSource | None = None
+    """Read when asked for; None where the dataset has none."""
+    caveats: tuple[str, ...] = ()
+    """What must stand beside numbers: where its truth comes from, what it cannot tell."""

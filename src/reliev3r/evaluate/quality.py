@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reliev3r.geometry.camera import rays_from_uv, transform, unproject
+from reliev3r.core.types import Prediction, Tracks
 from reliev3r.geometry.collapse import (
     BAD_ANGLE_DEG,
     COLLAPSED_BASELINE,
@@ -21,9 +20,7 @@ from reliev3r.geometry.collapse import (
     share_at_two,
     share_at_zero,
 )
-from reliev3r.geometry.rigid import angle_between
-from reliev3r.geometry.sampling import sample_bilinear
-from reliev3r.types import Prediction, Tracks
+from reliev3r.losses.tracks import heldout_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +41,17 @@ class Quality:
     alarms: tuple[str, ...]
     """What is wrong and what to do about it, in plain language; empty if nothing is."""
 
+    @property
+    def summary(self) -> str:
+        """The figures in one line."""
+        if self.median_angle_deg is None or self.mean_angle_deg is None or self.share_below_1_deg is None:
+            return "no held-out tracks: nothing independent checks this reconstruction"
+        return (
+            f"held-out tracks (no ground truth needed): median {self.median_angle_deg:.2f} degrees, mean "
+            f"{self.mean_angle_deg:.2f}, {100 * self.share_below_1_deg:.0f} % below 1 degree; baseline / depth "
+            f"{self.baseline_to_depth:.2f}; {100 * self.confident_share:.0f} % of the pixels confident"
+        )
+
 
 def assess(prediction: Prediction, heldout: Tracks, K: Float[Tensor, "v 3 3"] | None = None) -> Quality:
     """Judge a prediction (no batch dimension) by tracks held out of training, in pixels of the prediction's grid.
@@ -62,29 +70,6 @@ def assess(prediction: Prediction, heldout: Tracks, K: Float[Tensor, "v 3 3"] | 
         alarms=(),
     )
     return dataclasses.replace(quality, alarms=tuple(_alarms(quality, prediction.conf)))
-
-
-def heldout_angles(
-    prediction: Prediction, tracks: Tracks, K: Float[Tensor, "v 3 3"] | None = None
-) -> Float[Tensor, " n"]:
-    """Angles in degrees over all ordered pairs (i, j), i != j, of observations of each track: the training loss's own.
-
-    At camera i: between its observed ray and the point that view j predicts for the track (depth looked up bilinearly).
-    Tracks are in pixels of the prediction's grid; ``K`` gives the rays through them (default ``prediction.K``, the
-    pinhole that fits the predicted rays). Weights only say what is seen. float64, [n] in no promised order.
-    """
-    K = (prediction.K if K is None else K).double()
-    uv, world_from_cam = tracks.uv.double(), prediction.world_from_cam.double()
-    depth = sample_bilinear(prediction.depth.double(), uv)
-    points = transform(world_from_cam, unproject(uv, depth, K))
-    rays = rays_from_uv(uv, K) @ world_from_cam[:, :3, :3].mT
-    angles = []
-    for i, (ray, seen) in enumerate(zip(rays, tracks.visible)):  # a loop over views keeps memory at [v, m]
-        pairs = tracks.visible & seen
-        pairs[i] = False
-        towards = points - world_from_cam[i, :3, 3]
-        angles.append(angle_between(ray.expand_as(towards), towards)[pairs])
-    return torch.cat(angles).rad2deg()
 
 
 def _alarms(quality: Quality, conf: Float[Tensor, "v h w"]) -> list[str]:

@@ -1,11 +1,13 @@
-"""Systems by name: what stands on the command line becomes something that reconstructs a capture."""
+"""What a system costs: seconds and peak memory, in the words that workers use too (``baselines.worker``)."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,36 @@ import torch
 from reliev3r.baselines.colmap import reconstruct_colmap
 from reliev3r.baselines.host import run_baseline
 from reliev3r.baselines.registry import ADAPTERS, NAMES
+from reliev3r.baselines.worker import peak_memory
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash, read_json, tree_hash
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction
 from reliev3r.data.capture import Capture
-from reliev3r.errors import UserError
-from reliev3r.evaluate.cost import measured
-from reliev3r.files import file_hash, read_json, tree_hash
 from reliev3r.geometry.camera import K_of_crop_resize, ray_map
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction
+
+_RESET = Path("/proc/self/clear_refs")
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, Any]]:
+    """A dictionary that is filled at the end: ``seconds``, ``peak_rss_bytes`` (Linux), ``peak_cuda_bytes``.
+
+    Resident memory is the whole process's highest within the block: the interpreter and its packages count, as they do
+    in a worker.
+    """
+    cost: dict[str, Any] = {}
+    with suppress(OSError):
+        _RESET.write_text("5")  # the kernel starts to measure the peak anew
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    start = time.monotonic()
+    yield cost
+    cost["seconds"] = round(time.monotonic() - start, 2)
+    cost.update(peak_memory("cuda" if torch.cuda.is_available() else "cpu"))
+
 
 KNOWN = f"known are fit:RUN, fit:RUN@refined, colmap, ours:CHECKPOINT, ours:CHECKPOINT@SIZE, {', '.join(NAMES)}"
-IMAGE_SIZE = 96
-"""Long side of the images of ``ours:CHECKPOINT``, as of ``reliev3r reconstruct``."""
 _THUMBNAIL = 64
 """Long side of the images that a cameras-only system carries along."""
 _OPTIONS = {"baseline", "python", "repo", "weights", "device", "timeout_s", "memory_gb", "sizes", "prepare"}
@@ -134,24 +155,25 @@ def _fitted(spec: str, argument: str) -> System:
 
 
 def _ours(spec: str, argument: str) -> System:
-    from reliev3r.model.foreign import base_hash
-    from reliev3r.reconstruct import reconstruct_capture
+    from reliev3r.model.load import weights_hash
+    from reliev3r.model.predict import reconstruct_capture
 
     checkpoint, at, size = argument.rpartition("@")
-    checkpoint, size = (checkpoint, size) if at and size.isdigit() else (argument, str(IMAGE_SIZE))
+    checkpoint, asked = (checkpoint, int(size)) if at and size.isdigit() else (argument, None)
     if ":" not in checkpoint and not (Path(checkpoint) / "config.json").is_file():
         raise UserError(f"{checkpoint}: no checkpoint (a folder with config.json and model.safetensors)")
 
     def run(capture: Capture, folder: Path) -> Reconstruction:
         with measured() as cost:
-            result = reconstruct_capture(capture, checkpoint, image_size=int(size))
+            result = reconstruct_capture(capture, checkpoint, image_size=asked)
         return dataclasses.replace(result, meta={**result.meta, **cost})
 
-    return System(
-        name=spec,
-        run=run,
-        fingerprint=lambda: {"checkpoint": base_hash(checkpoint), "image_size": int(size)},
-    )
+    def fingerprint() -> dict[str, Any]:
+        settings = Path(checkpoint) / "config.json"  # the image size that holds where none is asked for
+        trained = file_hash(settings) if settings.is_file() else None
+        return {"checkpoint": weights_hash(checkpoint), "config": trained, "image_size": asked}
+
+    return System(name=spec, run=run, fingerprint=fingerprint)
 
 
 def _baseline(name: str, entry: Mapping[str, Any]) -> System:

@@ -1,12 +1,39 @@
-"""Cameras as ``cameras.json``, the format in which captures themselves carry them."""
+"""The upright y-up frame in which a reconstruction is shown: its own world frame is an arbitrary gauge."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from reliev3r.files import write_json
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reliev3r.core.files import write_json
+from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.geometry.camera import shift_pixel_convention
-from reliev3r.reconstruction import Reconstruction
+from reliev3r.geometry.rigid import rigid_from
+
+
+def upright_from_world(world_from_cam: Float[Tensor, "v 4 4"]) -> Float[Tensor, "4 4"]:
+    """Rigid motion into glTF's axes: x right, y up, z towards the viewer who stands behind the first camera.
+
+    Up is the mean "up" of all cameras (people hold cameras level far more often than not), -z the first camera's
+    viewing direction without its vertical part, the origin the mean camera centre. Lengths are unchanged. Float64.
+    """
+    cameras = world_from_cam.double()
+    up = -cameras[:, :3, 1].mean(0)
+    if up.norm() < 0.1:  # cameras rolled every way: no common up
+        up = -cameras[0, :3, 1]
+    up = up / up.norm()
+    forward = cameras[0, :3, 2]
+    if torch.linalg.cross(forward, up).norm() < 0.1:  # looks straight up or down: its own up side is "ahead" then
+        forward = -cameras[0, :3, 1]
+    back = -(forward - (forward @ up) * up)
+    back = back / back.norm()
+    rotation = torch.stack([torch.linalg.cross(up, back), up, back])
+    return rigid_from(rotation, -(rotation @ cameras[:, :3, 3].mean(0)))
+
 
 CONVENTION = (
     "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w = T X_c, up to one global similarity; "
@@ -31,3 +58,33 @@ def write_cameras(reconstruction: Reconstruction, path: Path | str) -> None:
         )
     ]
     write_json(path, {"convention": CONVENTION, "meta": reconstruction.meta, "frames": frames})
+
+
+def write_transforms(
+    reconstruction: Reconstruction, path: Path | str, *, capture: Path | str | None = None, points: str | None = None
+) -> None:
+    """Write ``transforms.json``: OpenGL camera axes (x right, y up, z backward), intrinsics per frame, corner pixels.
+
+    ``file_path`` of each frame is relative to the written file when the ``capture`` folder is given, else to that
+    folder. ``points`` names a PLY beside the file, in the reconstruction's world frame, for splats to start from.
+    """
+    opengl_from_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+    world_from_gl = reconstruction.prediction.world_from_cam.double() @ opengl_from_opencv
+    K = reconstruction.K_original
+    frames = []
+    for i, (file, (width, height)) in enumerate(zip(reconstruction.image_files, reconstruction.sizes, strict=True)):
+        located = file if capture is None else os.path.relpath(Path(capture) / file, Path(path).parent)
+        frames.append(
+            {
+                "file_path": Path(located).as_posix(),
+                "w": width,
+                "h": height,
+                "fl_x": K[i, 0, 0].item(),
+                "fl_y": K[i, 1, 1].item(),
+                "cx": K[i, 0, 2].item(),
+                "cy": K[i, 1, 2].item(),
+                "transform_matrix": world_from_gl[i].tolist(),
+            }
+        )
+    ply = {} if points is None else {"ply_file_path": points}
+    write_json(path, {"camera_model": "OPENCV", "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0, **ply, "frames": frames})

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from reliev3r.core.files import atomic_directory
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Tracks
 from reliev3r.export.points import coloured_points
-from reliev3r.files import atomic_directory
-from reliev3r.geometry.rigid import invert
-from reliev3r.geometry.sparse import consistent_points, reprojection_errors
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Tracks
+from reliev3r.geometry.triangulate import consistent_points, reprojection_errors
+from reliev3r.sfm.colmap import build_model, shared_cameras
 
 _log = logging.getLogger(__name__)
 _DENSE_POINTS = 100_000  # start for splats where there are no tracks
@@ -76,62 +75,6 @@ def write_colmap(
     per_point = (error * kept).sum(0)[used] / kept.sum(0)[used]
     mean = per_point.mean().item() if len(per_point) else 0.0
     return ColmapSummary(points=model.num_points3D(), observations=int(kept.sum()), mean_reprojection_px=mean)
-
-
-def build_model(
-    names: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
-    K: Float[Tensor, "v 3 3"],
-    world_from_cam: Float[Tensor, "v 4 4"],
-    tracks: Tracks,
-    points: Float[Tensor, "m 3"],
-    kept: Bool[Tensor, "v m"],
-    *,
-    camera_of: Sequence[int],
-    colours: UInt8[Tensor, "m 3"] | None = None,
-    square_pixels: bool = False,
-) -> Any:
-    """A ``pycolmap.Reconstruction``; image ids are view + 1, camera ids ``camera_of[view]`` + 1, point ids track + 1.
-
-    Our pixels and axes are COLMAP's; only the direction of the pose differs (COLMAP stores cam_from_world).
-    ``camera_of`` is the view whose intrinsics a view uses. ``square_pixels`` makes the cameras SIMPLE_PINHOLE with
-    fx = fy, else they are PINHOLE.
-    """
-    import pycolmap
-
-    model = pycolmap.Reconstruction()
-    cam_from_world = invert(world_from_cam.double()).numpy()
-    visible = tracks.visible
-    slot = visible.long().cumsum(1) - 1  # index of a track's observation among the 2D points of its image
-    for view, (name, (width, height)) in enumerate(zip(names, sizes, strict=True)):
-        camera_id = camera_of[view] + 1
-        if not model.exists_camera(camera_id):
-            fx, fy, cx, cy = (K[view, row, column].item() for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
-            kind, params = ("SIMPLE_PINHOLE", [fx, cx, cy]) if square_pixels else ("PINHOLE", [fx, fy, cx, cy])
-            camera = pycolmap.Camera(camera_id=camera_id, model=kind, width=width, height=height, params=params)
-            model.add_camera_with_trivial_rig(camera)
-        keypoints = tracks.uv[view, visible[view]].double().numpy()
-        image = pycolmap.Image(name=name, keypoints=keypoints, camera_id=camera_id, image_id=view + 1)
-        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(cam_from_world[view, :3]))
-    for track in kept.any(0).nonzero()[:, 0].tolist():
-        views = kept[:, track].nonzero()[:, 0].tolist()
-        elements = [pycolmap.TrackElement(view + 1, slot[view, track].item()) for view in views]
-        point = pycolmap.Point3D(xyz=points[track].double().numpy(), track=pycolmap.Track(elements))
-        if colours is not None:
-            point.color = colours[track].numpy()
-        model.add_point3D_with_id(track + 1, point)
-    return model
-
-
-def shared_cameras(
-    K: Float[Tensor, "v 3 3"], sizes: Sequence[tuple[int, int]], *, tolerance_px: float = 0.01
-) -> list[int]:
-    """For each view the first view of the same size with the same intrinsics (float32 rays blur them a little)."""
-
-    def same(a: int, b: int) -> bool:
-        return sizes[a] == sizes[b] and bool((K[a] - K[b]).abs().max() < tolerance_px)
-
-    return [next(other for other in range(view + 1) if same(view, other)) for view in range(len(sizes))]
 
 
 def relative_to_images(file: str) -> str:

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from reliev3r.export.axes import upright_from_world
-from reliev3r.export.colours import view_colours
-from reliev3r.export.points import coloured_points
-from reliev3r.files import atomic_path
+from reliev3r.core.files import atomic_path
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.export.cameras import upright_from_world
+from reliev3r.export.points import coloured_points, view_colours
 from reliev3r.geometry.camera import transform
 from reliev3r.geometry.rigid import invert
-from reliev3r.reconstruction import Reconstruction
 
 
 def write_glb(reconstruction: Reconstruction, path: Path | str, *, keep: float = 0.8) -> int:
     """Write the confident points and one coloured frustum per camera; returns the number of points.
 
     glTF is y-up with the viewer looking along -z, so everything is turned by
-    :func:`~reliev3r.export.axes.upright_from_world`; its inverse is stored as ``world_from_gltf`` (16 numbers, row by
-    row) in the scene's extras, so that coordinates can be taken back. The frustum of frame NAME is the mesh
+    :func:`~reliev3r.export.cameras.upright_from_world`; its inverse is stored as ``world_from_gltf`` (16 numbers, row
+    by row) in the scene's extras, so that coordinates can be taken back. The frustum of frame NAME is the mesh
     ``camera NAME``; its apex is the camera's centre.
     """
     import trimesh

@@ -1,17 +1,50 @@
-"""The confident part of a reconstruction as one coloured point cloud."""
+"""Colours for people: maps as pictures and one distinct colour per view."""
 
 from __future__ import annotations
 
+import colorsys
 import logging
 import math
+from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from reliev3r.core.files import atomic_path
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction
 from reliev3r.geometry.sampling import depth_edges
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Prediction
+
+COLOUR_MAPS = {"depth": cv2.COLORMAP_TURBO, "conf": cv2.COLORMAP_VIRIDIS}
+_NOTHING = 128  # grey: neither map contains it
+
+
+def colour_map(
+    values: np.ndarray, low: float, high: float, *, kind: str, valid: np.ndarray | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB picture of a map [h, w] on a linear scale from ``low`` to ``high`` (clipped); grey where not ``valid``."""
+    known = np.isfinite(values) if valid is None else np.isfinite(values) & valid
+    unit = np.where(known, (values - low) / max(high - low, 1e-12), 0.0)
+    picture = cv2.applyColorMap((unit.clip(0, 1) * 255).round().astype(np.uint8), COLOUR_MAPS[kind])
+    picture[~known] = _NOTHING
+    return np.ascontiguousarray(picture[..., ::-1])
+
+
+def depth_picture(depth: np.ndarray, near: float, far: float) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB picture of a depth map, logarithmic from ``near`` (blue) to ``far`` (red); grey where not positive."""
+    known = np.isfinite(depth) & (depth > 0)
+    logarithm = np.log(np.where(known, depth, 1.0))
+    return colour_map(logarithm, float(np.log(near)), float(np.log(far)), kind="depth", valid=known)
+
+
+def view_colours(count: int) -> UInt8[np.ndarray, "count 3"]:
+    """RGB colours that run through the hues from red to violet in the order of the views."""
+    hues = np.linspace(0, 0.83, count)
+    return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(h, 0.85, 0.9)] for h in hues], dtype=np.uint8)
+
 
 _log = logging.getLogger(__name__)
 _FEWEST = 100
@@ -68,3 +101,14 @@ def _most_confident(conf: Tensor, keep: float) -> Bool[Tensor, "v h w"]:
     """Pixels at or above the confidence of the last of the best ``keep``; a constant map is kept whole."""
     count = min(conf.numel(), max(1, round(keep * conf.numel())))
     return conf >= conf.flatten().kthvalue(conf.numel() - count + 1).values
+
+
+def write_ply(reconstruction: Reconstruction, path: Path | str, *, keep: float = 0.8) -> int:
+    """Write the confident points (x, y, z, colour), in the reconstruction's own world frame; returns their number."""
+    import trimesh
+
+    points, colours = coloured_points(reconstruction, keep=keep)
+    cloud = trimesh.PointCloud(points.numpy(), colors=colours.numpy())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(cloud.export(file_type="ply"))
+    return len(points)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from reliev3r.errors import UserError
-from reliev3r.export.cameras import write_cameras
+from reliev3r.core.errors import UserError
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Tracks
+from reliev3r.export.cameras import write_cameras, write_transforms
 from reliev3r.export.colmap import write_colmap
 from reliev3r.export.glb import write_glb
-from reliev3r.export.maps import write_maps
-from reliev3r.export.nerfstudio import write_transforms
-from reliev3r.export.npz import write_npz
-from reliev3r.export.ply import write_ply
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Tracks
+from reliev3r.export.maps import write_maps, write_npz
+from reliev3r.export.points import write_ply
 
 CAMERA_FILES = ("cameras.json", "transforms.json", "sparse/0")
 DEPTH_FILES = ("scene.ply", "scene.glb", "scene.npz", "maps")

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.types import Prediction
 from reliev3r.geometry.rigid import relative, rotation_angle
-from reliev3r.types import Prediction
 
 COLLAPSED_BASELINE = 0.01
 """Baseline over depth below which the cameras count as one point: the median parallax is then under 0.6 degrees, less

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -11,11 +10,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Ambiguity, Tracks
 from reliev3r.data.capture import Capture, Frame
-from reliev3r.types import Ambiguity, Tracks
-
-Progress = Callable[[int, int, str], None]
-"""(done, total, what)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +90,22 @@ class TrackExpert(Protocol):
     def track(self, capture: Capture, progress: Progress | None = None) -> Tracks:
         """Tracks [v, m] over the frames of a capture, uv in pixels of the upright originals (corner convention)."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoDepth:
+    """Depth maps without a valid pixel."""
+
+    ambiguity: Ambiguity = "scale"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Its name."""
+        return {"name": "none"}
+
+    def inputs(self, frame: Frame, capture: Capture) -> list[Path]:
+        """Nothing."""
+        return []
+
+    def predict(self, image: UInt8[np.ndarray, "h w 3"], frame: Frame, capture: Capture) -> DepthMap:
+        """One invalid pixel, which covers the image like any map."""
+        return DepthMap.from_values(np.zeros((1, 1), np.float32))

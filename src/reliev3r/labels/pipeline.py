@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash, remove_leftovers, write_sealed
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture, Frame
-from reliev3r.errors import UserError
-from reliev3r.files import file_hash, remove_leftovers
-from reliev3r.labels.expert import DepthExpert, DepthMap, Progress, TrackExpert
-from reliev3r.labels.quality import why_no_matches
-from reliev3r.labels.seal import write_sealed
+from reliev3r.labels.expert import DepthExpert, DepthMap, TrackExpert
+from reliev3r.labels.quality.assess import why_no_matches
 from reliev3r.labels.store import (
     FORMAT,
     CaptureLabels,
@@ -25,7 +26,6 @@ from reliev3r.labels.store import (
     write_depth,
     write_tracks,
 )
-from reliev3r.types import Tracks
 
 __all__ = ["CaptureLabels", "label_capture"]
 

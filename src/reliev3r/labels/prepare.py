@@ -1,4 +1,4 @@
-"""From stored labels to what a capture is trained on: views, registered depth, pseudo cameras, held-out tracks."""
+"""A capture and its labels at the network's resolution."""
 
 from __future__ import annotations
 
@@ -6,18 +6,51 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.data.capture import Capture
+from reliev3r.data.network_views import (
+    network_views,
+    resize_depth,
+    uv_in_region,
+)
 from reliev3r.geometry.camera import K_from_focal
-from reliev3r.labels.expert import Progress
+from reliev3r.geometry.sampling import inside
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.register import RegisterConfig, register_depth
-from reliev3r.labels.sample import network_sample
-from reliev3r.labels.solve import CameraSolve, SolveConfig, solve_cameras, solve_focal
-from reliev3r.types import PseudoLabels, Tracks, Views
+from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras, solve_focal
+
+
+def network_sample(
+    capture: Capture, labels: CaptureLabels, *, long_side: int, patch: int
+) -> tuple[Views, PseudoLabels, Float[Tensor, "v 4"]]:
+    """:func:`network_views` together with the labels [v ...] on the same pixels.
+
+    Depth is the mean of the valid pixels in each area. Observations outside the region have weight 0; no track is
+    removed, so positions in the track axis stay those of ``labels``.
+    """
+    views, regions = network_views(capture, long_side=long_side, patch=patch)
+    height, width = views.size
+    depths, masks, uv = [], [], []
+    for index, frame in enumerate(capture.frames):
+        stored, region = labels.depth(index), tuple(regions[index].tolist())
+        depth, valid = resize_depth(stored.depth, stored.valid, region, (frame.width, frame.height), (height, width))
+        depths.append(depth)
+        masks.append(valid)
+        uv.append(uv_in_region(labels.tracks.uv[index], region, (height, width)))
+    moved = torch.stack(uv)
+    weight = torch.where(inside(moved, height, width), labels.tracks.weight, 0.0)
+    depth_labels = DepthLabels(
+        depth=torch.from_numpy(np.stack(depths)),
+        valid=torch.from_numpy(np.stack(masks)),
+        ambiguity=labels.ambiguity,
+    )
+    return views, PseudoLabels(depth=depth_labels, tracks=Tracks(uv=moved, weight=weight)), regions
 
 
 @dataclass(frozen=True, kw_only=True)

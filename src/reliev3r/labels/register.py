@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.types import DepthLabels
 from reliev3r.geometry.camera import pixel_grid
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.geometry.statistics import weighted_median
-from reliev3r.types import DepthLabels
 
 _CLIP = 4.0
 """A track farther than this many median deviations from what its neighbours say counts as wrong."""

@@ -21,12 +21,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt16
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_path, file_hash, read_sealed
+from reliev3r.core.types import Ambiguity, Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_path, file_hash
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.seal import read_sealed
-from reliev3r.types import Ambiguity, Tracks
 
 FORMAT = "reliev3r-labels/2"
 

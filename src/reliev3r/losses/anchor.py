@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reliev3r.losses.pose import relative_pose_loss
-from reliev3r.types import Prediction
+from reliev3r.core.types import Prediction
+from reliev3r.losses.cameras import relative_pose_loss
 
 
 def anchor_loss(prediction: Prediction, original: Prediction) -> Float[Tensor, ""]:

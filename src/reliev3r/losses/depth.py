@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reliev3r.core.types import DepthLabels
 from reliev3r.geometry.statistics import weighted_mad, weighted_median
-from reliev3r.types import DepthLabels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Prediction, PseudoLabels
 from reliev3r.geometry.camera import transform
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.geometry.statistics import weighted_median
-from reliev3r.losses.scale import scene_scale
-from reliev3r.types import Prediction, PseudoLabels
+from reliev3r.losses.points import scene_scale
 
 
 def global_points_loss(

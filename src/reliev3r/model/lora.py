@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_directory
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_directory
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +12,17 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from reliev3r.errors import UserError
+from reliev3r.core.files import atomic_path
+from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_focal, ray_map
 from reliev3r.model.attention import Block, Rope, rope_tables
+from reliev3r.model.card import model_card, write_card
+from reliev3r.model.device import Precision
 from reliev3r.model.encoder import Encoder
 from reliev3r.model.heads import CameraHead, GlobalPointsHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
-from reliev3r.model.weights.files import split_spec
-from reliev3r.types import Prediction, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,11 @@ class NetworkConfig:
     """Channels of the descriptors of the auxiliary correspondence branch (training only); 0: no such branch."""
     match_layer: int = 1
     """Decoder block whose output it reads; the first one that sees all views by default."""
+    image_size: int | None = None
+    """Long side in pixels of the images that it was trained on: what it is shown unless told otherwise. ``None``: not
+    known, so that it must be told."""
+    precision: Precision = "auto"
+    """Arithmetic that it was trained in, and is used in unless told otherwise."""
     global_points: bool = False
     """An auxiliary branch (training only) that predicts all points in the frame of the sample's first view."""
 
@@ -93,7 +101,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
     """Views to depth, confidence and cameras in one forward pass, for any number of views in any order.
 
     ``Reliev3R.from_pretrained(folder_or_id)`` and ``save_pretrained(folder)`` use safetensors and a JSON config;
-    ``from_pretrained("pi3:PATH_OR_ID")`` reads pi^3's own checkpoints (docs/weights.md).
+    :func:`reliev3r.model.load.load_model` reads the checkpoints of other systems too (docs/weights.md).
     """
 
     image_mean: Tensor
@@ -106,6 +114,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         if isinstance(config, dict):  # as the hub mixin reads it from config.json
             config = NetworkConfig(**config)
         self.config = config
+        self.facts: dict[str, str] = {}
         self.encoder = Encoder(
             dim=config.dim, depth=config.encoder_depth, heads=config.heads, patch_size=config.patch_size,
             grid=config.encoder_grid, registers=config.encoder_registers, mlp_ratio=config.mlp_ratio,
@@ -142,26 +151,67 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Reliev3R:
-        """A network with trained weights, in evaluation mode.
+    @property
+    def patch_size(self) -> int:
+        """Image sizes are multiples of it."""
+        return self.config.patch_size
+
+    @property
+    def image_size(self) -> int | None:
+        """Long side in pixels of the images that it expects."""
+        return self.config.image_size
+
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic that it expects."""
+        return self.config.precision
+
+    @property
+    def predicts_intrinsics(self) -> bool:
+        """Whether it needs no K."""
+        return self.config.fov != "none" or self.config.shape == "point"
+
+    def trunk(self) -> nn.ModuleList:
+        """The blocks between the encoder and the heads, in order."""
+        return self.decoder
+
+    def describe(self, *, image_size: int, precision: Precision, facts: Mapping[str, str]) -> None:
+        """Say how this network is trained: what is saved from now on tells it (``config.json``, the model card).
 
         Args:
-            pretrained_model_name_or_path: our own checkpoint (a folder or a hub id), or ``pi3:`` and a file, a folder
-                or a hub id of pi^3's.
-            options: huggingface_hub's; with ``local_files_only=True`` the network is never touched.
-
-        Raises:
-            UserError: pi^3's weights cannot be had, or do not make a network.
+            image_size: long side in pixels of its images.
+            precision: arithmetic.
+            facts: data, labels, measurements, as short texts by name.
         """
-        kind, where = split_spec(str(pretrained_model_name_or_path))
-        if kind is None:
-            return super().from_pretrained(pretrained_model_name_or_path, **options)
-        if kind != "pi3":
-            raise UserError(f"{kind}:{where}: gives only a part of a network; start a training from it (--init)")
-        from reliev3r.model.weights.pi3 import load_pi3  # it builds this class
+        self.config = dataclasses.replace(self.config, image_size=image_size, precision=precision)
+        self.facts = dict(facts)
 
-        return load_pi3(where, local_files_only=options.get("local_files_only", False))
+    def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options: Any) -> Any:
+        """Write ``config.json``, ``model.safetensors`` and a model card; ``options`` are huggingface_hub's."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write_card(folder)
+        return super().save_pretrained(folder, config=config or dataclasses.asdict(self.config), **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        with atomic_path(save_directory / "model.safetensors") as temporary:
+            save_model(self, str(temporary))
+
+    def write_card(self, folder: Path) -> None:
+        """Write the model card alone, for facts that came after the weights."""
+        config, count = self.config, sum(p.numel() for p in self.parameters())
+        size = "not recorded" if config.image_size is None else f"{config.image_size} pixels on the long side"
+        what = {
+            "network": f"Reliev3R, {count / 1e6:.1f} M parameters: encoder {config.encoder_depth} and decoder "
+            f"{config.decoder_depth} blocks of width {config.dim}",
+            "images": f"{size}, multiples of {config.patch_size} pixels, any number of views",
+            "arithmetic": {"auto": "bf16 where it is fast, else float32"}.get(config.precision, config.precision),
+            "intrinsics": "predicted, or given" if self.predicts_intrinsics else "must be given",
+        }
+        load = 'import reliev3r as r3\n\nscene = r3.reconstruct("photos/", r3.load_model("THIS FOLDER"))'
+        write_card(
+            folder, model_card(title="A Reliev3R network", licence="apache-2.0", what=what, load=load, facts=self.facts)
+        )
 
     def forward(self, views: Views) -> Prediction:
         """Predict depth, rays, confidence and world_from_cam, all float32, shapes as :class:`Prediction` says.

@@ -14,15 +14,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from reliev3r.export.axes import upright_from_world
-from reliev3r.export.colours import depth_picture
+from reliev3r.core.files import atomic_path
+from reliev3r.core.types import Prediction
+from reliev3r.export.cameras import upright_from_world
 from reliev3r.export.maps import depth_scale
-from reliev3r.files import atomic_path
+from reliev3r.export.points import depth_picture
 from reliev3r.report.comparison import laid_over, strip
 from reliev3r.report.figures import CameraPlot, blank_figure, camera_svg, draw_cameras, svg_of
 from reliev3r.report.pictures import data_uri
 from reliev3r.report.style import CSS
-from reliev3r.types import Prediction
 
 COLOURS = {1: "#1a9a5c", 0: "#8a919c", -1: "#d6453d"}
 _INK = "#222222"

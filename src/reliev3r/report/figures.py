@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from reliev3r.export.axes import upright_from_world
+from reliev3r.core.files import atomic_path
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Tracks
+from reliev3r.export.cameras import upright_from_world
 from reliev3r.export.colmap import track_colours
-from reliev3r.export.colours import view_colours
-from reliev3r.files import atomic_path
+from reliev3r.export.points import view_colours
 from reliev3r.geometry.camera import transform
-from reliev3r.geometry.sparse import consistent_points
-from reliev3r.reconstruction import Reconstruction
+from reliev3r.geometry.triangulate import consistent_points
 from reliev3r.report.pictures import Pictures
-from reliev3r.types import Tracks
 
 PALETTE = ("#4c8bf5", "#e8710a", "#12a594", "#c44dd6", "#c79a00", "#d64d6a", "#7a7f87")
 _INK = "#123456"  # stands for the page's text colour until the SVG is on the page

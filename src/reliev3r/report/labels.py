@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
-from reliev3r.files import atomic_path
+from reliev3r.core.files import atomic_path
 from reliev3r.report.style import CSS
 
 FORMAT = "reliev3r-label-report/1"

@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from reliev3r.export.colours import colour_map, depth_picture
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Tracks
 from reliev3r.export.maps import depth_scale
-from reliev3r.geometry.sparse import consistent_points
-from reliev3r.geometry.triangulate import triangulation_angles, world_rays
-from reliev3r.reconstruction import Reconstruction
-from reliev3r.types import Tracks
+from reliev3r.export.points import colour_map, depth_picture
+from reliev3r.geometry.triangulate import consistent_points, triangulation_angles, world_rays
 
 LONG_SIDE = 320
 WORST_ANGLE_DEG = 2.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -15,13 +14,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_directory, write_json
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_directory, write_json
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Truth, Views
 from reliev3r.geometry.camera import K_from_fov, shift_pixel_convention
 from reliev3r.synthetic.path import PathConfig, PathKind, sample_path
 from reliev3r.synthetic.render import render
 from reliev3r.synthetic.scene import TextureFamily, make_scene
-from reliev3r.types import Truth, Views
 
 CONVENTION = (
     "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w = T X_c; K pixel centres at integer "
@@ -77,7 +77,7 @@ def render_capture(
     config: SynthConfig,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Views, Truth]:
     """Render the capture: views [v ...] and exact ground truth in metres, on ``device``.
 
@@ -98,7 +98,7 @@ def write_capture(
     config: SynthConfig,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Render the capture into a new folder: ``images/*.png``, ``depth/*.png``, ``cameras.json``; returns the folder.
 

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from reliev3r.core.types import DepthLabels, Tracks, Truth
 from reliev3r.geometry.camera import pixel_grid, project, transform, unproject
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import depth_edges, inside, sample_bilinear
-from reliev3r.types import DepthLabels, Tracks, Truth
 
 
 @dataclass(frozen=True, kw_only=True)

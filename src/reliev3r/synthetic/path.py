@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 from reliev3r.geometry.camera import project, rays_from_uv, transform
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
 from reliev3r.geometry.sampling import inside

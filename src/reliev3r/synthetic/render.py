@@ -6,16 +6,16 @@ out [..., n] with the rays last (see :mod:`reliev3r.synthetic.texture`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Truth, Views
 from reliev3r.synthetic.scene import Scene
 from reliev3r.synthetic.texture import albedo, argmin, select
-from reliev3r.types import Truth, Views
 
 _NEAR = 1e-4
 """Hits nearer than this, in ray parameters, count as none."""
@@ -31,7 +31,7 @@ def render(
     *,
     supersample: int = 2,
     chunk: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Views, Truth]:
     """Images and exact ground truth of the scene from some cameras, on the scene's device.
 

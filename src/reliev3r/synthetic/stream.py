@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import FullLabels, Labels, PseudoLabels, Supervision, Truth, Views
 from reliev3r.synthetic.capture import SynthConfig, render_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 from reliev3r.synthetic.scene import TextureFamily
-from reliev3r.types import FullLabels, Labels, PseudoLabels, Supervision, Truth, Views
 
 HELDOUT_SEEDS = 2_000_000_000
 """Rooms from this seed on are never trained on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from reliev3r.core.types import Prediction, Tracks
 from reliev3r.geometry.collapse import (
     BAD_ANGLE_DEG,
     COLLAPSED_BASELINE,
@@ -14,8 +15,7 @@ from reliev3r.geometry.collapse import (
     share_at_two,
     share_at_zero,
 )
-from reliev3r.losses.reprojection import ReprojectionConfig, reprojection_loss
-from reliev3r.types import Prediction, Tracks
+from reliev3r.losses.tracks import ReprojectionConfig, reprojection_loss
 
 
 @torch.no_grad()

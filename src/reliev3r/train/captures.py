@@ -8,7 +8,6 @@ import json
 import logging
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -20,25 +19,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_path, file_hash, read_json
+from reliev3r.core.progress import Progress
+from reliev3r.core.settings import to_plain
+from reliev3r.core.types import Ambiguity, CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.data.benchmark_guard import refuse_benchmark
 from reliev3r.data.capture import Capture, load_capture
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_path, file_hash, read_json
+from reliev3r.data.find import CaptureTask, find_captures
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
-from reliev3r.labels.quality import read_quality
-from reliev3r.labels.scale.captures import CaptureTask, find_captures
-from reliev3r.labels.solve import pair_rarity
+from reliev3r.labels.quality.assess import read_quality
 from reliev3r.labels.store import load_labels, read_manifest
-from reliev3r.settings import to_plain
-from reliev3r.train.batches import with_drawn_tracks
-from reliev3r.train.buckets import assign_bucket, bucket_sizes
-from reliev3r.train.overlap import select_views
-from reliev3r.types import Ambiguity, CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
+from reliev3r.sfm.graph import pair_rarity
+from reliev3r.train.sampling import assign_bucket, bucket_sizes, select_views, with_drawn_tracks
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, str], None]
-"""(done, total, what)"""
 
 
 @dataclass(frozen=True, kw_only=True)

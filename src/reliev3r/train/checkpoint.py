@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_directory, file_hash, read_json, write_json
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_directory, file_hash, read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from reliev3r.model.precision import Precision
+from reliev3r.model.device import Precision
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from reliev3r.errors import TrainingStopped, UserError
-from reliev3r.losses.loss import Loss
-from reliev3r.model.precision import resolve_precision
+from reliev3r.core.errors import TrainingStopped, UserError
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Loss, Prediction, Tracks, Views
+from reliev3r.model.device import resolve_precision
 from reliev3r.train.alarms import Alarms, signs_of_collapse
 from reliev3r.train.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
 from reliev3r.train.config import TrainConfig
@@ -32,7 +33,6 @@ from reliev3r.train.parallel import (
     place_optimizer_state,
     placed_like,
 )
-from reliev3r.types import Prediction, Tracks, Views
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,6 @@ Objective = Callable[[Prediction, Any, float], Loss]
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """The model as it would be kept now -> named numbers."""
-
-Progress = Callable[[float, float, str], None]
-"""(done, total, live metrics); steps, or seconds where the clock decides."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_path
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from reliev3r.errors import UserError
-from reliev3r.losses.loss import Loss
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Loss, Prediction, Views
 from reliev3r.model.attention import Block
 from reliev3r.train.config import Parallel
-from reliev3r.types import Prediction, Views
 
 LONGEST_WAIT = timedelta(hours=2)
 """How long processes wait for each other; the first one evaluates and writes alone."""

@@ -6,18 +6,17 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from reliev3r.core.types import Supervision
 from reliev3r.data.augment import AugmentConfig
-from reliev3r.labels.polish import PolishConfig
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.losses.objective import ObjectiveConfig
-from reliev3r.losses.supervised import SupervisedConfig
+from reliev3r.losses.full import SupervisedConfig
+from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.network import PRESETS, NetworkConfig
+from reliev3r.sfm.batched import PolishConfig
 from reliev3r.synthetic.stream import StreamConfig
 from reliev3r.train.captures import CapturesConfig
 from reliev3r.train.config import TrainConfig
-from reliev3r.train.overlap import CurriculumConfig
-from reliev3r.train.samples import SceneBatchConfig
-from reliev3r.types import Supervision
+from reliev3r.train.sampling import CurriculumConfig, SceneBatchConfig
 
 
 @dataclass(frozen=True, kw_only=True)

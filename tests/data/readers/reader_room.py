@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reliev3r.data.scene import Scene
+from reliev3r.data.truth import Scene
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@ import pytest
 from reader_room import assert_consistent, assert_poses
 from room_layouts import pinhole, rendered, save
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, list_scenes, open_scene
-from reliev3r.errors import UserError
 
 K = pinhole(87.75, 87.75, 48, 36)
 """585, 320 and 240 pixels at 640 x 480."""

@@ -5,9 +5,9 @@ from reader_room import assert_consistent, assert_poses
 from room_layouts import inverse, rendered, save, through_lens
 from scipy.spatial.transform import Rotation
 
+from reliev3r.core.errors import UserError
+from reliev3r.data.lenses import fisheye624
 from reliev3r.data.readers import find_reader, open_scene
-from reliev3r.data.readers._lens import fisheye624
-from reliev3r.errors import UserError
 
 SIDE = 176
 """Pixels: a quarter of the dataset's 704."""

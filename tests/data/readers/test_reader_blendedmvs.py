@@ -3,9 +3,9 @@ import pytest
 from reader_room import assert_consistent, assert_poses
 from room_layouts import save, write_pfm
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
 from reliev3r.data.readers._depth import read_pfm
-from reliev3r.errors import UserError
 
 HASH = "5a3ca9cb270f0e3f14d0eddb"
 UNIT = 7.3

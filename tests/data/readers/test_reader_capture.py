@@ -10,8 +10,8 @@ from lenses import brown, through
 from reader_room import Room, assert_consistent, assert_poses
 
 from reliev3r.cli import main
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import READERS, find_reader, list_scenes, open_scene
-from reliev3r.errors import UserError
 
 
 def write(folder, room: Room, *, truth=True) -> None:

@@ -11,8 +11,8 @@ from lenses import brown, fisheye, rays_as_colours, through
 from reader_room import Room, assert_consistent, assert_poses
 from scipy.spatial.transform import Rotation
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import list_scenes, open_scene
-from reliev3r.errors import UserError
 from reliev3r.synthetic.scene import make_scene
 
 BROWN = (0.08, -0.02, 0.004, -0.003)

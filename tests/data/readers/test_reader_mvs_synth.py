@@ -7,9 +7,9 @@ import pytest
 from reader_room import assert_consistent, assert_poses
 from room_layouts import save, write_exr
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
-from reliev3r.data.readers._exr import read_exr
-from reliev3r.errors import UserError
+from reliev3r.data.readers._depth import read_exr
 
 SKY = (slice(0, 6), slice(0, 96))
 UNIT = 10.0

@@ -8,10 +8,10 @@ import pytest
 from lenses import brown, fisheye, rays_as_colours, through
 from reader_room import Room, assert_consistent, assert_poses
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.benchmark_guard import benchmark_hashes, refuse_benchmark
 from reliev3r.data.convert import convert_scene
 from reliev3r.data.readers import list_scenes, open_scene
-from reliev3r.errors import UserError
 
 BROWN = {"k1": 0.08, "k2": -0.02, "p1": 0.004, "p2": -0.003}
 FISHEYE = {"k1": 0.03, "k2": -0.01, "k3": 0.002, "k4": 0.0}

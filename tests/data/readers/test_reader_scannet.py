@@ -5,8 +5,8 @@ import pytest
 from reader_room import assert_consistent, assert_poses
 from room_layouts import pinhole, rendered, save
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
-from reliev3r.errors import UserError
 
 DEPTH_K = pinhole(80, 81, 47, 37.5)
 """Of the depth camera, corner convention: another lens at the same place."""

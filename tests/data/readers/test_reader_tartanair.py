@@ -4,8 +4,8 @@ from PIL import Image
 from reader_room import assert_consistent, assert_poses
 from room_layouts import pinhole, quaternion_line, rendered, save, write_exr
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, list_scenes, open_scene
-from reliev3r.errors import UserError
 
 SKY = (slice(0, 9), slice(0, 20))
 

@@ -6,8 +6,8 @@ import pytest
 from reader_room import assert_consistent, assert_poses
 from room_layouts import inverse, pinhole, quaternion_line, rendered, save, through_lens
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
-from reliev3r.errors import UserError
 
 TIMES = [1305031102.175304, 1305031102.211214, 1305031102.243211, 1305031102.275326]
 FREIBURG1 = (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.data.truth import Scene
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_path
 from reliev3r.data.video import user_cache
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_path
 from reliev3r.geometry.rigid import invert
 
 NEAR = 0.02

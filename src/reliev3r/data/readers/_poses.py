@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 OPENGL_FROM_OPENCV: Float[np.ndarray, "4 4"] = np.diag([1.0, -1.0, -1.0, 1.0])
 """OpenGL cameras (nerfstudio, Blender) look along -z with y up: OpenCV's y and z change sign. Its own inverse."""
@@ -66,11 +66,6 @@ def read_matrix(file: Path, shape: tuple[int, int] = (4, 4)) -> Float[np.ndarray
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not readable as text; restore it from the dataset") from error
     return matrix(rows, str(file), shape)
-
-
-def pinhole(fx: float, fy: float, cx: float, cy: float) -> Float[np.ndarray, "3 3"]:
-    """K of four numbers."""
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
 
 
 def pose_from_quaternion(q_xyzw: Any, translation: Any) -> Float[np.ndarray, "4 4"]:

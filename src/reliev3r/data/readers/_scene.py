@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame, evenly_spaced
 from reliev3r.data.images import image_size
-from reliev3r.data.rectify import Rectification
-from reliev3r.data.scene import Scene
-from reliev3r.data.truth import TrueCamera
-from reliev3r.errors import UserError
+from reliev3r.data.lenses import Rectification
+from reliev3r.data.truth import Scene, TrueCamera
 
 logger = logging.getLogger(__name__)
 

@@ -13,16 +13,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.images import image_size
+from reliev3r.data.lenses import Rectification, turned_fisheye_rectification
 from reliev3r.data.readers._depth import known, read_png16, z_of_range
-from reliev3r.data.readers._layout import Layout, files_in, same_count
-from reliev3r.data.readers._lens import turned_fisheye_rectification
+from reliev3r.data.readers._layout import Layout, files_in, pose_rows, same_count
 from reliev3r.data.readers._poses import pose_from_quaternion
 from reliev3r.data.readers._scene import Shot, scene_of
-from reliev3r.data.readers._tables import pose_rows
-from reliev3r.data.rectify import Rectification
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
+from reliev3r.data.truth import Scene
 
 _SIZE = 704
 _LENS = (

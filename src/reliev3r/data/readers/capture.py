@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
 from reliev3r.data.capture import load_capture
 from reliev3r.data.readers._layout import Layout
-from reliev3r.data.scene import Scene
-from reliev3r.data.truth import CameraFile
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
+from reliev3r.data.truth import CameraFile, Scene
 
 FILE = "cameras.json"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.benchmark_guard import is_hash
 from reliev3r.data.images import image_size
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._scene import scene_of
 from reliev3r.data.readers.nerfstudio import read_shots
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
+from reliev3r.data.truth import Scene
 
 FOLDERS = ("images_4", "images_8", "images_2", "images")
 """Copies of the images, the first that is there: 960 x 540 is enough for networks and quick to read."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from reliev3r.data.benchmark_guard import is_hash
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers.dl3dv import open_folder
-from reliev3r.data.scene import Scene
+from reliev3r.data.truth import Scene
 
 _LAYOUT = Layout(is_scene=lambda f: is_hash(f.resolve().name) and (f / "nerfstudio" / "transforms.json").is_file())
 scenes = _LAYOUT.scenes

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
 from reliev3r.data.images import image_size
-from reliev3r.data.readers._depth import known
-from reliev3r.data.readers._exr import read_exr
+from reliev3r.data.lenses import pinhole
+from reliev3r.data.readers._depth import known, read_exr
 from reliev3r.data.readers._layout import Layout, existing, files_in
-from reliev3r.data.readers._poses import REFLECTION, checked_pose, matrix, pinhole
+from reliev3r.data.readers._poses import REFLECTION, checked_pose, matrix
 from reliev3r.data.readers._scene import Shot, scene_of
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
+from reliev3r.data.truth import Scene
 
 _LAYOUT = Layout(
     is_scene=lambda folder: all((folder / part).is_dir() for part in ("images", "depths", "poses")), depth=2

@@ -15,17 +15,16 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
 from reliev3r.data.capture import natural
 from reliev3r.data.images import IMAGE_SUFFIXES
+from reliev3r.data.lenses import Lens, Rectification, lens_of
 from reliev3r.data.readers._depth import known, read_npy, read_png16
 from reliev3r.data.readers._layout import Layout
-from reliev3r.data.readers._nerfstudio_lens import Lens, lens_of
 from reliev3r.data.readers._poses import OPENGL_FROM_OPENCV, checked_pose, matrix
 from reliev3r.data.readers._scene import Shot, frame_names, scene_of
-from reliev3r.data.rectify import Rectification
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
+from reliev3r.data.truth import Scene
 
 FILE = "transforms.json"
 CAVEATS = ("nerfstudio's files do not say whether lengths are metres: the scale counts as unknown",)

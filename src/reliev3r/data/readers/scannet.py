@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from reliev3r.core.errors import UserError
 from reliev3r.data.images import image_size
+from reliev3r.data.lenses import pinhole
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout, existing, files_in
-from reliev3r.data.readers._poses import checked_pose, pinhole, read_matrix
+from reliev3r.data.readers._poses import checked_pose, read_matrix
 from reliev3r.data.readers._scene import Shot, scene_of
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
+from reliev3r.data.truth import Scene
 
 _LAYOUT = Layout(
     is_scene=lambda folder: all((folder / part).is_dir() for part in ("color", "pose", "intrinsic")), depth=2

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._mesh import depth_of_mesh
 from reliev3r.data.readers._scene import Shot, scene_of
 from reliev3r.data.readers.colmap import find_model, pose_of, read_model
 from reliev3r.data.readers.nerfstudio import read_shots
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
-from reliev3r.files import read_json
+from reliev3r.data.truth import Scene
 
 CAMERAS = "dslr/nerfstudio/transforms_undistorted.json"
 MESH = "scans/mesh_aligned_0.05.ply"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from reliev3r.data.lenses import pinhole, scaled_K
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout, files_in
-from reliev3r.data.readers._lens import scaled_K
-from reliev3r.data.readers._poses import checked_pose, pinhole, read_matrix
+from reliev3r.data.readers._poses import checked_pose, read_matrix
 from reliev3r.data.readers._scene import Shot, scene_of
-from reliev3r.data.scene import Scene
+from reliev3r.data.truth import Scene
 
 _K, _SIZE = pinhole(585, 585, 320, 240), (640, 480)
 _UNKNOWN = 65535

@@ -13,15 +13,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from reliev3r.core.errors import UserError
+from reliev3r.data.lenses import Rectification, brown_rectification, pinhole, scaled_K
 from reliev3r.data.readers._depth import known, read_png16
-from reliev3r.data.readers._layout import Layout
-from reliev3r.data.readers._lens import brown_rectification, scaled_K
-from reliev3r.data.readers._poses import pinhole
+from reliev3r.data.readers._layout import Layout, pose_rows, text_rows
 from reliev3r.data.readers._scene import Shot, scene_of
-from reliev3r.data.readers._tables import pose_rows, text_rows
-from reliev3r.data.rectify import Rectification
-from reliev3r.data.scene import Scene
-from reliev3r.errors import UserError
+from reliev3r.data.truth import Scene
 
 _SIZE = (640, 480)
 _CALIBRATIONS = {

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
-from reliev3r.errors import UserError
 from reliev3r.labels.expert import DepthMap
-from reliev3r.types import Ambiguity
 
 _SUFFIXES = (".png", ".npy", ".npz")
 

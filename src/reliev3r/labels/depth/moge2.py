@@ -13,12 +13,12 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash
+from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
-from reliev3r.errors import UserError
-from reliev3r.files import file_hash
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.pretrained import first_line, weights_file
-from reliev3r.types import Ambiguity
+from reliev3r.labels.weights import first_line, weights_file
 
 INSTALL = (
     "pip install --no-deps git+https://github.com/microsoft/MoGe "

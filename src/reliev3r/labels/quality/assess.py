@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash, read_sealed, write_sealed
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.errors import UserError
-from reliev3r.files import file_hash
-from reliev3r.labels.expert import DepthMap, Progress
-from reliev3r.labels.quality.agreement import compare_depth, given_fov
+from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.quality.cameras import (
     MOST_VIEWS,
     SampleSolve,
@@ -27,16 +28,22 @@ from reliev3r.labels.quality.cameras import (
     solve_sample,
     track_parallax,
 )
-from reliev3r.labels.quality.figures import DepthFigures, Figures, FovFigures, ImageFigures, TrackFigures
+from reliev3r.labels.quality.figures import (
+    DepthFigures,
+    Figures,
+    FovFigures,
+    ImageFigures,
+    TrackFigures,
+    compare_depth,
+    given_fov,
+)
 from reliev3r.labels.quality.images import appearance, repetition
 from reliev3r.labels.quality.pairs import judge_pairs
 from reliev3r.labels.quality.sheet import FILE as SHEET
 from reliev3r.labels.quality.sheet import write_sheet
 from reliev3r.labels.quality.ties import connected_parts, lifetimes, shared_tracks, survival
 from reliev3r.labels.quality.verdict import TURNED_ONLY, Finding, Verdict, explain_pictures, judge
-from reliev3r.labels.seal import read_sealed, write_sealed
 from reliev3r.labels.store import CaptureLabels, load_labels
-from reliev3r.types import Tracks
 
 FORMAT = "reliev3r-label-quality/1"
 FILE = "quality.json"

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.triangulate import parallax, world_rays
 from reliev3r.labels.quality.pairs import focal_pixels, precision
 from reliev3r.labels.quality.ties import MIN_SHARED, connected_parts, shared_tracks
-from reliev3r.labels.solve import CameraSolve, SolveConfig, balanced_tracks, solve_cameras
-from reliev3r.types import Tracks
+from reliev3r.sfm.graph import balanced_tracks
+from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
 
 MOST_VIEWS = 12
 """Views that cameras are solved for; of more, a sample."""

@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.labels.tracks.epipolar import epipolar_distance, estimate_fundamental
-from reliev3r.types import Tracks
+from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 MIN_MATCHES = 16
 """Pairs of views that share fewer tracks are not judged."""

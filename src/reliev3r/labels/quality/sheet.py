@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from reliev3r.core.files import atomic_path
 from reliev3r.data.capture import Capture
-from reliev3r.files import atomic_path
 from reliev3r.labels.store import CaptureLabels
 
 FILE = "quality.jpg"

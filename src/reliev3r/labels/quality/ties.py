@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from reliev3r.types import Tracks
+from reliev3r.core.types import Tracks
 
 MIN_SHARED = 8
 """Two views are tied where they share this many tracks: fewer leave their relative pose open or in doubt."""

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from reliev3r.labels.quality.agreement import focal_ratio
-from reliev3r.labels.quality.figures import Figures, FovFigures, ImageFigures
+from reliev3r.labels.quality.figures import Figures, FovFigures, ImageFigures, focal_ratio
 from reliev3r.labels.quality.ties import FEW, listed
 
 Verdict = Literal["good", "weak", "unusable"]

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from reliev3r.errors import UserError
-from reliev3r.labels.pretrained import rgb_tensor
+from reliev3r.core.errors import UserError
 from reliev3r.labels.tracks.matcher import Features, IndexMatches, match_by_ratio
-from reliev3r.labels.tracks.weights import checkpoint_file, fill, joint_hash, read_state, require
+from reliev3r.labels.weights import checkpoint_file, fill, joint_hash, read_state, require, rgb_tensor
 
 INSTALL = "pip install 'reliev3r[matchers]'"
 MODELS = ("aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16")

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.errors import UserError
-from reliev3r.files import file_hash
-from reliev3r.labels.expert import Progress
 from reliev3r.labels.tracks.clips import agreed, clip_ranges, corners, farthest_frame, frozen, inside
 from reliev3r.labels.tracks.union import thin
 from reliev3r.labels.tracks.verify import verified
-from reliev3r.types import Tracks
 
 INSTALL = "pip install --no-deps git+https://github.com/facebookresearch/co-tracker"
 LEAST_FRAMES = 5

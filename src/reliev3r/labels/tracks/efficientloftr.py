@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from reliev3r.labels.tracks.matcher import PointMatches
-from reliev3r.labels.tracks.transformers_matcher import TransformersMatcher
+from reliev3r.labels.tracks.matcher import PointMatches, TransformersMatcher
 
 
 @dataclass(frozen=True, kw_only=True)

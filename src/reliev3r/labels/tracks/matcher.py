@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+
+from reliev3r.labels.weights import load_pretrained, require, weights_folder, weights_hash
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,3 +122,36 @@ def match_by_ratio(a: Features, b: Features, ratio: float) -> IndexMatches:
     """Mutual nearest neighbours; those whose distance is below ``ratio`` of the second's are sure (Lowe 2004)."""
     first, second, doubt = mutual_neighbours(a.descriptor, b.descriptor)
     return IndexMatches(first=first, second=second, doubt=doubt, sure=doubt < ratio)
+
+
+INSTALL = "pip install 'reliev3r[experts]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersMatcher:
+    """Weights and image processor; a subclass names them and says how to match."""
+
+    name: ClassVar[str]
+    model_id: ClassVar[str]
+    model_class: ClassVar[str]
+    processor: ClassVar[tuple[str, str]]
+    """Module and class: the package's own name for it stands for another class where torchvision is installed."""
+
+    weights: str | None = None
+    """Folder with config.json and safetensors; None: the Hugging Face cache (never an unasked download)."""
+    device: str = "cpu"
+
+    @cached_property
+    def _folder(self) -> Path:
+        return weights_folder(self.name, self.weights, self.model_id, download=False)
+
+    @cached_property
+    def _hash(self) -> str:
+        return weights_hash(self._folder)
+
+    def _load(self) -> Any:
+        return load_pretrained(self.model_class, self._folder, device=self.device)
+
+    def _new_processor(self, **settings: Any) -> Any:
+        module, name = self.processor
+        return getattr(require(module, self.name, INSTALL), name)(**settings)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from reliev3r.core.types import Tracks
 from reliev3r.labels.tracks.union import PairMatches
-from reliev3r.types import Tracks
 
 _POOL = 8
 """Keypoints around an observation that are asked."""

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture, Frame
-from reliev3r.labels.expert import Progress
-from reliev3r.labels.tracks.epipolar import epipolar_distance, estimate_fundamental
 from reliev3r.labels.tracks.matcher import Features, ImageMatcher, Matcher
 from reliev3r.labels.tracks.moving import weigh_moving
-from reliev3r.labels.tracks.pairs import choose_pairs, is_exhaustive
-from reliev3r.labels.tracks.retrieval import global_descriptors
+from reliev3r.labels.tracks.pairs import choose_pairs, global_descriptors, is_exhaustive
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.union import (
     PairMatches,
@@ -28,7 +27,7 @@ from reliev3r.labels.tracks.union import (
     thin,
     tracks_from_matches,
 )
-from reliev3r.types import Tracks
+from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from reliev3r.labels.tracks.matcher import PointMatches
-from reliev3r.labels.tracks.weights import checkpoint_file, joint_hash, read_state, require
+from reliev3r.labels.weights import checkpoint_file, joint_hash, read_state, require
 
 INSTALL = "pip install romatch, with the torchvision of your torch"
 ROMA, DINO = ("roma_outdoor.pth", "roma_indoor.pth"), ("dinov2_vitl14_pretrain.pth",)

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from reliev3r.labels.tracks.matcher import Features, IndexMatches
-from reliev3r.labels.tracks.transformers_matcher import TransformersMatcher
+from reliev3r.labels.tracks.matcher import Features, IndexMatches, TransformersMatcher
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from reliev3r.labels.tracks.epipolar import epipolar_distance
+from reliev3r.core.types import Tracks
 from reliev3r.labels.tracks.matcher import PointMatches
-from reliev3r.types import Tracks
+from reliev3r.sfm.two_view import epipolar_distance
 
 _PLACE = 0.25
 """Keypoints of one image that fall into the same cell of this many pixels are one place."""

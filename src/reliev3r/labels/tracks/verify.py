@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from reliev3r.labels.tracks.epipolar import epipolar_distance, estimate_fundamental
+from reliev3r.core.types import Tracks
 from reliev3r.labels.tracks.moving import weigh_moving
 from reliev3r.labels.tracks.union import PairMatches, drop_inconsistent
-from reliev3r.types import Tracks
+from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 _LEAST_MATCHES = 15
 """Pairs that share fewer tracks, or fewer that agree, say nothing."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_path
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_path, read_json, write_json
+from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import ray_map
-from reliev3r.types import Prediction, Views
+from reliev3r.model.card import model_card, write_card
+from reliev3r.model.device import Precision
 
+TRAINED_AS = "reliev3r.json"
+"""Beside adapted weights: what inference must match."""
 LEAST_DEPTH = 1e-4
 """Of a sample's median: depth that leaves an activation as 0 has no logarithm."""
 
@@ -30,6 +35,12 @@ class ForeignNetwork(nn.Module, ABC):
     """
 
     patch_size: int = 14
+    image_size: int = 518
+    """Long side in pixels of the images that it expects: what all of these systems were trained up to."""
+    precision: Precision = "auto"
+    """Arithmetic that it expects."""
+    predicts_intrinsics: ClassVar[bool] = True
+    """Whether it needs no K."""
 
     def __init__(
         self, network: nn.Module, *, rest: dict[str, Tensor] | None = None, config: dict[str, Any] | None = None
@@ -44,6 +55,7 @@ class ForeignNetwork(nn.Module, ABC):
         super().__init__()
         self.network = network
         self.rest = rest or {}
+        self.facts: dict[str, str] = {}
         self.upstream_config = config  # `config` would be read by peft
         self.aliases = {
             alias: first for first, *others in _names_of_each(self.state_dict(keep_vars=True)) for alias in others
@@ -72,9 +84,25 @@ class ForeignNetwork(nn.Module, ABC):
         flat = views.map(lambda x: x.reshape(count, *x.shape[len(batch) :]))
         return self.predict_batch(flat).map(lambda x: x.reshape(*batch, *x.shape[1:]))
 
+    def describe(self, *, image_size: int, precision: Precision, facts: Mapping[str, str]) -> None:
+        """As :meth:`Reliev3R.describe`."""
+        self.image_size, self.precision, self.facts = image_size, precision, dict(facts)
+
+    def recall(self, weights: Path) -> None:
+        """Take what :meth:`save_pretrained` wrote beside ``weights`` about the training; upstream's files have none."""
+        path = weights.parent / TRAINED_AS
+        if path.is_file():
+            told = read_json(path)
+            self.image_size, self.precision = int(told["image_size"]), told["precision"]
+
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write ``model.safetensors`` (and ``config.json``) with upstream's names: its code and ``--model`` load it."""
+        """Write ``model.safetensors`` (and ``config.json``) with upstream's names: its code and ``--model`` load it.
+
+        Image size and arithmetic go to ``reliev3r.json`` beside them, for upstream's ``config.json`` has no place.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
+        write_json(Path(folder) / TRAINED_AS, {"image_size": self.image_size, "precision": self.precision})
+        self.write_card(Path(folder))
         own = self.network.state_dict()
         stored = {min(names): own[names[0]] for names in _names_of_each(own)}  # the name that safetensors chooses
         tensors = {**self.rest, **stored}
@@ -83,6 +111,18 @@ class ForeignNetwork(nn.Module, ABC):
         if self.upstream_config is not None:
             with atomic_path(Path(folder) / "config.json") as temporary:
                 temporary.write_text(json.dumps(self.upstream_config, indent=2), encoding="utf8")
+
+    def write_card(self, folder: Path) -> None:
+        """Write the model card alone, for facts that came after the weights."""
+        system = type(self).__name__.removesuffix("Network")
+        what = {
+            "network": f"{system}, {sum(p.numel() for p in self.parameters()) / 1e6:.1f} M parameters, in its own code",
+            "images": f"{self.image_size} pixels on the long side, multiples of {self.patch_size} pixels",
+            "licence": f"that of the {system} weights which it began with",
+        }
+        load = f'import reliev3r as r3\n\nmodel = r3.load_model("{system.lower()}:THIS FOLDER")'
+        title = f"{system}, adapted without annotation"
+        write_card(folder, model_card(title=title, licence="other", what=what, load=load, facts=self.facts))
 
 
 def assembled(

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import invert, rigid_from
 from reliev3r.model.foreign.base import ForeignNetwork, assembled, load_exactly, read_config
 from reliev3r.model.weights.files import read_weights, weight_files
-from reliev3r.types import Prediction, Views
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet; upstream normalises images before the network, not in it."""

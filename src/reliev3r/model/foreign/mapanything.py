@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.rigid import rigid_from, rotation_from_quaternion
 from reliev3r.model.foreign.base import ForeignNetwork, assembled, least_depth, load_exactly, read_config
 from reliev3r.model.weights.files import read_weights, weight_files
-from reliev3r.types import Prediction, Views
 
 INPUTS = ("ray_dirs_encoder", "depth_encoder", "depth_scale_encoder", "cam_rot_encoder", "cam_trans_encoder",
           "cam_trans_scale_encoder")  # fmt: skip

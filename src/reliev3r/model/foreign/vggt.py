@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import invert, rigid_from, rotation_from_quaternion
 from reliev3r.model.foreign.base import ForeignNetwork, assembled, load_exactly
 from reliev3r.model.weights.files import read_weights, weight_files
-from reliev3r.types import Prediction, Views
 
 NOT_RUN = ("point_head.", "track_head.")
 SMALLEST_FOV = 0.01

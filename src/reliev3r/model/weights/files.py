@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("pi3", "vggt", "dinov2", "dinov3")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-
-
-def split_spec(spec: str) -> tuple[str | None, str]:
-    """``pi3:PATH`` as (pi3, PATH); a plain path or id as (None, itself)."""
-    kind, colon, where = spec.partition(":")
-    return (kind, where) if colon and kind in KINDS else (None, spec)
 
 
 def weight_files(where: str | Path, *, local_files_only: bool = True) -> list[Path]:
@@ -109,3 +103,46 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 def _float32(tensor: Tensor, *, copy: bool = False) -> Tensor:
     return tensor.to(torch.float32, copy=copy) if tensor.is_floating_point() else tensor.clone()
+
+
+_NAMED = 3
+"""Names a message lists before it only counts."""
+
+
+def take(
+    wanted: Mapping[str, Tensor], name_in_file: Callable[[str], str], tensors: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
+    """The ``tensors`` of a file under the names of ``wanted``, a part of a network's state.
+
+    Args:
+        wanted: what the network holds; only the shapes are read.
+        name_in_file: the file's name for one of the network's.
+        tensors: all that the file should bring, and nothing else.
+        source: the file, for the message.
+
+    Raises:
+        UserError: names, as the file has or should have them, that are missing, surplus, or of another shape.
+    """
+    names = {ours: name_in_file(ours) for ours in wanted}
+    misshapen = [
+        f"{name} {_shape(tensors[name])} instead of {_shape(wanted[ours])}"
+        for ours, name in names.items()
+        if name in tensors and tensors[name].shape != wanted[ours].shape
+    ]
+    problems = {
+        "missing": [name for name in names.values() if name not in tensors],
+        "surplus": sorted(set(tensors) - set(names.values())),
+        "of another shape": misshapen,
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{len(found)} {what}: {_listed(found)}" for what, found in problems.items() if found)
+        raise UserError(f"{source}: the weights do not fit the network ({told}); give a file of the same architecture")
+    return {ours: tensors[name] for ours, name in names.items()}
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reliev3r.errors import UserError
-from reliev3r.files import atomic_path
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_path
 from reliev3r.model.network import NetworkConfig, Reliev3R
-from reliev3r.model.weights.files import read_weights, weight_files
-from reliev3r.model.weights.take import take
+from reliev3r.model.weights.files import read_weights, take, weight_files
 
 RENAMED = {"depth_decoder": "point_decoder", "depth_head": "point_head"}
 """Parts that pi^3 names otherwise. All other names, all shapes and all layouts are the same."""
 OURS_ALONE = ("match_head.", "global_head.", "camera_head.fc_fov.")
 """What pi^3 has no place for."""
+IMAGE_SIZE = 518
+"""Long side in pixels that pi^3 was trained up to."""
 CONFIDENCE = ("conf_decoder.", "conf_head.")
 
 
@@ -82,6 +83,7 @@ def _sizes(tensors: Mapping[str, Tensor], source: str) -> NetworkConfig:
             head_dim=head_dim, head_heads=head_dim // width, head_depth=depth("point_decoder.blocks"),
             camera_dim=size("camera_decoder.linear_out.weight", 0),
             mlp_ratio=size("decoder.0.mlp.fc1.weight", 0) / dim, shape="point",
+            image_size=IMAGE_SIZE,
         )  # fmt: skip
     except (ValueError, ZeroDivisionError) as error:
         raise UserError(f"{source}: its tensors make no network ({error}); give a checkpoint of pi^3") from error

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from reliev3r.errors import UserError
+from reliev3r.core.errors import UserError
 from reliev3r.model.encoder import resample_positions
 from reliev3r.model.network import NetworkConfig, Reliev3R
-from reliev3r.model.weights.files import read_weights, weight_files
-from reliev3r.model.weights.take import take
+from reliev3r.model.weights.files import read_weights, take, weight_files
 
 _TRANSFORMERS = (
     (r"^(dinov2_with_registers|dinov2)\.", ""),
@@ -49,15 +48,6 @@ def dinov2_encoder(config: NetworkConfig, where: str) -> Reliev3R:
     given = _ready(tensors, config)
     model.load_state_dict(take(wanted, lambda name: name.removeprefix("encoder."), given, source=source), strict=False)
     return model
-
-
-def refuse_dinov3(config: NetworkConfig, where: str) -> Reliev3R:
-    """DINOv3 has rotary positions and patches of 16 pixels; our encoder is DINOv2's, and pi^3's.
-
-    Raises:
-        UserError: always.
-    """
-    raise UserError(f"dinov3:{where}: DINOv3 has rotary instead of learned positions and does not fit; {_GIVE}")
 
 
 def _own_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""What every room speaks: tensors with names, results, errors, files, settings, progress."""

@@ -1,0 +1,157 @@
+"""Writing files so that a crash never leaves half of one, and telling whether they changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reliev3r.core.errors import UserError
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` (same suffix); on success it replaces ``path``, on error it is removed.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _follow_umask(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _follow_umask(path: Path) -> None:
+    """Files and folders made as temporary ones are private; the user's own mask decides who may read them."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for each in (path, *(path.rglob("*") if path.is_dir() else ())):
+        if not each.is_symlink():
+            each.chmod((0o777 if each.is_dir() else 0o666) & ~umask)
+
+
+@contextmanager
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; on success it becomes ``path``, replacing what was there.
+
+    Raises:
+        UserError: the parent folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        yield temporary
+        _follow_umask(temporary)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, old / path.name)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what writers of ``names`` in ``folder`` left behind when they were killed; nothing else is touched.
+
+    Only for a folder that nobody else writes to at the moment.
+    """
+    for entry in sorted(folder.glob(".*")):
+        match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)?", entry.name)  # as tempfile names them
+        if match is None or match[1].removesuffix(".old") + (match[2] or "") not in names:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not found") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+
+
+def file_hash(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def tree_hash(path: Path | str, pattern: str = "*") -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder that match, in hexadecimal."""
+    path = Path(path)
+    if path.is_file():
+        return file_hash(path)
+    files = sorted(file for file in path.rglob(pattern) if file.is_file())
+    lines = [f"{file_hash(file)} {file.relative_to(path).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` (with its "format") and the SHA-256 of itself, atomically; the same content, the same bytes."""
+    text = _text(content)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
+
+
+def read_sealed(path: Path, form: str) -> dict[str, Any]:
+    """What :func:`write_sealed` wrote, without the checksum.
+
+    Raises:
+        UserError: missing, damaged (a single byte is enough) or of another format version.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != form:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise UserError(f"{path}: of format {found}, not of format {form}; run `reliev3r label` again")
+    content.pop("sha256", None)
+    if path.read_text(encoding="utf8") != _text(content):
+        raise UserError(f"{path}: damaged (its checksum does not fit); run `reliev3r label` again")
+    return content
+
+
+def _text(content: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "sha256": digest}, indent=1) + "\n"

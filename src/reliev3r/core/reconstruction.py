@@ -1,0 +1,113 @@
+"""What any system hands back for one capture, and its cache on disk: evaluation and export read nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import atomic_path, file_hash, read_json, write_json
+from reliev3r.core.types import Prediction
+
+FORMAT = "reliev3r-reconstruction/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """A prediction together with where its pixels lie in the original images."""
+
+    prediction: Prediction
+    """Fields [v ...] without batch dimension, float32 on the CPU."""
+    names: tuple[str, ...]
+    """Frame names (unique in the capture), in the order of the view axis."""
+    image_files: tuple[str, ...]
+    """Image of each frame, relative to the capture's folder."""
+    image: UInt8[Tensor, "v h w 3"]
+    """The images as the network saw them."""
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) of the original images."""
+    regions: Float[Tensor, "v 4"]
+    """(left, top, width, height) in original pixels (corner convention) of the part that the maps cover."""
+    found: Bool[Tensor, " v"] | None = None
+    """Views whose camera was found; ``None`` means all (a feed-forward model). The others' cameras mean nothing."""
+    predicts_depth: bool = True
+    """``False`` for a system that gives cameras only: the depth and confidence maps then mean nothing."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """System, checkpoint hash, source of the intrinsics, seconds: shown beside numbers."""
+
+    @property
+    def K_original(self) -> Float[Tensor, "v 3 3"]:
+        """Intrinsics in pixels of the original images (corner convention), float64."""
+        height, width = self.prediction.depth.shape[-2:]
+        K = self.prediction.K.double()
+        left, top, region_width, region_height = self.regions.double().unbind(-1)
+        to_original = torch.zeros_like(K)
+        to_original[:, 0, 0], to_original[:, 0, 2] = region_width / width, left
+        to_original[:, 1, 1], to_original[:, 1, 2] = region_height / height, top
+        to_original[:, 2, 2] = 1
+        return to_original @ K
+
+    def with_cameras(self, world_from_cam: Tensor, **meta: Any) -> Reconstruction:
+        """The same maps under other cameras (for instance refined ones)."""
+        prediction = dataclasses.replace(self.prediction, world_from_cam=world_from_cam.float())
+        return dataclasses.replace(self, prediction=prediction, meta={**self.meta, **meta})
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``prediction.npz`` (arrays) and ``prediction.json`` (the rest, with the arrays' hash), atomically."""
+        folder = Path(folder)
+        arrays = {
+            "depth": self.prediction.depth,
+            "rays": self.prediction.rays,
+            "conf": self.prediction.conf,
+            "world_from_cam": self.prediction.world_from_cam,
+            "image": self.image,
+            "regions": self.regions,
+        }
+        with atomic_path(folder / "prediction.npz") as path:
+            np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+        manifest = {
+            "format": FORMAT,
+            "names": self.names,
+            "image_files": self.image_files,
+            "sizes": self.sizes,
+            "found": None if self.found is None else self.found.tolist(),
+            "predicts_depth": self.predicts_depth,
+            "meta": self.meta,
+            "sha256": file_hash(folder / "prediction.npz"),
+        }
+        write_json(folder / "prediction.json", manifest)
+
+    @staticmethod
+    def load(folder: Path | str) -> Reconstruction:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: missing, damaged or of another format version.
+        """
+        folder = Path(folder)
+        manifest = read_json(folder / "prediction.json")
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise UserError(f"{folder / 'prediction.json'}: not of format {FORMAT}; predict again")
+        arrays_path = folder / "prediction.npz"
+        if not arrays_path.is_file() or file_hash(arrays_path) != manifest["sha256"]:
+            raise UserError(f"{arrays_path}: missing or damaged (its hash differs from the manifest's); predict again")
+        with np.load(arrays_path, allow_pickle=False) as arrays:
+            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        return Reconstruction(
+            prediction=Prediction(**{name: tensors[name] for name in ("depth", "rays", "conf", "world_from_cam")}),
+            names=tuple(manifest["names"]),
+            image_files=tuple(manifest["image_files"]),
+            image=tensors["image"],
+            sizes=tuple((width, height) for width, height in manifest["sizes"]),
+            regions=tensors["regions"],
+            found=None if manifest["found"] is None else torch.tensor(manifest["found"]),
+            predicts_depth=manifest["predicts_depth"],
+            meta=manifest["meta"],
+        )

@@ -1,0 +1,232 @@
+"""Images of real lenses as the pinhole images that the rest of the project works on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
+from reliev3r.core.errors import UserError
+from reliev3r.data.images import image_size
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rectification:
+    """Where each pixel of a pinhole image lies in the stored image of a distorted (or fisheye) lens."""
+
+    width: int
+    """Pixels of the pinhole image, as ``height``."""
+    height: int
+    lens: dict[str, Any]
+    """Its parameters as plain JSON values: labels of images rectified otherwise are other labels."""
+    stored_uv: Callable[[], Float[np.ndarray, "h w 2"]]
+    """Positions, in pixels of the stored image (corner convention), of the pinhole image's pixel centres."""
+
+    @functools.cached_property
+    def _grid(self) -> tuple[np.ndarray, np.ndarray]:
+        uv = self.stored_uv().astype(np.float32) - 0.5  # cv2.remap counts from the centre of the first pixel
+        return np.ascontiguousarray(uv[..., 0]), np.ascontiguousarray(uv[..., 1])
+
+    def image(self, stored: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+        """The pinhole image, bilinear; black where the lens saw nothing."""
+        return cv2.remap(stored, *self._grid, interpolation=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
+
+    def values(self, stored: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h2 w2"]:
+        """A map (depth, mask) by nearest neighbour; 0 where the lens saw nothing."""
+        return cv2.remap(stored, *self._grid, interpolation=cv2.INTER_NEAREST, borderValue=0)
+
+
+def scaled_K(
+    K: Float[np.ndarray, "3 3"], published: tuple[int, int], image: Path
+) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+    """K (corner convention) of images of ``published`` = (width, height) for ``image``, and the latter's size.
+
+    Copies of the dataset are often resized; K follows.
+
+    Raises:
+        UserError: the image has another aspect ratio (cropped or rotated).
+    """
+    width, height = image_size(image)
+    scale = width / published[0]
+    if abs(height - scale * published[1]) > 0.5:
+        raise UserError(
+            f"{image}: is {width}x{height}, not {published[0]}x{published[1]} or a resized copy (cropped or rotated?); "
+            "restore the dataset's own images"
+        )
+    return np.diag([scale, scale, 1.0]) @ K, (width, height)
+
+
+def brown_rectification(
+    K: Float[np.ndarray, "3 3"], distortion: tuple[float, ...], size: tuple[int, int]
+) -> tuple[Rectification, Float[np.ndarray, "3 3"]]:
+    """From OpenCV's lens (k1, k2, p1, p2, k3; ``K`` in corner convention) to a pinhole image of the same size.
+
+    The pinhole's K, which is returned too, shows the largest part of which every pixel was seen.
+    """
+    centred = K - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # OpenCV counts from the centre of the first pixel
+    new, _ = cv2.getOptimalNewCameraMatrix(centred, np.array(distortion), size, 0)
+
+    def stored_uv() -> np.ndarray:
+        u, v = cv2.initUndistortRectifyMap(centred, np.array(distortion), None, new, size, cv2.CV_32FC1)
+        return np.stack([u, v], axis=-1) + 0.5
+
+    lens = {"model": "OPENCV", "K": K.tolist(), "distortion": list(distortion)}
+    new_K = np.array(new, np.float64) + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    return Rectification(width=size[0], height=size[1], lens=lens, stored_uv=stored_uv), new_K
+
+
+def fisheye624(rays: Float[np.ndarray, "*b 3"], parameters: tuple[float, ...]) -> Float[np.ndarray, "*b 2"]:
+    """Pixels, integer centres, of camera-frame rays (z > 0) by Project Aria's FisheyeRadTanThinPrism model.
+
+    ``parameters``: focal length, principal point (2), radial k0 to k5, tangential p0, p1, thin prism s0 to s3. From
+    the documentation of facebookresearch/projectaria_tools, "Camera intrinsic models".
+    """
+    focal, centre = parameters[0], np.array(parameters[1:3])
+    radial, p, s = np.array(parameters[3:9]), np.array(parameters[9:11]), np.array(parameters[11:15])
+    xy = rays[..., :2] / rays[..., 2:]
+    r = np.linalg.norm(xy, axis=-1, keepdims=True)
+    theta = np.arctan(r)
+    powers = theta ** (2 * np.arange(1, 7))
+    bent = theta * (1 + (powers * radial).sum(-1, keepdims=True))
+    xy = xy * np.where(r > 1e-12, bent / np.maximum(r, 1e-12), 1.0)
+    square = (xy**2).sum(-1, keepdims=True)
+    tangential = square * p + 2 * xy * (xy * p).sum(-1, keepdims=True)
+    prism = square * s[[0, 2]] + square**2 * s[[1, 3]]
+    return focal * (xy + tangential + prism) + centre
+
+
+@functools.cache
+def turned_fisheye_rectification(
+    parameters: tuple[float, ...], stored_size: int, published_size: int, focal: float
+) -> tuple[Rectification, Float[np.ndarray, "3 3"]]:
+    """From a square FISHEYE624 image that lies on its left side to an upright pinhole image of the same size.
+
+    ``parameters`` and ``focal`` (the pinhole's) are in pixels of ``published_size``. Turned upright, the stored
+    image is rotated clockwise: the pinhole's x axis is -y of the stored camera, its y axis is x.
+    """
+    scale = stored_size / published_size
+    K = np.array([[focal * scale, 0, stored_size / 2], [0, focal * scale, stored_size / 2], [0, 0, 1]], np.float64)
+
+    def stored_uv() -> np.ndarray:
+        x = (np.arange(stored_size) + 0.5 - K[0, 2]) / K[0, 0]
+        right, down = np.meshgrid(x, x)
+        rays = np.stack([down, -right, np.ones_like(right)], axis=-1)
+        return (fisheye624(rays, parameters) + 0.5) * scale
+
+    lens = {"model": "FISHEYE624", "parameters": list(parameters), "focal": focal, "upright": "clockwise"}
+    return Rectification(width=stored_size, height=stored_size, lens=lens, stored_uv=stored_uv), K
+
+
+# the coefficients that each model has, in the order in which OpenCV wants them
+_COEFFICIENTS = {
+    "SIMPLE_PINHOLE": (),
+    "PINHOLE": (),
+    "SIMPLE_RADIAL": ("k1",),
+    "RADIAL": ("k1", "k2"),
+    "OPENCV": ("k1", "k2", "p1", "p2", "k3"),
+    "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
+    "SIMPLE_RADIAL_FISHEYE": ("k1",),
+    "RADIAL_FISHEYE": ("k1", "k2"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """A camera model of OpenCV's, in pixels of an image of ``width`` x ``height``, corner convention."""
+
+    model: str
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] = ()
+    """In OpenCV's order, of its fisheye model where ``model`` ends in FISHEYE."""
+
+    @property
+    def K(self) -> Float[np.ndarray, "3 3"]:
+        """Of the rectified image, which keeps focal lengths, centre and size; float64."""
+        return pinhole(self.fx, self.fy, self.cx, self.cy)
+
+    @property
+    def straight(self) -> bool:
+        """Whether the image is a pinhole's already. A fisheye is none even where its coefficients are 0."""
+        return not self.model.endswith("FISHEYE") and not any(self.distortion)
+
+    def rectification(self) -> Rectification | None:
+        """To the pinhole image of :attr:`K`; None where the image is one."""
+        if self.straight:
+            return None
+        return Rectification(
+            width=self.width, height=self.height, lens=dataclasses.asdict(self), stored_uv=self._stored_uv
+        )
+
+    def _stored_uv(self) -> Float[np.ndarray, "h w 2"]:
+        K = pinhole(self.fx, self.fy, self.cx - 0.5, self.cy - 0.5)  # OpenCV counts from the first pixel's centre
+        coefficients = np.array(self.distortion, np.float64)
+        size = (self.width, self.height)
+        if self.model.endswith("FISHEYE"):
+            coefficients = np.concatenate([coefficients, np.zeros(4 - len(coefficients))])
+            maps = cv2.fisheye.initUndistortRectifyMap(K, coefficients, np.eye(3), K, size, cv2.CV_32FC1)
+        else:
+            coefficients = np.concatenate([coefficients, np.zeros(max(0, 5 - len(coefficients)))])
+            maps = cv2.initUndistortRectifyMap(K, coefficients, None, K, size, cv2.CV_32FC1)
+        return np.stack(maps, axis=-1) + 0.5
+
+
+def lens_of(entry: dict[str, Any], where: str, image: Path, size: tuple[int, int] | None = None) -> Lens:
+    """The lens that a frame (with what it shares with others) of a nerfstudio file states.
+
+    ``size`` (width, height) is that of smaller copies, to which it is scaled. The size of ``image`` is read where the
+    entry has none; missing numbers mean square pixels, a centred principal point and no distortion.
+
+    Raises:
+        UserError: no focal length, numbers that cannot be, a model that no pinhole image can be made of, or a size
+            of another aspect.
+    """
+    model = str(entry.get("camera_model", "OPENCV"))
+    if model not in _COEFFICIENTS:
+        raise UserError(f"{where}: camera model {model} cannot be rectified; known: {', '.join(_COEFFICIENTS)}")
+    try:
+        width, height = (int(entry["w"]), int(entry["h"])) if "w" in entry and "h" in entry else image_size(image)
+        fx = float(entry["fl_x"]) if "fl_x" in entry else _focal(entry["camera_angle_x"], width)
+        fy = float(entry.get("fl_y", fx))
+        cx, cy = float(entry.get("cx", width / 2)), float(entry.get("cy", height / 2))
+        distortion = tuple(float(entry.get(key, 0.0)) for key in _COEFFICIENTS[model])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: needs numbers w, h, fl_x (or camera_angle_x), fl_y, cx, cy; {error}") from error
+    if not np.isfinite([fx, fy, cx, cy, *distortion]).all() or min(fx, fy, width, height) <= 0:
+        raise UserError(f"{where}: intrinsics that are not finite and positive; restore the file")
+    lens = Lens(model=model, width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy, distortion=distortion)
+    return lens if size is None else _resized(lens, size, where, image)
+
+
+def _focal(angle: Any, width: int) -> float:
+    return 0.5 * width / math.tan(0.5 * float(angle))
+
+
+def _resized(lens: Lens, size: tuple[int, int], where: str, image: Path) -> Lens:
+    sx, sy = size[0] / lens.width, size[1] / lens.height
+    if abs(sx / sy - 1) > 0.02:
+        raise UserError(
+            f"{image.parent}: images of {size[0]}x{size[1]} are no smaller copies of the {lens.width}x{lens.height} "
+            f"in {where} (rotated or cropped?); restore the dataset's own"
+        )
+    return dataclasses.replace(
+        lens, width=size[0], height=size[1], fx=lens.fx * sx, fy=lens.fy * sy, cx=lens.cx * sx, cy=lens.cy * sy
+    )
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> Float[np.ndarray, "3 3"]:
+    """K of four numbers."""
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)

@@ -1,0 +1,151 @@
+"""Workers as actors of a Ray cluster: each holds its experts, on a GPU where it is given one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+
+from reliev3r.core.errors import UserError
+from reliev3r.data.find import CaptureTask
+from reliev3r.labels.many.local import Crashed, Event, Finished, Progressed
+from reliev3r.labels.many.worker import ONE_THREAD, LabelJob, Labeller, environment, limit_threads
+
+LOCAL = "local"
+"""As an address: a Ray of our own on this machine, for the time of the run."""
+
+
+class RayPool:
+    """Actors on the cluster at ``address`` ("auto", HOST:PORT, ray://HOST:PORT) or in a local Ray.
+
+    Every node needs this package and sees captures, weights and store under the same paths.
+    """
+
+    def __init__(self, job: LabelJob, workers: int | None, *, address: str, gpus_per_worker: float = 0.0):
+        self._ray = _import_ray()
+        self._ours = not self._ray.is_initialized()
+        # Nodes elsewhere are told at a second a worker; what we start here inherits it.
+        self._environment = {"env_vars": ONE_THREAD}
+        if self._ours:
+            self._environment = _connect(self._ray, address, workers)
+        self._job, self._gpus = job, gpus_per_worker
+        try:
+            count = workers or self._room()
+            self._actors = [self._start() for _ in range(count)]
+        except UserError:
+            self.close()
+            raise
+        self._labels: dict[Any, int] = {}  # references to results, and the slots they will come from
+        self._progress: dict[Any, int] = {}
+
+    @property
+    def slots(self) -> int:
+        """Number of actors."""
+        return len(self._actors)
+
+    def submit(self, slot: int, task: CaptureTask) -> None:
+        """Call the actor."""
+        actor = self._actors[slot]
+        self._labels[actor.label.remote(task)] = slot
+        self._progress[actor.progress.remote()] = slot
+
+    def events(self) -> list[Event]:
+        """Results and actors that died; where there are none, how far the actors are."""
+        waiting = list(self._labels)
+        ready, _ = self._ray.wait(waiting, num_returns=1, timeout=0.5) if waiting else ([], [])
+        return [self._event(reference) for reference in ready] + self._progressed()
+
+    def close(self) -> None:
+        """Kill the actors, and the local Ray with them."""
+        for actor in getattr(self, "_actors", []):
+            self._ray.kill(actor)
+        if self._ours:
+            self._ray.shutdown()
+
+    def _event(self, reference: Any) -> Event:
+        slot = self._labels.pop(reference)
+        try:
+            crash, failure = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # the process, its node or the way to it is gone
+            self._ray.kill(self._actors[slot])
+            self._actors[slot] = self._start()
+            return Crashed(slot=slot, reason=f"its worker died ({type(error).__name__})")
+        return Finished(slot=slot, failure=failure) if crash is None else Crashed(slot=slot, reason=crash)
+
+    def _progressed(self) -> list[Event]:
+        waiting = list(self._progress)
+        ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
+        events: list[Event] = []
+        for reference in ready:
+            slot = self._progress.pop(reference)
+            try:
+                pid, done, total, what = self._ray.get(reference)
+            except self._ray.exceptions.RayError:
+                continue  # the result's own reference says more
+            events.append(Progressed(slot=slot, pid=pid, done=done, total=total, what=what))
+            if slot in self._labels.values():
+                self._progress[self._actors[slot].progress.remote()] = slot
+        return events
+
+    def _start(self) -> Any:
+        actor = self._ray.remote(_Actor).options(
+            num_cpus=1, num_gpus=self._gpus, max_concurrency=2, runtime_env=self._environment
+        )
+        return actor.remote(self._job, os.getcwd())
+
+    def _room(self) -> int:
+        """As many workers as the cluster has GPUs for, or cores where they need none."""
+        resources = self._ray.cluster_resources()
+        count = int(resources.get("GPU", 0) / self._gpus) if self._gpus else int(resources.get("CPU", 0))
+        if count < 1:
+            raise UserError(f"--gpus-per-worker {self._gpus}: the Ray cluster has {resources.get('GPU', 0):g} GPUs")
+        return count
+
+
+class _Actor:
+    """A worker; ``progress`` is answered in a second thread while ``label`` runs."""
+
+    def __init__(self, job: LabelJob, folder: str):
+        limit_threads()
+        with suppress(OSError):
+            os.chdir(folder)  # what the job names by a relative path lies there
+        self._labeller = Labeller(job)
+        self._at: tuple[float, float, str] = (0, 1, "")
+
+    def label(self, task: CaptureTask) -> tuple[str | None, str | None]:
+        """(what crashed, why the capture cannot be labelled)."""
+        try:
+            return None, self._labeller.label(task, self._note)
+        except Exception as error:  # a fault of ours, memory, the disk: the run decides
+            return f"{type(error).__name__}: {error}", None
+
+    def progress(self) -> tuple[int, float, float, str]:
+        """Process id, done, total, what."""
+        return (os.getpid(), *self._at)
+
+    def _note(self, done: float, total: float, what: str) -> None:
+        self._at = (done, total, what)
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked it to report home
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--ray needs Ray on every node: pip install 'reliev3r[cluster]'") from error
+    return ray
+
+
+def _connect(ray: Any, address: str, workers: int | None) -> dict[str, Any]:
+    """Start or join; the runtime environment that the actors need to compute in one thread."""
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    try:
+        if address == LOCAL:
+            with environment(ONE_THREAD):
+                ray.init(address=LOCAL, num_cpus=workers, include_dashboard=False, **quiet)
+            return {}
+        ray.init(address=address, **quiet)
+        return {"env_vars": ONE_THREAD}
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"--ray {address}: no Ray cluster there ({first}); start one or use --ray local") from error

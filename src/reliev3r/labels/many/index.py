@@ -1,0 +1,74 @@
+"""The index of a store, ``STORE/store.json``: a pure function of the folders of labels below it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash, read_sealed, remove_leftovers, write_sealed
+from reliev3r.labels.store import read_manifest
+
+FORMAT = "reliev3r-store/1"
+FAILED = "reliev3r-failed/1"
+
+_PARTS = {"manifest.json", "failed.json", "tracks.npz", "depth", "frames"}
+
+
+def label_folders(store: Path) -> dict[str, Path]:
+    """Every folder of labels in a store, finished or not, by the capture's name (its path in the store), sorted."""
+    found = {}
+    for folder, below, files in os.walk(store):
+        path = Path(folder)
+        if path != store and _PARTS & {*below, *files}:
+            found[path.relative_to(store).as_posix()] = path
+            below.clear()
+        below[:] = [name for name in below if not name.startswith(".")]
+    return dict(sorted(found.items()))
+
+
+def capture_state(folder: Path) -> dict[str, Any]:
+    """{"state": "done" | "failed" | "unfinished", ...} of one folder of labels, as the index lists it."""
+    try:
+        manifest = read_manifest(folder)
+        frames = len(manifest["frames"])
+        return {"state": "done", "frames": frames, "manifest_sha256": file_hash(folder / "manifest.json")}
+    except UserError:
+        pass
+    try:
+        return {"state": "failed", "reason": read_sealed(folder / "failed.json", FAILED)["reason"]}
+    except UserError:
+        return {"state": "unfinished"}
+
+
+def mark_failed(folder: Path, reason: str) -> None:
+    """Say in a folder of labels that they could not be made; a manifest of earlier labels goes."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    write_sealed(folder / "failed.json", {"format": FAILED, "reason": reason})
+
+
+def write_index(store: Path | str, expected: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Write ``store.json`` from what lies in the store and hand it back; ``expected`` captures without labels count as
+    unfinished.
+    """
+    store = Path(store)
+    remove_leftovers(store, {"store.json"})
+    captures: dict[str, dict[str, Any]] = {name: {"state": "unfinished"} for name in expected}
+    captures |= {name: capture_state(folder) for name, folder in label_folders(store).items()}
+    captures = dict(sorted(captures.items()))
+    write_sealed(store / "store.json", {"format": FORMAT, "captures": captures})
+    return captures
+
+
+def read_index(store: Path | str) -> dict[str, dict[str, Any]]:
+    """What the index says about every capture, by name.
+
+    Raises:
+        UserError: missing, damaged or of another format version.
+    """
+    path = Path(store) / "store.json"
+    if not path.is_file():
+        raise UserError(f"{store}: is no store of labels (no store.json); run `reliev3r label` (again)")
+    return read_sealed(path, FORMAT)["captures"]

@@ -1,0 +1,162 @@
+"""What the run needs of a pool of workers, wherever they are."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, runtime_checkable
+
+from reliev3r.data.find import CaptureTask
+from reliev3r.labels.many.worker import ONE_THREAD, LabelJob, Labeller, environment, limit_threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressed:
+    """A worker is at work."""
+
+    slot: int
+    pid: int
+    """Of the worker, on its machine."""
+    done: int
+    total: int
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A worker is through with its capture."""
+
+    slot: int
+    failure: str | None
+    """Why the capture cannot be labelled; the worker has noted that in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crashed:
+    """A worker died or stumbled over a fault that says nothing about its capture; it is ready again."""
+
+    slot: int
+    reason: str
+
+
+Event = Progressed | Finished | Crashed
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """Workers in numbered slots, each of which labels one capture at a time; one that dies is replaced."""
+
+    @property
+    def slots(self) -> int:
+        """How many captures can be labelled at the same time."""
+        ...
+
+    def submit(self, slot: int, task: CaptureTask) -> None:
+        """Give a capture to the idle worker of a slot."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What happened; waits up to half a second where nothing did."""
+        ...
+
+    def close(self) -> None:
+        """Stop all workers at once, whatever they do: labels are written atomically."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+
+
+class LocalPool:
+    """A fresh interpreter for each slot (spawned: no state of the caller, one thread)."""
+
+    def __init__(self, job: LabelJob, workers: int):
+        self._job = job
+        self._workers = [self._start() for _ in range(workers)]
+
+    @property
+    def slots(self) -> int:
+        """Number of processes."""
+        return len(self._workers)
+
+    def submit(self, slot: int, task: CaptureTask) -> None:
+        """Send the capture to the process."""
+        with suppress(OSError):  # it died while idle; events() will say so
+            self._workers[slot].connection.send(task)
+
+    def events(self) -> list[Event]:
+        """Messages of the processes, and those that died."""
+        slots: dict[Any, int] = {worker.connection: slot for slot, worker in enumerate(self._workers)}
+        return [self._event(slots[ready]) for ready in wait(list(slots), timeout=0.5)]
+
+    def close(self) -> None:
+        """Kill the processes."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.connection.close()
+
+    def _event(self, slot: int) -> Event:
+        worker = self._workers[slot]
+        try:
+            kind, *values = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            worker.connection.close()
+            self._workers[slot] = self._start()
+            return Crashed(slot=slot, reason=f"its worker died ({_how(worker.process.exitcode)})")
+        if kind == "progress":
+            done, total, what = values
+            return Progressed(slot=slot, pid=worker.process.pid or 0, done=done, total=total, what=what)
+        return Finished(slot=slot, failure=values[0]) if kind == "finished" else Crashed(slot=slot, reason=values[0])
+
+    def _start(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, self._job), daemon=True)
+        with environment(ONE_THREAD):  # read by OpenMP and BLAS as they are loaded
+            process.start()
+        there.close()  # or its end would never be noticed here
+        return _Worker(process=process, connection=here)
+
+
+def _work(connection: Connection, job: LabelJob) -> None:
+    """The life of a worker process: captures come in, messages go out, until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    limit_threads()
+    labeller = Labeller(job)
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            failure = labeller.label(task, lambda *progress: connection.send(("progress", *progress)))
+            connection.send(("finished", failure))
+        except Exception as error:  # a fault of ours, memory, the disk: the run decides
+            connection.send(("crashed", f"{type(error).__name__}: {error}"))
+
+
+def _die_with_parent() -> None:
+    """A killed parent cannot stop its workers; none may go on behind the back of the next run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"signal {-exitcode}, for instance out of memory"
+    return f"exit code {exitcode}"

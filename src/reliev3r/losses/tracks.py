@@ -1,0 +1,174 @@
+"""Reprojection losses over tracks: the paper's trigonometric (angular) form, and others for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reliev3r.core.types import Prediction, Tracks
+from reliev3r.geometry.camera import rays_from_uv, transform, unproject
+from reliev3r.geometry.rigid import angle_between
+from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.geometry.statistics import weighted_mean
+
+Form = Literal["angle", "focal_angle", "pixel", "chord", "cosine", "point"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReprojectionConfig:
+    """Which residual compares view i's observation of a track with the point that view j predicts for it."""
+
+    form: Form = "angle"
+    """``angle``: the paper's, radians. ``focal_angle``: angle times focal / width, for predicted intrinsics (the plain
+    angle shrinks with every longer lens). ``pixel``: image distance / focal, clipped. ``chord``: 2 sin(angle / 2).
+    ``cosine``: 1 - cos(angle). ``point``: 3D distance / scene factor."""
+    pixel_clip: float = 10.0
+    """Upper bound of the ``pixel`` residual in focal lengths (points near or behind the image plane)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackGeometry:
+    """What the reprojection losses look at, at every track observation."""
+
+    rays: Float[Tensor, "*b v m 3"]
+    """Observed camera-frame rays with z = 1."""
+    points_cam: Float[Tensor, "*b v m 3"]
+    """Point that each view predicts for each track, in its own camera frame."""
+    points_world: Float[Tensor, "*b v m 3"]
+
+
+def track_geometry(prediction: Prediction, tracks: Tracks) -> TrackGeometry:
+    """Look up depth and rays at the track observations (bilinear; differentiable in both)."""
+    depth = sample_bilinear(prediction.depth, tracks.uv)
+    xy = [sample_bilinear(prediction.rays[..., axis], tracks.uv) for axis in (0, 1)]
+    rays = torch.stack([*xy, torch.ones_like(xy[0])], dim=-1)
+    points_cam = rays * depth[..., None]
+    return TrackGeometry(
+        rays=rays, points_cam=points_cam, points_world=transform(prediction.world_from_cam, points_cam)
+    )
+
+
+def visible_pairs(tracks: Tracks) -> Int[Tensor, "4 n"]:
+    """(batch, i, j, track) of each ordered pair i != j of views that both see a track; leading dimensions flat."""
+    visible = tracks.visible.reshape(-1, *tracks.weight.shape[-2:])
+    both = visible[:, :, None] & visible[:, None]
+    both &= ~torch.eye(visible.shape[1], dtype=torch.bool, device=visible.device)[:, :, None]
+    return both.nonzero().mT
+
+
+def reprojection_loss(
+    prediction: Prediction, tracks: Tracks, config: ReprojectionConfig, geometry: TrackGeometry | None = None
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Residual between view i's ray of track k and the point of view j, and its weight, in the order of
+    :func:`visible_pairs`.
+
+    The paper's L_rgst is the weighted mean of the ``angle`` form over all ordered pairs: angle(p_ik - t_i, p_jk - t_i).
+    The first direction depends on view i's rotation alone, so it is formed from the ray, never from view i's depth.
+    Unreduced; finite in value and gradient for points behind the camera and zero baseline; empty where no two views
+    share a track. float32. ``geometry`` saves its computation where the caller has it.
+    """
+    geometry = geometry or track_geometry(prediction, tracks)
+    batch, i, j, k = visible_pairs(tracks)
+    views, count = tracks.weight.shape[-2:]
+    camera = batch * views + i
+    seen_by_i, seen_by_j = camera * count + k, (batch * views + j) * count + k
+
+    def rows(x: Tensor, dims: int, at: Tensor) -> Tensor:
+        """Entries ``at`` of a quantity that has ``dims`` dimensions of its own, the leading ones flattened."""
+        return x.reshape(-1, *x.shape[x.ndim - dims :]).index_select(0, at)  # several times faster than x[b, i, k]
+
+    weight = rows(tracks.weight, 0, seen_by_i) * rows(tracks.weight, 0, seen_by_j)
+    point = rows(geometry.points_world, 1, seen_by_j)
+    if config.form == "point":
+        distance = _length(rows(geometry.points_world, 1, seen_by_i) - point)
+        return distance / scene_factor(geometry.points_cam, tracks).reshape(-1)[batch], weight
+    pose = prediction.world_from_cam
+    towards = point - rows(pose[..., :3, 3], 1, camera)
+    if config.form == "pixel":
+        in_camera = torch.einsum("nij,ni->nj", rows(pose[..., :3, :3], 2, camera), towards)
+        return _pixel_residual(rows(geometry.rays, 1, seen_by_i), in_camera, config.pixel_clip), weight
+    observed = rows(geometry.rays @ pose[..., :3, :3].mT, 1, seen_by_i)
+    angle = angle_between(observed, towards)
+    if config.form == "chord":
+        return 2 * torch.sin(0.5 * angle), weight
+    if config.form == "cosine":
+        return 1 - torch.cos(angle), weight
+    if config.form == "focal_angle":
+        focal_over_width = prediction.K[..., 0, 0] / prediction.depth.shape[-1]
+        return angle * rows(focal_over_width, 0, camera), weight
+    return angle, weight
+
+
+def scene_factor(points_cam: Float[Tensor, "*b v m 3"], tracks: Tracks) -> Float[Tensor, "*b"]:
+    """Geometric mean distance of the predicted track points from their cameras: the one length that fixes the gauge.
+
+    Not the mean: one false match with hardly any parallax lies a hundred times as far as the scene, and would set it.
+    """
+    weight = tracks.weight.flatten(-2)
+    return weighted_mean(_length(points_cam).clamp_min(1e-8).log().flatten(-2), weight).exp()
+
+
+def gauge_loss(prediction: Prediction, tracks: Tracks, geometry: TrackGeometry | None = None) -> Float[Tensor, "*b"]:
+    """Squared log of the scene factor: keeps the one free scale at 1 (both main losses are blind to it).
+
+    Without it the scale drifts and Adam's effective step shrinks with it (measured in method.md's toy: 97 % to 66 %).
+    Falls back to the mean log depth where no track is seen.
+    """
+    geometry = geometry or track_geometry(prediction, tracks)
+    seen = tracks.weight.flatten(-2).sum(-1) > 0
+    # Depth alone is to obey: a predicted focal length would follow the gauge long before the tracks teach it.
+    points_cam = geometry.rays.detach() * geometry.points_cam[..., 2:]
+    by_tracks = scene_factor(points_cam, tracks).log()
+    by_depth = prediction.depth.clamp_min(1e-8).log().mean((-3, -2, -1))
+    return torch.where(seen, by_tracks, by_depth).square()
+
+
+def track_depth_loss(
+    geometry: TrackGeometry, tracks: Tracks
+) -> tuple[Float[Tensor, "*b v m"], Float[Tensor, "*b v m"]]:
+    """|log| of predicted over solved depth at each track observation, and its weight (0 where nothing was solved)."""
+    if tracks.depth is None:
+        return torch.zeros_like(tracks.weight), torch.zeros_like(tracks.weight)
+    solved = (tracks.depth > 0) & tracks.visible
+    target = torch.where(solved, tracks.depth, torch.ones_like(tracks.depth))
+    return (geometry.points_cam[..., 2].clamp_min(1e-8) / target).log().abs(), tracks.weight * solved
+
+
+def _length(vector: Tensor) -> Tensor:
+    """Euclidean length with zero, not NaN, gradient at zero."""
+    squared = vector.square().sum(-1)
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, torch.ones_like(squared)).sqrt(), squared)
+
+
+def _pixel_residual(rays: Tensor, in_camera: Tensor, clip: float) -> Tensor:
+    """Distance on the z = 1 plane, depth clipped at 1e-3 (MASt3R-SfM's guard), the residual at ``clip``."""
+    image = in_camera[..., :2] / in_camera[..., 2:].clamp_min(1e-3)
+    return _length(image - rays[..., :2]).clamp_max(clip)
+
+
+def heldout_angles(
+    prediction: Prediction, tracks: Tracks, K: Float[Tensor, "v 3 3"] | None = None
+) -> Float[Tensor, " n"]:
+    """Angles in degrees over all ordered pairs (i, j), i != j, of observations of each track: the training loss's own.
+
+    At camera i: between its observed ray and the point that view j predicts for the track (depth looked up bilinearly).
+    Tracks are in pixels of the prediction's grid; ``K`` gives the rays through them (default ``prediction.K``, the
+    pinhole that fits the predicted rays). Weights only say what is seen. float64, [n] in no promised order.
+    """
+    K = (prediction.K if K is None else K).double()
+    uv, world_from_cam = tracks.uv.double(), prediction.world_from_cam.double()
+    depth = sample_bilinear(prediction.depth.double(), uv)
+    points = transform(world_from_cam, unproject(uv, depth, K))
+    rays = rays_from_uv(uv, K) @ world_from_cam[:, :3, :3].mT
+    angles = []
+    for i, (ray, seen) in enumerate(zip(rays, tracks.visible)):  # a loop over views keeps memory at [v, m]
+        pairs = tracks.visible & seen
+        pairs[i] = False
+        towards = points - world_from_cam[i, :3, 3]
+        angles.append(angle_between(ray.expand_as(towards), towards)[pairs])
+    return torch.cat(angles).rad2deg()

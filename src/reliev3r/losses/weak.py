@@ -1,0 +1,123 @@
+"""The weak objective: the paper's two losses, the gauge and an optional early teacher. It never sees ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from reliev3r.core.types import Loss, Prediction, PseudoLabels
+from reliev3r.geometry.statistics import weighted_mean
+from reliev3r.losses.cameras import focal_loss, relative_pose_loss
+from reliev3r.losses.depth import DepthLossConfig, depth_loss
+from reliev3r.losses.global_points import global_points_loss, own_points, taught_points
+from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
+from reliev3r.losses.tracks import (
+    ReprojectionConfig,
+    gauge_loss,
+    reprojection_loss,
+    track_depth_loss,
+    track_geometry,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """L = depth_weight * L_d + tracks_weight * L_rgst + gauge_weight * L_gauge + teacher_weight * L_pose, and the
+    options fov_weight * L_fov + correspondence_weight * L_match + global_weight * L_global."""
+
+    depth: DepthLossConfig = field(default_factory=DepthLossConfig)
+    reprojection: ReprojectionConfig = field(default_factory=ReprojectionConfig)
+    depth_weight: float = 1.0
+    """0: tracks only."""
+    tracks_weight: float = 0.5
+    """The paper's 0.5; 0: depth only."""
+    gauge_weight: float = 2.0
+    """Strong, because the depth's free scale would otherwise grow away from the translations: at 0.1 the baseline
+    collapsed on a real capture."""
+    teacher_weight: float = 0.0
+    """Relative pose, track depth and an unknown focal length (``labels.K``) against what the label-side solve made of
+    the same tracks, where labels carry them; ``objective``'s argument hands over to the tracks."""
+    fov_weight: float = 0.0
+    """|log f / f*| against ``labels.K``, to the end of training: for an expert's field of view."""
+    global_weight: float = 0.0
+    """L1 over depth of the points in the first view's frame, with one scale a sample, against label depth lifted by the
+    pseudo cameras; as the teacher fades, against what depth and cameras say. Needs a network with ``global_points``."""
+    correspondence_weight: float = 0.0
+    """InfoNCE over the same tracks; needs a network with ``match_dim``. Gets matching going from random weights."""
+    correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
+
+
+def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveConfig, *, teacher: float = 1.0) -> Loss:
+    """Weak supervision of a prediction; ``teacher`` in [0, 1] hands over from the teacher (1) to the tracks (0).
+
+    While depth is still wrong, the tracks would be explained by wrong rotations; so their loss grows as the teacher
+    fades. Without a teacher (no pseudo cameras, or weight 0) the tracks have their full weight from the start.
+
+    Terms whose weight is 0 are not computed. Means are over valid pixels and over visible ordered pairs; a term without
+    any contributes 0. Runs in float32 outside autocast.
+    """
+    with torch.autocast(prediction.depth.device.type, enabled=False):
+        prediction = prediction.to(torch.float32)
+        geometry = track_geometry(prediction, labels.tracks)
+        taught = teacher if config.teacher_weight > 0 and labels.cameras is not None else 0.0
+        total = prediction.depth.new_zeros(())
+        parts: dict[str, Tensor] = {}
+        if config.depth_weight > 0:
+            parts["depth"] = _depth_term(prediction, labels, config.depth)
+            total = total + config.depth_weight * parts["depth"]
+        if config.tracks_weight > 0:
+            values, weight = reprojection_loss(prediction, labels.tracks, config.reprojection, geometry)
+            parts["tracks"] = weighted_mean(values, weight)
+            total = total + (1 - taught) * config.tracks_weight * parts["tracks"]
+        if config.gauge_weight > 0:
+            parts["gauge"] = gauge_loss(prediction, labels.tracks, geometry).mean()
+            total = total + config.gauge_weight * parts["gauge"]
+        if taught > 0 and labels.cameras is not None:
+            cameras = labels.cameras
+            unit = torch.ones_like(prediction.depth[..., 0, 0, 0])  # the one that the gauge term asks for
+            poses, pair = relative_pose_loss(
+                prediction.world_from_cam, cameras.world_from_cam, cameras.weight, scale=unit
+            )
+            depths, seen = track_depth_loss(geometry, labels.tracks)
+            parts["teacher"] = weighted_mean(poses.flatten(), pair.flatten()) + weighted_mean(
+                depths.flatten(), seen.flatten()
+            )
+            if labels.K is not None:
+                parts["teacher"] = parts["teacher"] + focal_loss(prediction, labels.K).mean()
+            total = total + taught * config.teacher_weight * parts["teacher"]
+        if config.fov_weight > 0 and labels.K is not None:
+            parts["fov"] = focal_loss(prediction, labels.K).mean()
+            total = total + config.fov_weight * parts["fov"]
+        if config.global_weight > 0:
+            parts["global_points"] = _global_term(prediction, labels, taught)
+            total = total + config.global_weight * parts["global_points"]
+        if config.correspondence_weight > 0:
+            values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
+            parts["correspondence"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
+            total = total + config.correspondence_weight * parts["correspondence"]
+        return Loss(total=total, parts=parts)
+
+
+def _global_term(prediction: Prediction, labels: PseudoLabels, taught: float) -> Tensor:
+    """Towards the teacher's points by the share ``taught``, for the rest towards the prediction's own."""
+    goals: list[tuple[float, tuple[Tensor, Tensor]]] = []
+    if taught > 0:
+        goals.append((taught, taught_points(labels, prediction.rays.detach())))
+    if taught < 1:
+        goals.append((1 - taught, own_points(prediction)))
+    total = prediction.depth.new_zeros(())
+    for share, (target, weight) in goals:
+        values = global_points_loss(prediction, target, weight)
+        total = total + share * values.sum() / (weight > 0).sum().clamp_min(1)
+    return total
+
+
+def _depth_term(prediction: Prediction, labels: PseudoLabels, config: DepthLossConfig) -> Tensor:
+    values, valid = depth_loss(prediction.depth, prediction.conf, labels.depth, config)
+    weight = valid.to(values.dtype)
+    if labels.depth.trust is not None:
+        weight = weight * labels.depth.trust[..., None, None]
+    # Divided by the number of valid pixels, not by the trust: an untrusted expert must weigh less than the tracks.
+    return (weight * values).sum() / valid.sum().clamp_min(1)

@@ -1,0 +1,109 @@
+"""Networks by name, one way for all verbs: our own checkpoints, and those of other systems (docs/weights.md).
+
+A name is the folder of a checkpoint, or a prefix and where the weights are: ``pi3:PATH``, ``vggt:PATH``,
+``mapanything:PATH``, ``da3:PATH``; PATH is a file, a folder or an id in the Hugging Face cache. A training may also
+*start* from parts: ``dinov2:PATH`` (the encoder) or ``vggt:PATH`` (encoder and decoder).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash
+from reliev3r.model.foreign.base import ForeignNetwork
+from reliev3r.model.foreign.da3 import load_da3
+from reliev3r.model.foreign.mapanything import load_mapanything
+from reliev3r.model.foreign.vggt import load_vggt
+from reliev3r.model.network import NetworkConfig, Reliev3R
+from reliev3r.model.weights.files import weight_files
+from reliev3r.model.weights.pi3 import load_pi3
+from reliev3r.model.weights.start import dinov2_encoder, vggt_start
+
+FOREIGN: dict[str, Callable[[str], ForeignNetwork]] = {
+    "vggt": load_vggt, "mapanything": load_mapanything, "da3": load_da3,
+}  # fmt: skip
+"""Networks that run in their own code; their packages are imported when asked for."""
+Model = Reliev3R | ForeignNetwork
+"""A network that was loaded."""
+STARTS: dict[str, Callable[[NetworkConfig, str], Reliev3R]] = {"vggt": vggt_start, "dinov2": dinov2_encoder}
+"""Weights that fill a part of a network of ours; the rest is random."""
+FILES = ("config.json", "model.safetensors")
+
+
+def split_name(name: str) -> tuple[str | None, str]:
+    """``pi3:PATH`` as (pi3, PATH); a plain folder as (None, itself)."""
+    kind, colon, where = name.partition(":")
+    return (kind, where) if colon and kind in {"pi3", *FOREIGN, *STARTS} else (None, name)
+
+
+def load_model(name: Path | str) -> Reliev3R | ForeignNetwork:
+    """A whole network that maps Views to a Prediction, in evaluation mode; nothing is downloaded.
+
+    Raises:
+        UserError: the weights or the system's package cannot be had, or the weights do not fit.
+    """
+    kind, where = split_name(str(name))
+    if kind not in FOREIGN:
+        return load_network(name).eval()
+    network = FOREIGN[kind](where)
+    network.recall(weight_files(where)[0])
+    return network.eval()
+
+
+def load_network(name: Path | str) -> Reliev3R:
+    """A whole network of our own class, every tensor of which must fit: a checkpoint's folder, or ``pi3:``.
+
+    Raises:
+        UserError: it is not a checkpoint, or its weights do not fit.
+    """
+    kind, where = split_name(str(name))
+    if kind == "pi3":
+        return load_pi3(where)
+    if kind is not None:
+        raise UserError(f"{name}: gives no whole network of ours; name the folder of a checkpoint, or pi3:PATH")
+    folder = Path(where)
+    for file in FILES:
+        if not (folder / file).is_file():
+            raise UserError(f"{folder / file}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
+    try:
+        return Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
+    except Exception as error:  # safetensors, JSON and shape errors share no base class
+        raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
+
+
+def brings_sizes(init: str) -> bool:
+    """Whether ``init`` is a whole network, whose own sizes and weights replace those of a preset."""
+    return init != "random" and split_name(init)[0] not in STARTS
+
+
+def initial_network(init: str, config: NetworkConfig) -> Reliev3R:
+    """The network that a training starts from; the caller seeds what is random.
+
+    Args:
+        init: ``random``; parts (:data:`STARTS`); or whatever :func:`load_network` takes.
+        config: the sizes, unless ``init`` brings its own.
+
+    Raises:
+        UserError: the weights cannot be had, or do not fit ``config``.
+    """
+    kind, where = split_name(init)
+    if not brings_sizes(init):
+        return Reliev3R(config) if kind is None else STARTS[kind](config, where)
+    return load_network(init)
+
+
+def weights_hash(name: Path | str) -> str:
+    """SHA-256 of the weights that ``name`` stands for, in hexadecimal; of several files, of their hashes in order.
+
+    Raises:
+        UserError: there are none.
+    """
+    kind, where = split_name(str(name))
+    files = weight_files(where) if kind is not None else [Path(where) / "model.safetensors"]
+    if not files[0].is_file():
+        raise UserError(f"{files[0]}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
+    hashes = [file_hash(path) for path in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

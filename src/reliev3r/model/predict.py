@@ -1,0 +1,106 @@
+"""A forward pass without training: images and a checkpoint in, a reconstruction out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Prediction, Views
+from reliev3r.data.capture import Capture
+from reliev3r.data.network_views import network_views
+from reliev3r.model.device import Precision, own_device, resolve_precision
+from reliev3r.model.load import Model, load_model, weights_hash
+from reliev3r.model.network import Reliev3R
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, views: Views, *, bf16: bool = False) -> Prediction:
+    """Prediction [v ...] of unbatched ``views``, on the CPU, float32; the model's mode and device stay as they are.
+    ``bf16``: under autocast."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        prediction = model(views.map(lambda x: x[None].to(device))).map(lambda x: x[0].float().cpu())
+    model.train(training)
+    return prediction
+
+
+def reconstruct_capture(
+    capture: Capture,
+    model: Model | Path | str,
+    *,
+    image_size: int | None = None,
+    precision: Precision | None = None,
+) -> Reconstruction:
+    """Depth, confidence and cameras of a capture in one forward pass.
+
+    Args:
+        capture: its intrinsics are used where they are known.
+        model: a network, which runs where it is, or the name of one (``model.load``), which runs on the device at hand.
+        image_size: long side in pixels of the network's images; by default the one that it was trained with.
+        precision: by default the one that it was trained with.
+
+    Raises:
+        UserError: a bad checkpoint, one that does not say its image size, or unknown intrinsics that it does not
+            predict.
+    """
+    name = model if isinstance(model, Path | str) else None
+    network = load_model(model) if isinstance(model, Path | str) else model
+    if not capture.has_K and not network.predicts_intrinsics:
+        raise UserError(f"{capture.root}: the intrinsics are unknown and {name or 'the network'} predicts none; "
+                        "give --intrinsics")  # fmt: skip
+    size = _image_size(network, name, image_size)
+    device = own_device() if name is not None else next(network.parameters()).device
+    bf16 = resolve_precision(precision or network.precision, device) == "bf16"
+    if bf16 and isinstance(network, Reliev3R) and name is not None:
+        matrices_in_bf16(network)
+    sample, regions = network_views(capture, long_side=size, patch=network.patch_size)
+    told = {} if name is None else {"checkpoint_sha256": weights_hash(name)}
+    return Reconstruction(
+        prediction=predict(network.to(device), sample, bf16=bf16),
+        names=capture.names,
+        image_files=tuple(frame.file for frame in capture.frames),
+        image=(sample.image.movedim(-3, -1) * 255).round().to(torch.uint8),
+        sizes=tuple((frame.width, frame.height) for frame in capture.frames),
+        regions=regions,
+        meta={
+            "system": f"reliev3r reconstruct ({name or type(network).__name__})",
+            **told,
+            "image_size": size,
+            "precision": "bf16" if bf16 else "float32",
+            "intrinsics": capture.K_source or "predicted",
+        },
+    )
+
+
+def _image_size(network: Model, name: Path | str | None, asked: int | None) -> int:
+    """The size to use; another one than that of the training is said."""
+    trained, who = network.image_size, name or "the network"
+    size = trained if asked is None else asked
+    if size is None:
+        raise UserError(f"{who}: does not say which image size it was trained with; give --image-size")
+    if trained not in (None, size):
+        logger.warning("%s was trained with images of %d pixels; it is shown %d, as you asked", who, trained, size)
+    return size
+
+
+def matrices_in_bf16(model: Reliev3R) -> Reliev3R:
+    """Keep the large weights in bfloat16, in place, for forward passes under bf16 autocast.
+
+    Autocast casts these weights (linear and patch layers of encoder, decoder and head decoders) in every forward pass
+    and keeps both copies meanwhile; cast once, they give the same prediction bit for bit from less than half the
+    memory. Norms, tokens, positions and the output heads, which work in float32, stay. Not for training.
+    """
+    for part in (model.encoder, model.decoder, model.depth_decoder, model.conf_decoder, model.camera_decoder):
+        for module in part.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                module.to(torch.bfloat16)
+    return model

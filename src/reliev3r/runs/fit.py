@@ -1,0 +1,241 @@
+"""One capture, from raw images to a trained network, cameras, depth, points and a report - without annotation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import file_hash
+from reliev3r.core.progress import Report, silent, staged
+from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.settings import to_plain
+from reliev3r.core.types import Loss, Prediction, PseudoLabels
+from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
+from reliev3r.evaluate.quality import Quality, assess
+from reliev3r.labels.intrinsics import resolve_intrinsics
+from reliev3r.labels.pipeline import CaptureLabels, label_capture
+from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
+from reliev3r.labels.quality.assess import quality_of
+from reliev3r.labels.quality.ties import check_labels
+from reliev3r.labels.registry import depth_expert, track_expert
+from reliev3r.losses.tracks import heldout_angles
+from reliev3r.losses.weak import ObjectiveConfig, objective
+from reliev3r.model.device import resolve_precision
+from reliev3r.model.load import brings_sizes, initial_network, load_network
+from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
+from reliev3r.model.predict import predict
+from reliev3r.runs.folder import RunFolder
+from reliev3r.runs.outputs import write_outputs
+from reliev3r.train.config import TrainConfig
+from reliev3r.train.loop import TrainResult, train
+from reliev3r.train.sampling import BatchConfig, CaptureBatches
+from reliev3r.train.schedule import teacher_share
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(TrainConfig):
+    """Settings of ``reliev3r fit``; those of the training loop are its own."""
+
+    depth: str = "depth-anything-v2-small"
+    """Depth expert: depth-anything-v2-small[:DIR], depth-pro[:DIR], moge-2[:FILE or DIR], onnx:FILE, folder:PATH,
+    folder-disparity:PATH, simulated (synthetic captures only), none; `reliev3r experts` says more."""
+    tracks: str = "sift"
+    """Track expert."""
+    intrinsics: str | None = None
+    """FILE, fov:DEG (horizontal), exif, expert (the depth expert's field of view), expert:EXPERT, or estimate; by
+    default cameras.json, else EXIF, else estimate."""
+    views: int | None = None
+    """Use this many images, evenly spaced; of a video at most that many frames, by motion and sharpness."""
+    preset: Literal["tiny", "small", "base", "large"] = "tiny"
+    init: str = "random"
+    """random; the folder of a checkpoint or pi3:PATH_OR_ID (their own sizes replace the preset); dinov2:PATH (the
+    encoder) or vggt:PATH (encoder and decoder), the rest random in the preset's sizes (docs/weights.md)."""
+    force: bool = False
+    """Train even on labels that were judged unusable (labels/quality.json says why they were)."""
+    refine: bool = False
+    """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    objective: ObjectiveConfig = field(
+        default_factory=lambda: ObjectiveConfig(depth_weight=10.0, tracks_weight=10.0, teacher_weight=10.0)
+    )
+    """Tracks weigh more than the paper's 0.5 (their unit is the radian), and alpha is in units of the median depth, not
+    of the deviation; docs/method.md has the measured balance."""
+    teacher_until: float = 0.8
+    """Share of the run at which the handover from the teacher (cameras and depths solved from the same tracks) to the
+    tracks themselves ends; it begins at half of it."""
+    teacher_floor: float = 0.5
+    """What of the teacher stays to the end. At 0 the paper's losses have the last word; where depth is poor and the
+    cameras look inwards, they then drift along the bas-relief valley (docs/method.md)."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What ``fit`` hands back (all of it is in the run's folder too)."""
+
+    folder: Path
+    reconstruction: Reconstruction
+    quality: Quality
+    training: TrainResult
+    notes: tuple[str, ...]
+    """Warnings and choices, in plain language."""
+
+
+def fit(
+    capture_path: Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
+) -> FitResult | None:
+    """Label a capture, train a network on the labels alone, and write everything a user needs to ``out``.
+
+    Returns ``None`` after Ctrl-C (a checkpoint was saved; ``resume`` goes on).
+
+    Raises:
+        UserError: bad input, unusable labels, or an ``out`` that holds something else.
+    """
+    report = report or silent
+    run = RunFolder(path=out, verb="fit", inputs={"capture": str(capture_path.resolve())})
+    config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
+    capture = load_capture(capture_path, views=config.views, cache=out, progress=staged(report, "frames"))
+    if not is_expert_spec(config.intrinsics):
+        capture = with_intrinsics(capture, config.intrinsics)
+    if not resume:  # bad input leaves nothing behind
+        run.begin(config)
+    depth, tracks = depth_expert(config.depth), track_expert(config.tracks)
+    if is_expert_spec(config.intrinsics):  # runs a network and stores its depth
+        capture = resolve_intrinsics(
+            capture, config.intrinsics, depth=depth, out=out / "labels", progress=staged(report, "intrinsics")
+        )
+    labels = label_capture(capture, depth=depth, tracks=tracks, out=out / "labels", progress=staged(report, "labels"))
+    notes = [*check_labels(labels.tracks, capture.names), *_judged(out / "labels", capture, force=config.force)]
+    model = _network(config, known_intrinsics=capture.has_K)
+    model.describe(image_size=config.prepare.image_size, precision=config.precision, facts=_facts(capture, config))
+    report("prepare", 0, 1, "solving cameras from tracks")
+    prepared = prepare_capture(
+        capture, labels, config.prepare, patch=model.config.patch_size, progress=staged(report, "prepare")
+    )
+    report("prepare", 1, 1, "")
+    notes += prepared.notes
+    if prepared.focal_over_width is not None and not brings_sizes(config.init):
+        set_initial_focal(model, prepared.focal_over_width)
+    for note in notes:
+        logger.warning(note)
+    training = train_prepared(model, prepared, config, out, resume=resume, report=report)
+    if not training.finished:
+        return None
+    model.save_pretrained(out / "checkpoint")
+    reconstruction = _reconstruction(model, capture, labels, prepared, config, training, out)
+    quality = assess(reconstruction.prediction, prepared.heldout)
+    model.facts["Measured on held-out tracks, without ground truth"] = quality.summary
+    model.write_card(out / "checkpoint")
+    notes += list(quality.alarms)
+    report("outputs", 0, 1, "writing cameras, points and the report")
+    write_outputs(
+        out, reconstruction, capture=capture, labels=labels, prepared=prepared, quality=quality, notes=notes,
+        settings=to_plain(config), refine=config.refine,
+    )  # fmt: skip
+    report("outputs", 1, 1, "")
+    return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
+
+
+def _judged(labels: Path, capture: Capture, *, force: bool) -> list[str]:
+    """What is weak about the labels; unusable ones are refused before any training, unless by ``force``."""
+    quality = quality_of(labels, capture)
+    if quality.verdict == "unusable" and not force:
+        reason = quality.sentences[0]
+        raise UserError(f"{capture.root}: its labels are unusable: {reason} (--force trains all the same)")
+    said = {"parts", "few"}  # by check_labels, with names
+    return [text for finding, text in zip(quality.findings, quality.sentences) if finding.code not in said]
+
+
+def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
+    if brings_sizes(config.init):
+        model = load_network(config.init)
+        if not known_intrinsics and model.config.fov == "none" and model.config.shape == "depth":
+            raise UserError(f"{config.init}: this checkpoint predicts no field of view; give --intrinsics")
+        return model
+    torch.manual_seed(config.seed)
+    sizes = PRESETS[config.preset]
+    return initial_network(config.init, sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"))
+
+
+def _facts(capture: Capture, config: FitConfig) -> dict[str, str]:
+    """For the model card."""
+    return {
+        "Trained by": "`reliev3r fit`, without annotation",
+        "Trained on": f"one capture, {capture.root.name} ({len(capture.frames)} images): it knows no other scene",
+        "Labels": f"depth by {config.depth.partition(':')[0]}, tracks by {config.tracks.partition(':')[0]}, "
+        f"intrinsics {capture.K_source or 'estimated'}",
+        "Started from": "random weights" if config.init == "random" else config.init,
+    }
+
+
+def without_hidden_tracks(config: FitConfig) -> FitConfig:
+    """Teacher and registered depth are made of tracks, so a run that weighs tracks by 0 gets neither."""
+    if config.objective.tracks_weight > 0:
+        return config
+    return dataclasses.replace(
+        config,
+        objective=dataclasses.replace(config.objective, teacher_weight=0.0),
+        prepare=dataclasses.replace(config.prepare, register=False),
+    )
+
+
+def train_prepared(
+    model: Reliev3R, prepared: Prepared, config: FitConfig, out: Path, *, resume: bool, report: Report
+) -> TrainResult:
+    """The weak objective over this capture, with the teacher fading out."""
+    settings = config.objective
+    if prepared.views.K is None and settings.reprojection.form == "angle":
+        settings = dataclasses.replace(
+            settings, reprojection=dataclasses.replace(settings.reprojection, form="focal_angle")
+        )
+
+    def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
+        until = config.teacher_until
+        share = teacher_share(progress, since=0.5 * until, until=until, floor=config.teacher_floor)
+        return objective(prediction, labels, settings, teacher=share)
+
+    def evaluate(network: torch.nn.Module) -> dict[str, float]:
+        prediction = predict(network, prepared.views)
+        angles = heldout_angles(prediction, prepared.heldout)
+        return {"heldout_deg": float(angles.median()) if angles.numel() else 0.0}
+
+    batches = CaptureBatches(prepared.views, prepared.labels, config.batch, seed=config.seed)
+    return train(
+        model, weak, batches, config, folder=out, resume=resume,
+        evaluate=evaluate, progress=staged(report, "train"),
+    )  # fmt: skip
+
+
+def _reconstruction(
+    model: Reliev3R, capture: Capture, labels: CaptureLabels, prepared: Prepared, config: FitConfig,
+    training: TrainResult, out: Path,
+) -> Reconstruction:  # fmt: skip
+    """The network's last word on its own capture, in the precision in which ``reconstruct`` will repeat it."""
+    bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
+    return Reconstruction(
+        prediction=predict(model, prepared.views, bf16=bf16),
+        names=capture.names,
+        image_files=tuple(frame.file for frame in capture.frames),
+        image=(prepared.views.image.movedim(-3, -1) * 255).round().to(torch.uint8),
+        sizes=tuple((frame.width, frame.height) for frame in capture.frames),
+        regions=prepared.regions,
+        meta={
+            "system": f"reliev3r fit ({config.preset if config.init == 'random' else config.init})",
+            "checkpoint_sha256": file_hash(out / "checkpoint" / "model.safetensors"),
+            "precision": "bf16" if bf16 else "float32",
+            "intrinsics": capture.K_source or "estimated",
+            "labels": json.loads(json.dumps(labels.fingerprints)),
+            "steps": training.steps,
+            "seconds": round(training.seconds, 1),
+        },
+    )

@@ -1,0 +1,79 @@
+"""The folder of a run: who writes it, what it was told, and what may lie in it already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json, write_json
+from reliev3r.core.settings import from_plain, refuse_changes, to_plain
+
+T = TypeVar("T")
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes (torchrun and accelerate launch number them)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def one_process() -> bool:
+    """Whether no other process trains with this one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Where a verb that trains puts everything; ``config.json`` says what the run is."""
+
+    path: Path
+    verb: str
+    """``fit``, ``train`` or ``adapt``."""
+    inputs: Mapping[str, str]
+    """What the run is made of and must stay the same when it goes on, by name: capture, model, footage."""
+
+    @property
+    def file(self) -> Path:
+        """All settings, resolved."""
+        return self.path / "config.json"
+
+    def settings(self, given: T, usual: T, *, resume: bool) -> T:
+        """The settings that hold: those given, or on ``resume`` the run's own. Writes nothing.
+
+        Args:
+            given: as the user asked.
+            usual: the same without any change: what differs from it was asked for, and must agree on ``resume``.
+            resume: go on with the run in the folder.
+
+        Raises:
+            UserError: the folder holds something else, no run to go on with, or one that was told otherwise.
+        """
+        if resume:
+            return self._stored(given, usual)
+        # A run that failed before training may be tried again: its labels are used once more.
+        unstarted = self.file.is_file() and not (self.path / "training").exists()
+        if self.path.exists() and not unstarted and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path}: not an empty folder; choose another --out, or --resume the run in it")
+        return given
+
+    def begin(self, settings: object) -> None:
+        """Write ``config.json``; the first process does."""
+        if first_process():
+            run = {"format": f"reliev3r-{self.verb}/2", **self.inputs, "settings": to_plain(settings)}
+            write_json(self.file, run)
+
+    def _stored(self, given: T, usual: T) -> T:
+        if not self.file.is_file():
+            raise UserError(f"{self.file}: not found, so there is no run to resume; drop --resume")
+        run = read_json(self.file)
+        if not isinstance(run, dict) or run.get("format") != f"reliev3r-{self.verb}/2":
+            raise UserError(f"{self.file}: is not of `reliev3r {self.verb}` (of this version); choose another --out")
+        for name, value in self.inputs.items():
+            if run.get(name) != value:
+                raise UserError(f"{self.file}: this run has {name} {run.get(name)}, not {value}; choose another --out")
+        kept = from_plain(type(given), run["settings"], source=str(self.file))
+        refuse_changes(kept, given, usual, source=str(self.file))
+        return kept

@@ -1,0 +1,172 @@
+"""Training across scenes: a general network from many captures or rendered rooms, weakly or fully supervised."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.progress import Report, silent, staged
+from reliev3r.core.types import Loss, Prediction, PseudoLabels
+from reliev3r.evaluate.protocols import strict_figures
+from reliev3r.losses.full import supervised
+from reliev3r.losses.weak import objective
+from reliev3r.model.load import initial_network
+from reliev3r.model.network import Reliev3R
+from reliev3r.runs.folder import RunFolder, first_process
+from reliev3r.sfm.batched import with_pseudo_cameras
+from reliev3r.synthetic.stream import SyntheticStream
+from reliev3r.train.annotated import AnnotatedScenes
+from reliev3r.train.captures import LabelledCaptures
+from reliev3r.train.loop import TrainResult, train
+from reliev3r.train.recipes import ScenesConfig
+from reliev3r.train.sampling import SceneBatches, Source
+from reliev3r.train.schedule import teacher_share, weak_settings
+from reliev3r.train.validation import HeldoutScene, figures, rooms, tracked_scene, without_intrinsics
+
+logger = logging.getLogger(__name__)
+
+
+def train_scenes(
+    out: Path,
+    config: ScenesConfig,
+    *,
+    resume: bool = False,
+    recipe: ScenesConfig | None = None,
+    report: Report | None = None,
+) -> TrainResult:
+    """Train a network across scenes; the checkpoint, its settings and the metrics go to ``out``.
+
+    On ``resume`` the run's own settings hold, and what ``config`` changes of its ``recipe`` must agree with them.
+
+    Raises:
+        UserError: ``out`` holds something else, or a setting cannot work.
+        TrainingStopped: the loss is not finite, or the prediction has collapsed.
+    """
+    report = report or silent
+    run = RunFolder(path=out, verb="train", inputs={})
+    config = run.settings(config, recipe or config, resume=resume)
+    if not resume:
+        run.begin(config)
+    model = network_of(config)
+    model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
+    sources, shares = _sources(config, model.config.patch_size, report)
+    heldout = _heldout(config, model.config.patch_size, report)
+    batches = SceneBatches(sources, shares, config.batch, seed=config.seed)
+    result = train(
+        model, objective_of(config), batches, config, folder=out, resume=resume,
+        evaluate=lambda network: figures(network, heldout, strict_figures),
+        progress=staged(report, "train"),
+    )  # fmt: skip
+    if result.finished and first_process():
+        model.facts |= {"Steps": f"{result.steps}", **_measured(result)}
+        model.save_pretrained(out / "checkpoint")
+    return result
+
+
+def image_size_of(config: ScenesConfig) -> int:
+    """Long side in pixels of what the network is trained on."""
+    real = config.captures.data or config.annotated
+    return config.captures.prepare.image_size if real else max(config.stream.height, config.stream.width)
+
+
+def _facts(config: ScenesConfig) -> dict[str, str]:
+    """For the model card."""
+    data = [f"labelled captures {', '.join(config.captures.data)}"] if config.captures.data else []
+    data += [f"scenes with ground truth {', '.join(config.annotated)}"] if config.annotated else []
+    rooms = "rendered rooms (labels by a *simulated* expert)" if config.supervision == "weak" else "rendered rooms"
+    data += [rooms] if config.stream_weight > 0 else []
+    views = config.batch.views
+    return {
+        "Trained by": f"`reliev3r train`, {config.supervision} supervision"
+        + (" (no ground truth was read)" if config.supervision == "weak" else " by ground truth"),
+        "Trained on": "; ".join(data),
+        "Started from": "random weights" if config.init == "random" else config.init,
+        "Views of a sample": f"{views[0]} to {views[1]}",
+    }
+
+
+def _measured(result: TrainResult) -> dict[str, str]:
+    """Of the best weights, on scenes that were never trained on."""
+    if result.best is None:
+        return {}
+    return {"Measured on held-out scenes": ", ".join(f"{name} {value:.3g}" for name, value in result.best.items())}
+
+
+def network_of(config: ScenesConfig) -> Reliev3R:
+    """The network that a run starts from, the same for the same seed."""
+    torch.manual_seed(config.seed)
+    return initial_network(config.init, config.network)
+
+
+def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Loss]:
+    """What a run descends; only the fully-supervised one accepts ground truth."""
+    if config.supervision == "full":
+        return lambda prediction, labels, progress: supervised(prediction, labels, config.supervised)
+    settings = weak_settings(config.objective, hide_intrinsics=config.batch.hide_intrinsics)
+
+    def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
+        share = teacher_share(progress, until=config.teacher_until)
+        if settings.teacher_weight > 0 and share > 0 and labels.cameras is None:
+            K = prediction.K.detach() if labels.K is None else labels.K
+            labels = with_pseudo_cameras(labels, K, config.polish)
+        return objective(prediction, labels, settings, teacher=share)
+
+    return weak
+
+
+def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Source], list[float]]:
+    sources: list[Source] = []
+    shares: list[float] = []
+    if config.captures.data:
+        found = LabelledCaptures(config.captures, patch=patch, progress=staged(report, "captures"))
+        sources.append(found)
+        shares.append(1 - config.stream_weight)
+    elif config.stream_weight < 1 and not config.annotated:
+        raise UserError("no captures are given: add --captures.data IMAGES=STORE, or set --stream-weight 1")
+    if config.annotated:
+        logger.info("tracks of annotated scenes come from a SIMULATED matcher (projected ground truth made worse)")
+        sources.append(_annotated(config, patch, report))
+        shares.append(config.stream_weight or 1.0)  # as often as the rooms
+    if config.stream_weight > 0:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        sources.append(SyntheticStream(config.stream, supervision=config.supervision, device=device))
+        shares.append(config.stream_weight)
+        if config.supervision == "weak":
+            logger.info("the rooms' pseudo-labels come from a SIMULATED expert (ground truth made worse)")
+    return sources, shares
+
+
+def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:
+    noise = config.stream.track_noise
+    return AnnotatedScenes(
+        config.annotated, long_side=config.captures.prepare.image_size, patch=patch, heldout=heldout,
+        share=config.captures.heldout, benchmark=config.captures.dl3dv_benchmark,
+        tracks=dataclasses.replace(noise, pixel=0.0, false=0.0) if heldout else noise,
+        progress=staged(report, "annotated scenes"),
+    )  # fmt: skip
+
+
+def _heldout(config: ScenesConfig, patch: int, report: Report) -> list[HeldoutScene]:
+    """Rendered rooms, annotated scenes that are never trained on, and captures likewise (where none is, the held-out
+    tracks of the others)."""
+    scenes: list[HeldoutScene] = []
+    if config.stream_weight > 0:
+        stream = SyntheticStream(config.stream, supervision=config.supervision)
+        scenes += rooms(stream, config.heldout_scenes, views=config.batch.views[1])
+    if config.captures.data:
+        kept = LabelledCaptures(config.captures, patch=patch, heldout=True)
+        whole = kept if len(kept) else LabelledCaptures(config.captures, patch=patch)
+        for index in range(min(len(whole), config.heldout_scenes)):
+            scenes.append(tracked_scene(whole.capture(index), 2 * config.batch.views[1]))
+    if config.annotated:
+        kept_scenes = _annotated(config, patch, report, heldout=True)
+        for index in range(min(len(kept_scenes), config.heldout_scenes)):
+            views, labels = kept_scenes.whole(index, views=config.batch.views[1])
+            scenes.append(HeldoutScene(views=views, tracks=labels.tracks, truth=labels.truth))
+    return without_intrinsics(scenes) if config.batch.hide_intrinsics else scenes

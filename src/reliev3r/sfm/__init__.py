@@ -1,0 +1,1 @@
+"""Cameras from tracks, whoever asks for them; no network and no ground truth."""

@@ -1,0 +1,297 @@
+"""Bundle adjustment of cameras on tracks with pycolmap, from approximate cameras, tolerating false tracks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from reliev3r.core.types import Tracks
+from reliev3r.geometry.align import align_cameras
+from reliev3r.geometry.rigid import invert, rigid_from
+from reliev3r.geometry.triangulate import (
+    consistent_points,
+    triangulate,
+    triangulation_angles,
+    world_rays,
+)
+from reliev3r.sfm.graph import connected_views
+
+_MIN_OBSERVATIONS = 12
+"""A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
+_MIN_PARALLAX = math.radians(0.5)
+_FLOOR_ANGLE = math.radians(0.1)
+"""Observations within this angle are never called outliers: about the noise of feature detectors."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """How long the rounds of a stage adjust, and when they hand over."""
+
+    iterations: int
+    loss_scale: float
+    """Of the Cauchy loss, as a multiple of the median residual."""
+    gain: float
+    """The stage ends when a round leaves more than this of the best median residual."""
+
+
+_STAGES = (_Stage(iterations=2, loss_scale=1.0, gain=0.9), _Stage(iterations=100, loss_scale=3.0, gain=0.99))
+"""Points that wrong cameras triangulate are wrong too: adjusting long on them ends in wrong minima, so first a few
+steps at a time under a strict loss; outliers are mostly gone when the fine stage takes its statistically better one."""
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 12
+"""Of a stage. The first round from a poor start may raise the median residual and still lead to the solution."""
+_GENEROUS = 6.0
+"""Outlier threshold as a multiple of the median residual. Most tracks have two views, and their residual (half of the
+epipolar distance) is 2.5 times smaller than that of a long track under the same noise; hence so generous."""
+_CEILING_ANGLE = math.radians(20)
+_JUDGED_TRACKS = 5000
+
+
+class NotAdjusted(Exception):
+    """Why there is no solution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Adjusted cameras with the points and observations that they explain."""
+
+    world_from_cam: Float[Tensor, "v 4 4"]
+    """In the gauge of the cameras that came in."""
+    K: Float[Tensor, "v 3 3"]
+    points: Float[Tensor, "m 3"]
+    kept: Bool[Tensor, "v m"]
+    adjusted: Bool[Tensor, " v"]
+    """False for views with too few consistent observations: they follow the nearest adjusted view rigidly."""
+
+
+def adjust_bundle(
+    tracks: Tracks,
+    K: Float[Tensor, "v 3 3"],
+    world_from_cam: Float[Tensor, "v 4 4"],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    estimate_focal: bool = False,
+) -> Bundle:
+    """Alternate triangulation, outlier filter and bundle adjustment (Cauchy loss) until the residuals stop falling.
+
+    Every round triangulates all tracks anew and keeps what is within a few medians of the residual angle, so the
+    filter tightens by itself as the cameras improve and takes tracks back in that have become consistent. Starts may
+    be off by several degrees. ``tracks`` in original pixels of images of ``sizes`` (width, height). Intrinsics are
+    fixed, or one focal length (fx = fy) per image size is adjusted with ``estimate_focal``. Each connected part of the
+    track graph is brought back to the incoming cameras by a similarity of its own.
+
+    Raises:
+        NotAdjusted: too few consistent tracks, a solver failure, or a focal length that runs away.
+    """
+    K, reference = K.double(), world_from_cam.double()
+    camera_of = list(range(len(sizes)))
+    if estimate_focal:
+        camera_of = [list(sizes).index(size) for size in sizes]
+        K = _shared_focal(K, camera_of)
+    problem = _Problem(
+        tracks=tracks, sizes=tuple(sizes), camera_of=camera_of, focal=estimate_focal, reference=reference
+    )
+    best = (_median_angle(tracks, K, reference), reference, K)
+    for stage in _STAGES:
+        current = best
+        for done in range(_MAX_ROUNDS):
+            current = _round(problem, *current, stage)
+            stalled = current[0] > stage.gain * best[0]
+            if current[0] < 1.01 * best[0]:  # of equals the later one has converged further
+                best = current
+            if stalled and done + 1 >= _MIN_ROUNDS:
+                break
+    residual, cameras, adjusted_K = best
+    if not ((adjusted_K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
+        raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
+    points, kept, parts = _usable(tracks, adjusted_K, cameras, residual)
+    return Bundle(world_from_cam=cameras, K=adjusted_K, points=points, kept=kept, adjusted=parts >= 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """What stays the same over the rounds."""
+
+    tracks: Tracks
+    sizes: tuple[tuple[int, int], ...]
+    camera_of: list[int]
+    focal: bool
+    reference: Tensor
+
+
+def _round(
+    problem: _Problem, residual: float, cameras: Tensor, K: Tensor, stage: _Stage
+) -> tuple[float, Tensor, Tensor]:
+    """(median residual angle, cameras, intrinsics) after one more triangulation, filter and adjustment."""
+    points, kept, parts = _usable(problem.tracks, K, cameras, residual)
+    model = build_model(
+        [str(view) for view in range(len(parts))],
+        problem.sizes,
+        K,
+        cameras,
+        problem.tracks,
+        points,
+        kept,
+        camera_of=problem.camera_of,
+        square_pixels=problem.focal,
+    )
+    loss_scale_px = stage.loss_scale * max(residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
+    _solve(model, parts, loss_scale_px=loss_scale_px, focal=problem.focal, iterations=stage.iterations)
+    cameras, K = _read(model, parts, K, problem.camera_of, focal=problem.focal)
+    cameras = _in_gauge(cameras, problem.reference, parts)
+    return _median_angle(problem.tracks, K, cameras), cameras, K
+
+
+def _shared_focal(K: Tensor, camera_of: list[int]) -> Tensor:
+    """Intrinsics with one focal length and principal point for all views that share a camera: their medians."""
+    index = torch.tensor(camera_of)
+    shared = K.clone()
+    for camera in set(camera_of):
+        members = K[index == camera]
+        shared[index == camera] = members.median(0).values
+        shared[index == camera, 0, 0] = shared[index == camera, 1, 1] = members[:, [0, 1], [0, 1]].median()
+    return shared
+
+
+def _median_angle(tracks: Tracks, K: Tensor, world_from_cam: Tensor) -> float:
+    """Median residual angle (radians) of the observations, false ones included; of a part of very many tracks."""
+    count = tracks.weight.shape[1]
+    tracks = tracks.select_tracks(torch.arange(0, count, max(1, count // _JUDGED_TRACKS)))
+    rays = world_rays(tracks.to(torch.float64), K, world_from_cam)
+    centres = world_from_cam[:, :3, 3]
+    points = triangulate(rays, centres, tracks.weight.double())
+    return triangulation_angles(points, rays, centres)[tracks.visible].median().item()
+
+
+def _usable(
+    tracks: Tracks, K: Tensor, world_from_cam: Tensor, residual: float
+) -> tuple[Tensor, Bool[Tensor, "v m"], Int[Tensor, " v"]]:
+    """Points, observations to adjust on, and the connected part each view belongs to (-1: too few observations)."""
+    max_angle = min(max(_FLOOR_ANGLE, _GENEROUS * residual), _CEILING_ANGLE)
+    points, kept = consistent_points(tracks, K, world_from_cam, max_angle=max_angle, min_parallax=_MIN_PARALLAX)
+    while True:  # leaving out a view may leave its neighbours with too little
+        poor = (kept.sum(1) < _MIN_OBSERVATIONS) & kept.any(1)
+        if not poor.any():
+            break
+        kept = kept & ~poor[:, None]
+        kept = kept & (kept.sum(0) >= 2)
+    parts = connected_views(kept)
+    if not (parts >= 0).any():
+        raise NotAdjusted(f"no view has {_MIN_OBSERVATIONS} track observations that agree with the cameras")
+    return points, kept, parts
+
+
+def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool, iterations: int) -> None:
+    """Adjust the poses (and focal lengths) of the views that belong to a part, in place."""
+    import pycolmap
+
+    options = pycolmap.BundleAdjustmentOptions(
+        refine_focal_length=focal, refine_principal_point=False, refine_extra_params=False, print_summary=False
+    )
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = loss_scale_px
+    options.ceres.solver_options.function_tolerance = 1e-6
+    options.ceres.solver_options.max_num_iterations = iterations
+    config = pycolmap.BundleAdjustmentConfig()
+    for view in (parts >= 0).nonzero()[:, 0].tolist():
+        config.add_image(view + 1)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    verbosity, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 2  # else a warning for every rejected step
+    try:
+        summary = pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    finally:
+        pycolmap.logging.minloglevel = verbosity
+    if not summary.is_solution_usable():
+        raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
+
+
+def _read(model: Any, parts: Tensor, K: Tensor, camera_of: list[int], *, focal: bool) -> tuple[Tensor, Tensor]:
+    """Cameras and intrinsics of a solved model."""
+    cam_from_world = [model.image(view + 1).cam_from_world().matrix() for view in range(len(parts))]
+    matrices = torch.stack([torch.from_numpy(matrix) for matrix in cam_from_world])
+    K = K.clone()
+    if focal:
+        K[:, 0, 0] = K[:, 1, 1] = torch.tensor(
+            [model.camera(camera + 1).focal_length for camera in camera_of], dtype=K.dtype
+        )
+    return invert(rigid_from(matrices[:, :, :3], matrices[:, :, 3])), K
+
+
+def _in_gauge(world_from_cam: Tensor, reference: Tensor, parts: Tensor) -> Tensor:
+    """Each part moved onto the reference by a similarity; left-out views put where their neighbour's motion takes them.
+
+    The similarity takes its rotation from the cameras' rotations, so that cameras along a line are no special case.
+    """
+    moved = reference.clone()
+    for part in set(parts[parts >= 0].tolist()):
+        members = parts == part
+        scale, rotation, translation = align_cameras(world_from_cam[members], reference[members])
+        moved[members, :3, :3] = rotation @ world_from_cam[members, :3, :3]
+        moved[members, :3, 3] = scale * world_from_cam[members, :3, 3] @ rotation.T + translation
+    adjusted = (parts >= 0).nonzero()[:, 0]
+    for view in (parts < 0).nonzero()[:, 0]:
+        distance = (reference[adjusted, :3, 3] - reference[view, :3, 3]).norm(dim=-1)
+        neighbour = adjusted[distance.argmin()]
+        moved[view] = moved[neighbour] @ invert(reference[neighbour]) @ reference[view]
+    return moved
+
+
+def build_model(
+    names: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    K: Float[Tensor, "v 3 3"],
+    world_from_cam: Float[Tensor, "v 4 4"],
+    tracks: Tracks,
+    points: Float[Tensor, "m 3"],
+    kept: Bool[Tensor, "v m"],
+    *,
+    camera_of: Sequence[int],
+    colours: UInt8[Tensor, "m 3"] | None = None,
+    square_pixels: bool = False,
+) -> Any:
+    """A ``pycolmap.Reconstruction``; image ids are view + 1, camera ids ``camera_of[view]`` + 1, point ids track + 1.
+
+    Our pixels and axes are COLMAP's; only the direction of the pose differs (COLMAP stores cam_from_world).
+    ``camera_of`` is the view whose intrinsics a view uses. ``square_pixels`` makes the cameras SIMPLE_PINHOLE with
+    fx = fy, else they are PINHOLE.
+    """
+    import pycolmap
+
+    model = pycolmap.Reconstruction()
+    cam_from_world = invert(world_from_cam.double()).numpy()
+    visible = tracks.visible
+    slot = visible.long().cumsum(1) - 1  # index of a track's observation among the 2D points of its image
+    for view, (name, (width, height)) in enumerate(zip(names, sizes, strict=True)):
+        camera_id = camera_of[view] + 1
+        if not model.exists_camera(camera_id):
+            fx, fy, cx, cy = (K[view, row, column].item() for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
+            kind, params = ("SIMPLE_PINHOLE", [fx, cx, cy]) if square_pixels else ("PINHOLE", [fx, fy, cx, cy])
+            camera = pycolmap.Camera(camera_id=camera_id, model=kind, width=width, height=height, params=params)
+            model.add_camera_with_trivial_rig(camera)
+        keypoints = tracks.uv[view, visible[view]].double().numpy()
+        image = pycolmap.Image(name=name, keypoints=keypoints, camera_id=camera_id, image_id=view + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(cam_from_world[view, :3]))
+    for track in kept.any(0).nonzero()[:, 0].tolist():
+        views = kept[:, track].nonzero()[:, 0].tolist()
+        elements = [pycolmap.TrackElement(view + 1, slot[view, track].item()) for view in views]
+        point = pycolmap.Point3D(xyz=points[track].double().numpy(), track=pycolmap.Track(elements))
+        if colours is not None:
+            point.color = colours[track].numpy()
+        model.add_point3D_with_id(track + 1, point)
+    return model
+
+
+def shared_cameras(
+    K: Float[Tensor, "v 3 3"], sizes: Sequence[tuple[int, int]], *, tolerance_px: float = 0.01
+) -> list[int]:
+    """For each view the first view of the same size with the same intrinsics (float32 rays blur them a little)."""
+
+    def same(a: int, b: int) -> bool:
+        return sizes[a] == sizes[b] and bool((K[a] - K[b]).abs().max() < tolerance_px)
+
+    return [next(other for other in range(view + 1) if same(view, other)) for view in range(len(sizes))]

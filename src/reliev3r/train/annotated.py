@@ -1,0 +1,148 @@
+"""Samples of scenes with ground truth, for full supervision alone: weak training cannot import this."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import FullLabels, Views
+from reliev3r.data.benchmark_guard import refuse_benchmark
+from reliev3r.data.capture import Frame, evenly_spaced
+from reliev3r.data.network_views import network_views
+from reliev3r.data.readers import READERS, find_reader, list_scenes
+from reliev3r.data.truth import Scene, load_truth
+from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
+from reliev3r.train.captures import is_heldout
+from reliev3r.train.sampling import assign_bucket, bucket_sizes
+
+
+class AnnotatedScenes:
+    """The scenes of some datasets that have true poses and depth. A sample is a few views of one.
+
+    Tracks come from a *simulated* matcher (:func:`reliev3r.synthetic.experts.simulate_tracks`) under the truth.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[str],
+        *,
+        long_side: int,
+        patch: int,
+        tracks: TrackNoise,
+        benchmark: str = "",
+        share: float = 0.0,
+        heldout: bool = False,
+        cached: int = 64,
+        progress: Progress | None = None,
+    ) -> None:
+        """Find the scenes of ``specs`` (FORMAT:PATH or PATH); of each only headers and poses are read.
+
+        ``benchmark`` is DL3DV's list of scenes that are never trained on. Of the others a ``share``, by the hash of
+        their names, is not trained on either: those that ``heldout`` gives. ``cached`` scenes are held open.
+
+        Raises:
+            UserError: an unknown format, no scenes, a scene of the benchmark, or one without true poses and depth.
+        """
+        self._scenes = [(*find_reader(spec), name) for spec in specs for name in list_scenes(spec)]
+        folders = [root.resolve() for _, root, _ in self._scenes]  # a root may be the scene itself
+        names = [str(root / name) for root, (_, _, name) in zip(folders, self._scenes)]
+        refuse_benchmark([*names, *dict.fromkeys(map(str, folders))], benchmark)
+        self._scenes = [scene for scene in self._scenes if is_heldout(scene[2], share) == heldout]
+        if not self._scenes and not heldout:
+            raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower --captures.heldout")
+        self._patch, self._long_side, self._noise, self._cached = patch, long_side, tracks, cached
+        self._open: OrderedDict[int, Scene] = OrderedDict()
+        buckets = bucket_sizes(round(0.75 * long_side**2), patch)
+        self._bucket: list[tuple[int, int]] = []
+        for index, (_, _, name) in enumerate(self._scenes):
+            if progress:
+                progress(index, len(self._scenes), name)
+            self._bucket.append(assign_bucket(_checked(self.scene(index)), buckets))
+        if progress:
+            progress(len(self._scenes), len(self._scenes), "")
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def scene(self, index: int) -> Scene:
+        """One scene, all of its frames; nothing of them but headers is in memory."""
+        if index not in self._open:
+            kind, root, name = self._scenes[index]
+            self._open[index] = READERS[kind].open(root, name)
+            while len(self._open) > self._cached:
+                self._open.popitem(last=False)
+        self._open.move_to_end(index)
+        return self._open[index]
+
+    def size(self, group: int) -> tuple[int, int]:
+        """That of the bucket in which scene number ``group`` (modulo their count) is."""
+        return self._bucket[group % len(self)]
+
+    def sample(self, seed: int, *, group: int, views: int, closeness: float) -> tuple[Views, FullLabels]:
+        """Views [v ...] of a scene of the group's bucket near the size of the bucket, with their truth.
+
+        ``closeness`` 1 takes neighbouring frames, 0 any frames of the scene; in a sequence neighbours are those in
+        time, else those whose cameras are near and look the same way.
+
+        Raises:
+            UserError: the scene has fewer views, or a file cannot be read.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        alike = [index for index, size in enumerate(self._bucket) if size == self.size(group)]
+        scene = self.scene(alike[int(torch.randint(len(alike), (1,), generator=generator))])
+        frames = scene.capture.frames
+        if len(frames) < views:
+            raise UserError(f"{scene.name}: has {len(frames)} views, a sample needs {views}")
+        return self._sample(scene, _choose(scene, views, closeness, generator), seed)
+
+    def whole(self, index: int, *, views: int) -> tuple[Views, FullLabels]:
+        """``views`` evenly spaced views of a scene (all where it has fewer), with their truth."""
+        scene = self.scene(index)
+        return self._sample(scene, evenly_spaced(range(len(scene.capture.frames)), views), index)
+
+    def _sample(self, scene: Scene, chosen: Sequence[int], seed: int) -> tuple[Views, FullLabels]:
+        capture = dataclasses.replace(scene.capture, frames=tuple(scene.capture.frames[index] for index in chosen))
+        seen, regions = network_views(capture, long_side=self._long_side, patch=self._patch)
+        assert scene.truth is not None  # checked when it was found
+        truth = load_truth(scene.truth, capture.names, regions=regions, size=seen.size)
+        return seen, FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
+
+
+def _checked(scene: Scene) -> tuple[int, int]:
+    """(height, width) of the first frame of a scene that has all that full supervision reads."""
+    first: Frame = scene.capture.frames[0]
+    if scene.truth is None:
+        raise UserError(f"{scene.capture.root}: has no ground truth, which full supervision needs; leave it out")
+    scene.truth.camera(first.name)
+    if scene.truth.depth(first.name) is None:
+        raise UserError(f"{scene.capture.root}: has no true depth, which full supervision needs; leave it out")
+    return first.height, first.width
+
+
+def _choose(scene: Scene, count: int, closeness: float, generator: torch.Generator) -> list[int]:
+    """``count`` different frames among the nearest of a random one; how many count as near falls with closeness."""
+    total = len(scene.capture.frames)
+    start = int(torch.randint(total, (1,), generator=generator))
+    near = count + round((1 - closeness) * (total - count))
+    order = np.argsort(_distance(scene, start), kind="stable")[:near]  # the frame itself is the first
+    picked = 1 + torch.randperm(near - 1, generator=generator)[: count - 1].numpy()
+    return [start, *order[picked].tolist()]
+
+
+def _distance(scene: Scene, start: int) -> np.ndarray:
+    """How far each frame is from one: frames between them, or without an order how differently the cameras stand."""
+    if scene.capture.ordered:
+        return np.abs(np.arange(len(scene.capture.frames)) - start)
+    assert scene.truth is not None
+    poses = np.stack([scene.truth.camera(name).world_from_cam.numpy() for name in scene.capture.names])
+    centre = np.linalg.norm(poses[:, :3, 3] - poses[start, :3, 3], axis=1)
+    turn = 1 - poses[:, :3, 2] @ poses[start, :3, 2]
+    away = centre / max(float(np.median(centre)), 1e-9) + turn  # a right angle counts as the median distance
+    away[start] = -1
+    return away

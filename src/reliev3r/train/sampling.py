@@ -1,0 +1,237 @@
+"""Which views a sample has: connected sets, by how much they see in common; an overlap curriculum widens them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Labels, PseudoLabels, Views, stack
+from reliev3r.data.augment import AugmentConfig, augment
+from reliev3r.sfm.graph import pair_rarity
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+    """How close the views of a sample are over a run."""
+
+    start: float = 1.0
+    """Closeness at the beginning, in [0, 1] (see :func:`select_views`)."""
+    end: float = 0.0
+    """Closeness from ``until`` on."""
+    until: float = 0.3
+    """Share of the run at which the widening ends; 0: no curriculum."""
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= value <= 1 for value in (self.start, self.end, self.until)):
+            raise UserError("curriculum: start, end and until must lie within 0 and 1")
+
+
+def closeness_at(progress: float, config: CurriculumConfig) -> float:
+    """Closeness at a share ``progress`` of the run: linear from ``start`` to ``end``, then constant."""
+    share = min(progress / config.until, 1.0) if config.until > 0 else 1.0
+    return config.start + share * (config.end - config.start)
+
+
+def select_views(
+    shared: Float[Tensor, "v v"], count: int, closeness: float, generator: torch.Generator
+) -> Int[Tensor, " chosen"]:
+    """``count`` different views, each tied to those before it as long as there is such a view left.
+
+    Each next view is drawn with probability ~ ties ** (c / (1 - c)), ties being the tracks that it shares with those
+    already in: closeness c = 1 takes the one that shares most, 0.5 draws by ties, 0 any that is tied at all.
+
+    Args:
+        shared: Tracks that both views see; the diagonal is not read.
+        count: At most v.
+        closeness: In [0, 1].
+        generator: On the device of ``shared``.
+
+    Raises:
+        ValueError: more views asked for than there are, or a closeness out of range.
+    """
+    views = len(shared)
+    if not (1 <= count <= views and 0 <= closeness <= 1):
+        raise ValueError(f"cannot choose {count} of {views} views with closeness {closeness}")
+    tied = shared.clamp_min(0).clone().fill_diagonal_(0).double()
+    free = torch.ones(views, dtype=torch.bool, device=shared.device)
+    ties = (tied.sum(0) > 0).double()  # the first: any that is tied to another
+    power = 0.0
+    chosen: list[int] = []
+    while len(chosen) < count:
+        chosen.append(int(torch.multinomial(_odds(ties, free, power), 1, generator=generator)))
+        free[chosen[-1]] = False
+        ties = tied[chosen].sum(0)
+        power = closeness / (1 - closeness) if closeness < 1 else math.inf
+    return torch.tensor(chosen, device=shared.device)
+
+
+def _odds(ties: Tensor, free: Tensor, power: float) -> Tensor:
+    """Unnormalised probabilities: of the tied views that are free, or of all that are free where none is tied."""
+    usable = free & (ties > 0)
+    if not usable.any():
+        return free.double()
+    relative = torch.where(usable, ties, 0.0)
+    relative = relative / relative.max()
+    return torch.where(usable, relative**power, 0.0)
+
+
+ASPECTS = (0.5, 0.67, 0.75, 1.0, 1.33, 1.5, 2.0)
+"""Width over height."""
+
+
+def bucket_sizes(pixels: int, patch: int, aspects: Sequence[float] = ASPECTS) -> list[tuple[int, int]]:
+    """(height, width) for each aspect (width / height), multiples of ``patch``, at most ``pixels`` in area.
+
+    Each is the size that loses least of the aspect (which counts twice) and of the area, both as ratios; equal ones
+    count once.
+
+    Raises:
+        ValueError: fewer pixels than a patch has, or aspects outside [0.5, 2].
+    """
+    if pixels < patch * patch:
+        raise ValueError(f"{pixels} pixels do not hold a patch of {patch}x{patch}")
+    if not aspects or any(not 0.5 <= aspect <= 2 for aspect in aspects):
+        raise ValueError(f"aspects {tuple(aspects)} must lie within 0.5 and 2")
+    patches = pixels // (patch * patch)
+
+    def loss(grid: tuple[int, int], aspect: float) -> float:
+        rows, columns = grid
+        return 2 * abs(math.log(columns / rows / aspect)) + math.log(patches / (rows * columns))
+
+    def grids(aspect: float) -> list[tuple[int, int]]:
+        """For each number of rows, the columns next to the aspect's, as far as they fit."""
+        highest = min(patches, math.isqrt(int(patches / aspect)) + 1)
+        columns = [(rows, math.floor(rows * aspect) + up) for rows in range(1, highest + 1) for up in (0, 1)]
+        return [(r, max(1, min(c, patches // r))) for r, c in columns]
+
+    best = [min(grids(aspect), key=lambda grid, aspect=aspect: loss(grid, aspect)) for aspect in aspects]
+    return list(dict.fromkeys((rows * patch, columns * patch) for rows, columns in best))
+
+
+def assign_bucket(size: tuple[int, int], buckets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The bucket (height, width) whose aspect is nearest to that of ``size`` (height, width), as a ratio."""
+    return min(buckets, key=lambda bucket: abs(math.log(bucket[1] * size[0] / (bucket[0] * size[1]))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """What one step looks at."""
+
+    views: int = 16
+    """Views a step; captures with more are sampled along the track graph."""
+    tracks: int = 768
+    """Tracks a step, drawn so that loosely tied pairs of views are heard as often as others."""
+
+
+class CaptureBatches:
+    """Batches [1, v, ...] of one capture; a pure function of the step."""
+
+    def __init__(self, views: Views, labels: PseudoLabels, config: BatchConfig, *, seed: int = 0) -> None:
+        """``views`` and ``labels`` without batch dimension, tracks without the held-out ones."""
+        self.views, self.labels, self.config, self.seed = views, labels, config, seed
+        seen = (labels.tracks.weight > 0).float()
+        self.shared = (seen @ seen.T).fill_diagonal_(0)
+        self.rarity = pair_rarity(labels.tracks)
+
+    def __call__(self, step: int, progress: float, micro: int = 0) -> tuple[Views, PseudoLabels]:
+        """Batch ``micro`` of one step."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step + (micro << 40))
+        views, labels = self.views, self.labels
+        rarity = self.rarity
+        count = views.image.shape[0]
+        if count > self.config.views:
+            index = self._walk(generator)
+            views, labels = views.select_views(index), labels.select_views(index)
+            seen = (labels.tracks.weight > 0).sum(0)
+            rarity = torch.where(seen >= 2, rarity, torch.zeros_like(rarity))
+        labels = with_drawn_tracks(labels, rarity, self.config.tracks, generator)
+        return views.map(_batched), labels.map(_batched)
+
+    def _walk(self, generator: torch.Generator) -> Tensor:
+        """A connected set of views: each next one is drawn by how many tracks tie it to those already in."""
+        return select_views(self.shared.clamp_max(50), self.config.views, 0.5, generator)
+
+
+def with_drawn_tracks(
+    labels: PseudoLabels, rarity: Float[Tensor, " m"], count: int, generator: torch.Generator
+) -> PseudoLabels:
+    """At most ``count`` of the tracks, drawn so that loosely tied pairs of views are heard as often as others."""
+    if len(rarity) <= count:
+        return labels
+    chosen = (rarity > 0).nonzero()[:, 0]
+    if len(chosen) > count:
+        chosen = torch.multinomial(rarity.sqrt(), count, generator=generator)
+    return dataclasses.replace(labels, tracks=labels.tracks.select_tracks(chosen))
+
+
+def _batched(tensor: Tensor) -> Tensor:
+    return tensor[None]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Something that yields samples; all functions are pure."""
+
+    def size(self, group: int) -> tuple[int, int]:
+        """(height, width) of all samples of a group."""
+        ...
+
+    def sample(self, seed: int, *, group: int, views: int, closeness: float) -> tuple[Views, Labels]:
+        """A sample [v ...] of any size near the group's; ``closeness`` in [0, 1] asks for views that overlap."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneBatchConfig:
+    """How many views and scenes a step sees on each device."""
+
+    views: tuple[int, int] = (4, 4)
+    """Fewest and most views of a sample; drawn per step, the same on every device."""
+    images: int = 32
+    """Images a device sees at a time: views times scenes stay within it."""
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    """Close views first, wide ones later."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig.none)
+    hide_intrinsics: bool = False
+    """The network has to predict them (its field-of-view head); weak labels then carry them as an expert would."""
+
+
+class SceneBatches:
+    """Batches [b, v, ...] of a weighted mixture of sources; a pure function of the step and the micro-batch in it."""
+
+    def __init__(
+        self, sources: Sequence[Source], weights: Sequence[float], config: SceneBatchConfig, *, seed: int = 0
+    ) -> None:
+        self.sources, self.config, self.seed = sources, config, seed
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+
+    def __call__(self, step: int, progress: float, micro: int = 0) -> tuple[Views, Labels]:
+        """Batch ``micro`` of a step, of one source and one size."""
+        shared = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        low, high = self.config.views
+        views = int(torch.randint(low, high + 1, (1,), generator=shared))
+        own = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 1009 + micro)
+        source = self.sources[int(torch.multinomial(self.weights, 1, generator=own))]
+        group, *seeds = torch.randint(1_000_000_000, (1 + max(1, self.config.images // views),), generator=own).tolist()
+        closeness = closeness_at(progress, self.config.curriculum)
+        samples = []
+        for seed in seeds:
+            seen, labels = source.sample(seed, group=group, views=views, closeness=closeness)
+            samples.append(augment(seen, labels, self.config.augment, own, size=source.size(group)))
+        seen, labels = stack([each for each, _ in samples]), stack([each for _, each in samples])
+        return hidden(seen, labels) if self.config.hide_intrinsics else (seen, labels)
+
+
+def hidden(views: Views, labels: Labels) -> tuple[Views, Labels]:
+    """Views of unknown intrinsics, whose weak labels have them as pseudo intrinsics."""
+    if isinstance(labels, PseudoLabels):
+        labels = dataclasses.replace(labels, K=views.K)
+    return dataclasses.replace(views, K=None), labels

@@ -1,0 +1,67 @@
+"""What a run across scenes is measured on while it trains: views, or at least tracks, that it never trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from reliev3r.core.types import Prediction, Tracks, Truth, Views
+from reliev3r.losses.tracks import heldout_angles
+from reliev3r.model.predict import predict
+from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
+from reliev3r.synthetic.stream import HELDOUT_SEEDS, SyntheticStream
+from reliev3r.train.captures import PreparedCapture
+
+Scorer = Callable[[Prediction, Truth], dict[str, float]]
+"""Figures of a prediction against the truth of a scene; for the log alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutScene:
+    """Views that are never trained on, or whose tracks are not."""
+
+    views: Views
+    tracks: Tracks
+    """They choose the checkpoint."""
+    truth: Truth | None = None
+    """Of rendered rooms and annotated scenes, for the figures beside them; it chooses nothing."""
+
+
+def tracked_scene(capture: PreparedCapture, most: int) -> HeldoutScene:
+    """At most this many frames of a capture, evenly spread, and its held-out tracks."""
+    count = min(len(capture.views.image), most)
+    chosen = torch.linspace(0, len(capture.views.image) - 1, count).round().long()
+    return HeldoutScene(views=capture.views.select_views(chosen), tracks=capture.heldout.select_views(chosen))
+
+
+def without_intrinsics(scenes: list[HeldoutScene]) -> list[HeldoutScene]:
+    """The same, for networks that are not shown K."""
+    return [dataclasses.replace(scene, views=dataclasses.replace(scene.views, K=None)) for scene in scenes]
+
+
+def rooms(stream: SyntheticStream, count: int, *, views: int) -> list[HeldoutScene]:
+    """Held-out rooms of the same distribution, at its full width, with exact tracks."""
+    scenes = []
+    for seed in range(HELDOUT_SEEDS, HELDOUT_SEEDS + count):
+        seen, truth = stream.render(seed, views=views)
+        tracks = simulate_tracks(truth, TrackNoise(count=128, pixel=0.0, false=0.0), seed)
+        scenes.append(HeldoutScene(views=seen.to("cpu"), tracks=tracks.to("cpu"), truth=truth.to("cpu")))
+    return scenes
+
+
+def figures(model: nn.Module, scenes: list[HeldoutScene], scorer: Scorer | None = None) -> dict[str, float]:
+    """Means over held-out scenes: the track angle (median in each), and ``scorer``'s figures of those with truth."""
+    angles, scores = [], []
+    for scene in scenes:
+        prediction = predict(model, scene.views)
+        angle = heldout_angles(prediction, scene.tracks)
+        if angle.numel():  # a scene without tracks judges nothing
+            angles.append(angle.median())
+        if scene.truth is not None and scorer is not None:
+            scores.append(scorer(prediction, scene.truth))
+    mean = {name: sum(each[name] for each in scores) / len(scores) for name in (scores[0] if scores else ())}
+    return {**({"heldout_deg": float(torch.stack(angles).mean())} if angles else {}), **mean}

@@ -1,0 +1,123 @@
+"""What a network is judged by: the images, matched anew when it is judged.
+
+Held-out tracks come from the matcher that made the training labels, so what is wrong with the labels is wrong with them
+too: another capture's labels agree perfectly with themselves. The images cannot be fooled that way. Their matches are
+found again (SIFT, MAGSAC++ for each pair, union-find), and cameras and points are solved from them; neither network has
+a say in any of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reliev3r.core.types import Tracks, Views
+from reliev3r.data.capture import Capture
+from reliev3r.data.network_views import network_views, uv_in_region
+from reliev3r.geometry.camera import K_from_focal
+from reliev3r.geometry.sampling import inside
+from reliev3r.labels.expert import TrackExpert
+from reliev3r.labels.tracks.pairwise import PairwiseTracks
+from reliev3r.labels.tracks.sift import SiftMatcher
+from reliev3r.sfm.incremental import CameraSolve, solve_cameras, solve_focal
+
+MOST_FRAMES = 48
+"""Of a capture: matching all pairs of more would take longer than the training."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldoutCapture:
+    """A capture that two networks are compared on."""
+
+    name: str
+    views: Views
+    """[v ...] as the networks get them."""
+    frames: tuple[int, ...]
+    """Positions of the views that were never trained on; empty where none was trained on (a replay capture)."""
+    matches: Tracks
+    """[v m] found anew in the images, in pixels of ``views``."""
+    K: Float[Tensor, "v 3 3"] | None
+    """Intrinsics to measure with, known or estimated from ``matches``; both networks are measured with the same."""
+    reference: CameraSolve | None
+    """Cameras and points solved from ``matches``; None where there were too few."""
+    labels: Tracks | None = None
+    """[v n] the labels' tracks that were held out of training: shown with the rest, and checked against ``matches``."""
+
+
+def gather_evidence(
+    capture: Capture,
+    *,
+    long_side: int,
+    patch: int,
+    frames: Sequence[int] = (),
+    labels: Tracks | None = None,
+    expert: TrackExpert | None = None,
+    hide_intrinsics: bool = False,
+    name: str | None = None,
+) -> HeldoutCapture:
+    """Match the images of a capture anew and solve cameras from the matches.
+
+    Args:
+        capture: Intrinsics included where they are known.
+        long_side: Of the networks' images, in pixels.
+        patch: Their sizes are multiples of it.
+        frames: Positions of the frames that were held out of training.
+        labels: Held-out tracks [v m] of the labels, in pixels of the networks' images.
+        expert: Where SIFT finds nothing (footage without texture): the matcher to be used instead.
+        hide_intrinsics: The networks have to predict them.
+        name: As it is shown; by default that of the folder.
+
+    Raises:
+        UserError: unreadable images.
+    """
+    chosen = _chosen(len(capture.frames), frames)
+    part = dataclasses.replace(capture, frames=tuple(capture.frames[index] for index in chosen))
+    views, regions = network_views(part, long_side=long_side, patch=patch)
+    expert = expert or PairwiseTracks(matcher=SiftMatcher(features=2000), long_side=800)
+    found = expert.track(part)
+    uv = torch.stack(
+        [uv_in_region(each, tuple(region), views.size) for each, region in zip(found.uv, regions.tolist())]
+    )
+    matches = Tracks(uv=uv.float(), weight=torch.where(inside(uv, *views.size), found.weight, 0.0))
+    K, reference = _solved(matches, views)
+    return HeldoutCapture(
+        name=name or capture.root.name,
+        views=dataclasses.replace(views, K=None if hide_intrinsics or K is None else K.float()),
+        frames=tuple(chosen.index(frame) for frame in frames if frame in chosen),
+        matches=matches,
+        K=K,
+        reference=reference,
+        labels=None if labels is None else labels.select_views(chosen),
+    )
+
+
+def _solved(matches: Tracks, views: Views) -> tuple[Tensor | None, CameraSolve | None]:
+    if matches.weight.shape[-1] == 0:
+        return views.K, None
+    if views.K is not None:
+        return views.K, solve_cameras(matches, views.K)
+    found = solve_focal(matches, views.size)
+    if found is None:
+        return None, None
+    height, width = views.size
+    return K_from_focal(torch.tensor(found[0] * width), height, width).expand(len(matches.uv), 3, 3), found[1]
+
+
+def _chosen(count: int, frames: Sequence[int]) -> list[int]:
+    """Positions in order: all, or held-out frames and as many others, each evenly spaced."""
+    if count <= MOST_FRAMES:
+        return list(range(count))
+    others = [index for index in range(count) if index not in set(frames)]
+    held = _spaced(sorted(frames), MOST_FRAMES // 2)
+    return sorted([*held, *_spaced(others, MOST_FRAMES - len(held))])
+
+
+def _spaced(items: Sequence[int], count: int) -> list[int]:
+    if len(items) <= count:
+        return list(items)
+    return [items[index] for index in torch.linspace(0, len(items) - 1, count).round().long().tolist()]
