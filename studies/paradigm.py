@@ -93,7 +93,7 @@ class Study:
         if name not in AFTERWARDS:
             return VARIANTS[name](start)
         base, share = AFTERWARDS[name]
-        config = dataclasses.replace(tuned(start, share), init=str(self.folder(base, seed) / "checkpoint"))
+        config = dataclasses.replace(tuned(start, share), model=str(self.folder(base, seed) / "checkpoint"))
         if REAL not in name:
             return other_domain(config)
         assert self.real is not None

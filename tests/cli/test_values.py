@@ -16,7 +16,7 @@ from reliev3r.runs.fit import FitConfig
     [
         (["fit", "photos", "--steps", "-3"], "steps must be at least 1, got -3"),
         (["train", "tiny-cpu", "--accumulate", "0"], "accumulate must be at least 1"),
-        (["train", "tiny-cpu", "--stream-weight", "2"], "stream_weight is a share"),
+        (["train", "tiny-cpu", "stream_weight=2"], "stream_weight is a share"),
     ],
 )
 def test_a_value_that_cannot_be_is_one_line(tmp_path, capsys, arguments, told) -> None:

@@ -1,4 +1,4 @@
-"""What the verbs share: arguments, progress bars, log lines, tables."""
+"""What the verbs share: progress bars, log lines, tables."""
 
 from __future__ import annotations
 
@@ -8,25 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-
-def parse(kind: type, verb: str, argv: list[str]) -> Any:
-    """The verb's options as its dataclass ``kind``; help and bad options end the program.
-
-    Raises:
-        UserError: a value that the settings refuse.
-    """
-    try:
-        return tyro.cli(kind, prog=f"reliev3r {verb}", args=argv)
-    except ValueError as error:
-        raise UserError(f"reliev3r {verb}: {error}") from error
 
 
 def write_table(table: Any, out: Path) -> None:

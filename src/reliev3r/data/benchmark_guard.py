@@ -33,7 +33,7 @@ def refuse_benchmark(names: Iterable[str], benchmark: Path | str) -> None:
     if not str(benchmark):
         raise UserError(
             f"{len(ours)} scenes of DL3DV, but nothing says which of them are its benchmark; "
-            "give --captures.dl3dv-benchmark benchmark-meta.csv (or the benchmark's folder)"
+            "give --dl3dv-benchmark benchmark-meta.csv (or the benchmark's folder)"
         )
     shared = sorted(ours & benchmark_hashes(Path(benchmark)))
     if shared:

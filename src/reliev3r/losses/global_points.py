@@ -31,7 +31,7 @@ def global_points_loss(
     """
     if prediction.global_points is None:
         raise UserError(
-            "the global-point loss needs such points: give the network --network.global-points and training mode, "
+            "the global-point loss needs such points: give the network network.global_points=true and training mode, "
             "or set global_weight to 0"
         )
     with torch.no_grad():

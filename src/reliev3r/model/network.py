@@ -15,12 +15,12 @@ from jaxtyping import Float
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from reliev3r.core.device import Precision
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_focal, ray_map
 from reliev3r.model.attention import Block, Rope, rope_tables
 from reliev3r.model.card import model_card, write_card
-from reliev3r.model.device import Precision
 from reliev3r.model.encoder import Encoder
 from reliev3r.model.heads import CameraHead, GlobalPointsHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
 

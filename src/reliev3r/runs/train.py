@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
@@ -18,7 +19,7 @@ from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
 from reliev3r.model.load import initial_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.runs.folder import RunFolder, first_process
+from reliev3r.runs.folder import RunFolder, first_process, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.annotated import AnnotatedScenes
@@ -86,7 +87,7 @@ def _facts(config: ScenesConfig) -> dict[str, str]:
         "Trained by": f"`reliev3r train`, {config.supervision} supervision"
         + (" (no ground truth was read)" if config.supervision == "weak" else " by ground truth"),
         "Trained on": "; ".join(data),
-        "Started from": "random weights" if config.init == "random" else config.init,
+        "Started from": start_of(config.model, config.init_from),
         "Views of a sample": f"{views[0]} to {views[1]}",
     }
 
@@ -101,7 +102,7 @@ def _measured(result: TrainResult) -> dict[str, str]:
 def network_of(config: ScenesConfig) -> Reliev3R:
     """The network that a run starts from, the same for the same seed."""
     torch.manual_seed(config.seed)
-    return initial_network(config.init, config.network)
+    return initial_network(config.model, config.network, init_from=config.init_from)
 
 
 def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Loss]:
@@ -128,13 +129,13 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         sources.append(found)
         shares.append(1 - config.stream_weight)
     elif config.stream_weight < 1 and not config.annotated:
-        raise UserError("no captures are given: add --captures.data IMAGES=STORE, or set --stream-weight 1")
+        raise UserError("no captures are given: add --data IMAGES=STORE, or set --stream-weight 1")
     if config.annotated:
         logger.info("tracks of annotated scenes come from a SIMULATED matcher (projected ground truth made worse)")
         sources.append(_annotated(config, patch, report))
         shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(config.device).type
         sources.append(SyntheticStream(config.stream, supervision=config.supervision, device=device))
         shares.append(config.stream_weight)
         if config.supervision == "weak":

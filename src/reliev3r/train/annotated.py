@@ -55,7 +55,7 @@ class AnnotatedScenes:
         refuse_benchmark([*names, *dict.fromkeys(map(str, folders))], benchmark)
         self._scenes = [scene for scene in self._scenes if is_heldout(scene[2], share) == heldout]
         if not self._scenes and not heldout:
-            raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower --captures.heldout")
+            raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower captures.heldout")
         self._patch, self._long_side, self._noise, self._cached = patch, long_side, tracks, cached
         self._open: OrderedDict[int, Scene] = OrderedDict()
         buckets = bucket_sizes(round(0.75 * long_side**2), patch)

@@ -95,7 +95,7 @@ class LabelledCaptures:
         chosen = [task for task in chosen if is_heldout(task.name, config.heldout) == heldout]
         if not chosen and not heldout:
             raise UserError(
-                f"{', '.join(config.data)}: every capture is held out; give more, or lower --captures.heldout"
+                f"{', '.join(config.data)}: every capture is held out; give more, or lower captures.heldout"
             )
         self.files: list[tuple[str, Path]] = []
         self._bucket: list[tuple[int, int]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from reliev3r.model.device import Precision
+from reliev3r.core.device import Precision
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
@@ -35,6 +35,8 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights, which is then what is evaluated and kept; None: off."""
     precision: Precision = "auto"
     """``auto``: bf16 autocast where the device multiplies bf16 matrices in hardware, else float32."""
+    device: str = "auto"
+    """Of networks and experts: auto (the accelerator where there is one), cpu, cuda, ..."""
     accumulate: int = 1
     """Batches that each process goes through before a step of the optimiser; their gradients are averaged."""
     parallel: Parallel = "auto"

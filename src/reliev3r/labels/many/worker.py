@@ -33,7 +33,7 @@ class LabelJob:
     views: int | None = None
     video_views: int = VIDEO_VIEWS
     """Frames of a video where ``views`` is not given."""
-    device: str = "cpu"
+    device: str = "auto"
     judge: bool = True
     """Judge the labels and keep the verdict beside them (``labels.quality``): seconds a capture."""
 

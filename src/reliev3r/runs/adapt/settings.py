@@ -42,8 +42,6 @@ class AdaptConfig(TrainConfig):
     """FILE, fov:DEG (horizontal), exif, expert, expert:EXPERT, or estimate."""
     views: int | None = None
     """Of each capture; by default all images of a folder, and 60 frames of a video."""
-    device: str = "cpu"
-    """Of the experts: cpu or cuda."""
     workers: int = 1
     """Processes that label many captures."""
     prepare: PrepareConfig = field(default_factory=lambda: PrepareConfig(image_size=224))
