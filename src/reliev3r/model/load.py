@@ -7,7 +7,9 @@ fill *parts* of a new network (``--init-from``) with DINOv2's weights or VGGT's.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +73,8 @@ def load_network(name: Path | str) -> Reliev3R:
         if not (folder / file).is_file():
             raise UserError(f"{folder / file}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
     try:
-        return Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints where it reads from
+            return Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
     except Exception as error:  # safetensors, JSON and shape errors share no base class
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
 

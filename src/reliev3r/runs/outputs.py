@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def write_outputs(
     if refine:
         refined = refine_cameras(reconstruction, tracks, heldout, estimate_focal=prepared.views.K is None)
         notes.append(refined.reason)
+        shutil.rmtree(out / "refined", ignore_errors=True)  # of an earlier refinement
         if refined.kept:
             refined.reconstruction.save(out / "refined")
             _write_formats(out / "refined", refined.reconstruction, tracks, capture)

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,13 +22,15 @@ from reliev3r.model.network import Reliev3R
 from reliev3r.runs.folder import RunFolder, first_process, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
 from reliev3r.synthetic.stream import SyntheticStream
-from reliev3r.train.annotated import AnnotatedScenes
 from reliev3r.train.captures import LabelledCaptures
 from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.recipes import ScenesConfig
 from reliev3r.train.sampling import SceneBatches, Source
 from reliev3r.train.schedule import teacher_share, weak_settings
 from reliev3r.train.validation import HeldoutScene, figures, rooms, tracked_scene, without_intrinsics
+
+if TYPE_CHECKING:
+    from reliev3r.train.annotated import AnnotatedScenes
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +146,8 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
 
 
 def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:
+    from reliev3r.train.annotated import AnnotatedScenes  # reads ground truth: only full supervision loads it
+
     noise = config.stream.track_noise
     return AnnotatedScenes(
         config.annotated, long_side=config.captures.prepare.image_size, patch=patch, heldout=heldout,
