@@ -140,7 +140,10 @@ def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monke
     assert result.verdict.verdict == "better"
     assert file_hash(tmp_path / "pi3.safetensors") == before
     back = tmp_path / "back.safetensors"
-    assert main(["export-weights", str(out / "checkpoint"), "--out", str(back), "--confidence-of", model[4:]]) == 0
+    assert (
+        main(["export-weights", "--model", str(out / "checkpoint"), "--out", str(back), "--confidence-of", model[4:]])
+        == 0
+    )
     old, new = load_file(tmp_path / "pi3.safetensors"), load_file(back)
     assert old.keys() == new.keys()
     changed = {name for name in old if not torch.equal(old[name], new[name])}

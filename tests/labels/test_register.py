@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from reliev3r.types import DepthLabels
 from torch import Tensor
 
+from reliev3r.core.types import DepthLabels
 from reliev3r.labels.register import RegisterConfig, register_depth
 
 H, W = 37, 53
