@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         "export": (export, "write a run's reconstruction in another format"),
         "export-weights": (export_weights, "write a trained network in pi^3's layout, for tools that read it"),
         "label": (label, "make the pseudo-labels of a capture, or of thousands"),
-        "labels": (labels, "look after labels that were made: verify, report"),
+        "labels": (labels, "check existing labels: verify files, report quality"),
         "experts": (experts, "list the experts: licence, weights, installed or not, how to install"),
         "datasets": (datasets, "list the dataset formats that are read, or the scenes found in a folder"),
         "convert": (convert, "write a scene of any dataset as a capture folder, for every other verb"),

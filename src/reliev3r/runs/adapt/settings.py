@@ -50,7 +50,7 @@ class AdaptConfig(TrainConfig):
     sample_tracks: int = 512
     """Tracks of a sample."""
     heldout_every: int = 10
-    """Every how manieth frame of a capture is never trained on; with the held-out tracks these frames judge."""
+    """Hold out every N-th frame of each capture for the verdict, as the held-out tracks are."""
     batch: SceneBatchConfig = field(
         default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8, curriculum=CurriculumConfig(until=0.0))
     )
