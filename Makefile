@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | test-upstream | lint | gpu - see README.md
+# make setup | demo | test | test-slow | test-upstream | lint | wheel | gpu - see README.md and CONTRIBUTING.md
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= benchmarks/results
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-upstream lint gpu ablation study
+.PHONY: setup demo test test-slow test-upstream lint wheel gpu ablation study
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,11 @@ test-slow: setup
 # Every upstream system that is checked out below RELIEV3R_UPSTREAM, with random weights (docs/baselines.md); hours, 16 GB
 test-upstream: setup
 	OMP_NUM_THREADS=2 $(BIN)/pytest tests/upstream --timeout 1600
+
+# One wheel in dist/; build/ would bring along modules that are gone
+wheel: setup
+	rm -rf build dist/*.whl
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
 # The loss forms and options on a rendered capture, three seeds each (docs/method.md); resumable, about two hours on two cores
 ablation: setup
