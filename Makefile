@@ -38,11 +38,11 @@ wheel: setup
 	rm -rf build dist/*.whl
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
-# The loss forms and options on a rendered capture, three seeds each (docs/method.md); resumable, about two hours on two cores
+# The loss forms and options on a rendered capture, three seeds each (docs/results/ablation.md); resumable, about two hours on two cores
 ablation: setup
 	$(BIN)/python benchmarks/ablation.py --out $(OUT)/ablation.json
 
-# Weak against full supervision and the ablations across scenes (docs/study.md); resumable, hours on two cores
+# Weak against full supervision and the ablations across scenes (docs/results/study.md); resumable, hours on two cores
 study: setup
 	$(BIN)/python studies/paradigm.py --size cpu --out $(OUT)/study_cpu
 

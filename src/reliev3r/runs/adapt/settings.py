@@ -61,7 +61,7 @@ class AdaptConfig(TrainConfig):
     teacher_until: float = 1.0
     """Share of the run at which the handover from the pseudo cameras to the tracks themselves ends; 0: tracks alone.
     On rendered rooms a teacher that ended at half of a short run left the tracks to undo what was learned
-    (docs/study.md); for adaptation as such it is not measured."""
+    (docs/results/study.md); for adaptation as such it is not measured."""
     judged: int = 12
     """Most captures that the verdict looks at, evenly chosen."""
     replay: tuple[str, ...] = ()
