@@ -57,7 +57,7 @@ def test_every_link_leads_to_a_heading_or_a_file(page: Path) -> None:
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=named)
 def test_lines_of_prose_are_at_most_120_wide(page: Path) -> None:
     lines = page.read_text(encoding="utf8").splitlines()
-    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+    assert [line for line in lines if len(line) > 120 and not line.lstrip().startswith("|") and line[:4].strip()] == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=named)
