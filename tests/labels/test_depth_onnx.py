@@ -186,7 +186,7 @@ def test_without_onnxruntime_or_a_gpu_the_remedy_is_named(predict, photos, tmp_p
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(UserError, match="--device cuda:0: this machine has"):
+    with pytest.raises(UserError, match="--device cuda:0: not on this machine"):
         depth_expert(spec, device="cuda:0")
     with pytest.raises(UserError, match="no GPU support; pip install onnxruntime-gpu"):
         OnnxDepth.open(tmp_path / "net.onnx", device="cuda:0").predict(picture(), photos.frames[0], photos)

@@ -234,12 +234,12 @@ def test_names_are_pi3s() -> None:
 def test_the_verb_exports_and_keeps_what_is_there(exported, tmp_path, capsys) -> None:
     network(fov="shared").save_pretrained(tmp_path / "checkpoint")
     out = tmp_path / "pi3.safetensors"
-    assert main(["export-weights", str(tmp_path / "checkpoint"), "--out", str(out)]) == 0
+    assert main(["export-weights", "--model", str(tmp_path / "checkpoint"), "--out", str(out)]) == 0
     assert "no place for camera_head.fc_fov.bias" in capsys.readouterr().out
     assert load_file(out).keys() == load_file(exported[1]).keys()
-    assert main(["export-weights", str(tmp_path / "checkpoint"), "--out", str(out)]) == 2
-    assert main(["export-weights", f"pi3:{exported[1]}", "--out", str(out), "--overwrite"]) == 0
-    assert main(["export-weights", f"pi3:{exported[1]}", "--out", str(tmp_path / "pi3.pt")]) == 2
+    assert main(["export-weights", "--model", str(tmp_path / "checkpoint"), "--out", str(out)]) == 2
+    assert main(["export-weights", "--model", f"pi3:{exported[1]}", "--out", str(out), "--overwrite"]) == 0
+    assert main(["export-weights", "--model", f"pi3:{exported[1]}", "--out", str(tmp_path / "pi3.pt")]) == 2
 
 
 def test_a_training_starts_from_it(exported) -> None:

@@ -290,7 +290,7 @@ def _follow(last: np.ndarray, picture: np.ndarray, points: np.ndarray) -> tuple[
 
 
 def _motion(origin: np.ndarray, moved: np.ndarray) -> float:
-    """Pixels: the common part of the flow with ``TURN_SHARE`` of its say, and the mean of what differs from it."""
+    """Motion in pixels: ``TURN_SHARE`` x |median flow| + mean |flow - median flow|."""
     flow = moved - origin
     common = np.median(flow, axis=0)
     return float(TURN_SHARE * np.linalg.norm(common) + np.linalg.norm(flow - common, axis=-1).mean())

@@ -53,8 +53,8 @@ class NetworkConfig:
     """``depth``: one channel, rays from the intrinsics (the paper). ``point``: pi^3's head, which gives rays too."""
     camera_contrast: bool = False
     """Add to each view's pooled camera feature its standardised deviation from the sample's other views. A pose is what
-    tells a view from the others, and in a fresh network that is a few per cent of the feature. No parameters; pi^3 has
-    it not."""
+    tells a view from the others, and in a fresh network that is a few per cent of the feature. No parameters; pi^3
+    does not have this."""
     guided: bool = False
     """Pixel heads see the image again and draw edges with it; False: pi^3's linear heads. Needs an even patch size."""
     fov: Literal["none", "per_view", "shared"] = "none"

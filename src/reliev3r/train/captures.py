@@ -49,7 +49,7 @@ class CapturesConfig:
     heldout: float = 0.02
     """Share of the captures, chosen by the hash of their name, that is never trained on."""
     heldout_frames: int = 0
-    """Every how manieth frame of each capture is in no sample (its images judge the result); 0: all are trained on."""
+    """Hold out every N-th frame of each capture for evaluation; 0 disables."""
     cached: int = 64
     """Captures held in memory."""
     dl3dv_benchmark: str = ""

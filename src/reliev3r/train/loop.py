@@ -263,7 +263,7 @@ class _Run:
         )
 
     def log(self, outcome: _Outcome, progress: float) -> None:
-        """Every ``log_every`` steps: means over all processes to the log, and an ear for the alarms."""
+        """Every ``log_every`` steps: log means over all processes and check the collapse alarms."""
         if self.done % self.config.log_every and self.done > 1:
             return
         listens = self.config.alarm_checks > 0

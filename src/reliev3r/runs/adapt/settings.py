@@ -48,7 +48,7 @@ class AdaptConfig(TrainConfig):
     sample_tracks: int = 512
     """Tracks of a sample."""
     heldout_every: int = 10
-    """Every how manieth frame of a capture is never trained on; with the held-out tracks these frames judge."""
+    """Hold out every N-th frame of each capture for the verdict, as the held-out tracks are."""
     batch: SceneBatchConfig = field(
         default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8, curriculum=CurriculumConfig(until=0.0))
     )
@@ -59,7 +59,7 @@ class AdaptConfig(TrainConfig):
     teacher_until: float = 1.0
     """Share of the run at which the handover from the pseudo cameras to the tracks themselves ends; 0: tracks alone.
     On rendered rooms a teacher that ended at half of a short run left the tracks to undo what was learned
-    (docs/study.md); for adaptation as such it is not measured."""
+    (docs/results/study.md); for adaptation as such it is not measured."""
     judged: int = 12
     """Most captures that the verdict looks at, evenly chosen."""
     replay: tuple[str, ...] = ()
