@@ -16,8 +16,7 @@ from torch import Tensor
 from reliev3r.core.files import atomic_path
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.export.cameras import upright_from_world
-from reliev3r.export.maps import depth_scale
-from reliev3r.export.points import depth_picture
+from reliev3r.export.maps import depth_picture, depth_scale
 from reliev3r.geometry.align import umeyama
 from reliev3r.geometry.rigid import invert
 from reliev3r.report.figures import CameraPlot, camera_svg, line_svg

@@ -14,8 +14,8 @@ from reliev3r.core.files import atomic_path
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import flatten
 from reliev3r.core.types import Tracks
-from reliev3r.export.maps import depth_scale
-from reliev3r.export.points import colour_map, view_colours
+from reliev3r.export.maps import colour_map, depth_scale
+from reliev3r.export.points import view_colours
 from reliev3r.report.figures import CameraPlot, camera_svg, curve_svgs, write_overview
 from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, data_uri, view_pictures
 from reliev3r.report.style import CSS

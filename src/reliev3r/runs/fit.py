@@ -36,7 +36,7 @@ from reliev3r.model.load import RANDOM, initial_network, load_network
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.predict import predict
 from reliev3r.runs.folder import RunFolder, start_of
-from reliev3r.runs.outputs import write_outputs
+from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.train.captures import labelled_capture
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import TrainResult, train
@@ -141,10 +141,12 @@ def fit(
     model.write_card(out / "checkpoint")
     notes += list(quality.alarms)
     report("outputs", 0, 1, "writing cameras, points and the report")
-    write_outputs(
-        out, reconstruction, capture=capture, labels=labels, prepared=prepared, quality=quality, notes=notes,
-        settings=to_plain(config), refine=config.refine,
+    fitted = Fitted(
+        capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction, quality=quality,
+        notes=tuple(notes), settings=to_plain(config),
     )  # fmt: skip
+    refined = write_outputs(out, fitted, refine=config.refine)
+    notes += [] if refined is None else [refined.reason]
     report("outputs", 1, 1, "")
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
 

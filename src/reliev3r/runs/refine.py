@@ -15,7 +15,7 @@ from reliev3r.evaluate.quality import Quality
 from reliev3r.labels.prepare import prepare_capture
 from reliev3r.labels.store import load_labels
 from reliev3r.runs.fit import finished_run
-from reliev3r.runs.outputs import write_outputs
+from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.sfm.refine import RefineResult
 from reliev3r.train.captures import labelled_capture
 
@@ -42,11 +42,12 @@ def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
     split_only = dataclasses.replace(told.config.prepare, solve=False, register=False)
     prepared = prepare_capture(capture, labels, split_only, patch=patch)
     before = stored.get("refined", {}).get("reason")
-    result = write_outputs(
-        run, reconstruction, capture=capture, labels=labels, prepared=prepared,
+    fitted = Fitted(
+        capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction,
         quality=Quality(**{**stored["network"], "alarms": tuple(stored["network"]["alarms"])}),
-        notes=[note for note in stored["notes"] if note != before], settings=to_plain(told.config), refine=True,
+        notes=tuple(note for note in stored["notes"] if note != before), settings=to_plain(told.config),
     )  # fmt: skip
+    result = write_outputs(run, fitted, refine=True)
     report("refine", 1, 1, "")
     assert result is not None  # it was asked for
     return result
