@@ -23,7 +23,6 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.find import CaptureTask
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.labels.store import FORMAT
-from reliev3r.losses.anchor import anchor_loss
 from reliev3r.model.load import load_network, weights_hash
 from reliev3r.model.lora import LoraConfig, trained_count
 from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
@@ -154,7 +153,7 @@ def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monke
 
 def test_ctrl_c_then_resume_equals_the_uninterrupted_run(footage, base, labels, tmp_path, monkeypatch) -> None:
     always(monkeypatch, "better")
-    settings = config(labels, anchor=0.5, ema=0.5)
+    settings = config(labels, ema=0.5)
     adapt(str(base), footage, tmp_path / "whole", settings)
 
     def interrupt(stage: str, done: float, total: float, what: str) -> None:
@@ -325,12 +324,6 @@ def prediction(depth: float, shift: float) -> Prediction:
     pose[0, 1, 0, 3] = shift
     return Prediction(depth=torch.full((1, 2, 4, 4), depth), rays=torch.ones(1, 2, 4, 4, 3),
                       conf=torch.ones(1, 2, 4, 4), world_from_cam=pose)  # fmt: skip
-
-
-def test_the_anchor_measures_what_moved() -> None:
-    assert float(anchor_loss(prediction(2.0, 1.0), prediction(2.0, 1.0))) < 1e-5
-    assert float(anchor_loss(prediction(4.0, 1.0), prediction(2.0, 1.0))) == pytest.approx(0.6931, abs=1e-3)
-    assert float(anchor_loss(prediction(2.0, 1.5), prediction(2.0, 1.0))) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_networks_own_unit_costs_nothing(labels) -> None:

@@ -64,9 +64,6 @@ def test_adapters_start_as_nothing_and_merge_exactly() -> None:
         lora = trained(network)
         unmerged = network(seen)
         assert gap(unmerged, before) > 1e-2
-        with lora.off():
-            assert gap(network(seen), before) == 0
-        assert gap(network(seen), unmerged) == 0
         merged = lora.merge()
     assert merged is network
     assert set(merged.state_dict()) == set(tiny().state_dict())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -59,12 +57,6 @@ class Lora:
             self.adapted: PeftModel = cast("PeftModel", get_peft_model(cast(Any, network), settings))
         except ValueError as error:
             raise UserError("--train lora: this network has no attention projections; choose --train last") from error
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """The network as it was before it was adapted."""
-        with self.adapted.disable_adapter():
-            yield
 
     def save(self, folder: Path) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``, as peft reads them."""

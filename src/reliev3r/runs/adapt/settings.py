@@ -28,9 +28,6 @@ class AdaptConfig(TrainConfig):
     lora: LoraConfig = field(default_factory=LoraConfig)
     last: int = 4
     """Blocks before the heads that --train last opens."""
-    anchor: float = 0.0
-    """Weight of staying near the original network's predictions on the same views: log depth ratio and relative poses.
-    Costs a second forward pass a step (and, but for LoRA, a second copy of the weights)."""
     labels: str | None = None
     """Folder of labels that `reliev3r label` wrote, or is to be written; OUT/labels unless given. Captures that have
     none are labelled first, by the experts below."""
