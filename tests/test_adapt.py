@@ -249,7 +249,7 @@ def test_held_out_frames_are_in_no_sample(footage, labels) -> None:
     others = {image.sum().item() for image in capture.views.image[[0, 1, 3, 4, 5, 7]]}
     seen = set()
     for seed in range(12):
-        views, _ = captures.sample(seed, group=0, views=4, closeness=0.5)
+        views, _ = captures.sample(seed, group=0, views=4)
         seen |= {image.sum().item() for image in views.image}
     assert seen == others
     assert not seen & images

@@ -9,7 +9,7 @@ from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.lora import LoraConfig
 from reliev3r.train.config import TrainConfig
-from reliev3r.train.sampling import CurriculumConfig, SceneBatchConfig
+from reliev3r.train.sampling import SceneBatchConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,7 @@ class AdaptConfig(TrainConfig):
     """Tracks of a sample."""
     heldout_every: int = 10
     """Every how manieth frame of a capture is never trained on; with the held-out tracks these frames judge."""
-    batch: SceneBatchConfig = field(
-        default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8, curriculum=CurriculumConfig(until=0.0))
-    )
+    batch: SceneBatchConfig = field(default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8))
     """Intrinsics are hidden wherever the network predicts them."""
     objective: ObjectiveConfig = field(
         default_factory=lambda: ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, fov_weight=1.0)
