@@ -18,13 +18,13 @@ from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, write_sealed
 from reliev3r.core.progress import silent
-from reliev3r.core.types import DepthLabels, Loss, Prediction, PseudoLabels, Tracks, Views
+from reliev3r.core.types import Loss, Prediction, Tracks, Views
 from reliev3r.data.capture import load_capture
 from reliev3r.data.find import CaptureTask
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.labels.store import FORMAT
 from reliev3r.model.load import load_network, weights_hash
-from reliev3r.model.lora import LoraConfig, trained_count
+from reliev3r.model.lora import LoraConfig
 from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
 from reliev3r.model.weights.pi3 import export_pi3
 from reliev3r.runs.adapt import run
@@ -87,7 +87,7 @@ def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, t
     arguments = [
         "adapt", "--model", str(base), "--footage", str(footage), "--out", str(tmp_path / "run"), "--depth",
         "simulated",
-        "--train", "all", "--lr", "2e-3", "--steps", "40", "--heads-from", "0", "--prepare.image-size", "48",
+        "--train", "all", "--lr", "2e-3", "--steps", "40", "--prepare.image-size", "48",
         "--heldout-every", "4", "--batch.views", "4", "6", "--batch.images", "6",
     ]  # fmt: skip
     with caplog.at_level("INFO", logger="reliev3r"):
@@ -134,7 +134,7 @@ def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monke
     export_pi3(Reliev3R(small), tmp_path / "pi3.safetensors")
     before = file_hash(tmp_path / "pi3.safetensors")
     model, out = f"pi3:{tmp_path / 'pi3.safetensors'}", tmp_path / "run"
-    result = adapt(model, footage, out, config(labels, lr=1e-3, heads_from=0.0))
+    result = adapt(model, footage, out, config(labels, lr=1e-3))
     assert result is not None
     assert result.verdict.verdict == "better"
     assert file_hash(tmp_path / "pi3.safetensors") == before
@@ -287,36 +287,6 @@ def test_memory_is_counted_exactly() -> None:
     assert found.seconds == 7 * found.step_seconds
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_heads_wait(tmp_path) -> None:
-    """Heads stay bit by bit for the first half; the rest moves."""
-    torch.manual_seed(0)
-    network = Reliev3R(dataclasses.replace(PRESETS["tiny"], fov="shared"))
-    assert trained_count(network) == sum(p.numel() for p in network.parameters())
-    before = copy.deepcopy(network.state_dict())
-    middle: dict[str, torch.Tensor] = {}
-    labels = PseudoLabels(
-        depth=DepthLabels(depth=torch.ones(1, 2, 24, 24), valid=torch.ones(1, 2, 24, 24, dtype=torch.bool)),
-        tracks=Tracks(uv=torch.full((1, 2, 1, 2), 5.0), weight=torch.ones(1, 2, 1)),
-    )
-
-    def batches(step: int, progress: float, micro: int):
-        if progress == 0.5:
-            middle.update(copy.deepcopy(network.state_dict()))
-        return Views(image=torch.rand(1, 2, 3, 24, 24, generator=torch.Generator().manual_seed(step))), labels
-
-    def loss(prediction: Prediction, _: PseudoLabels, progress: float) -> Loss:
-        return Loss(total=prediction.depth.mean() + prediction.world_from_cam.square().mean(), parts={})
-
-    settings = TrainConfig(steps=4, heads_from=0.5, lr=1e-3)
-    train(network, loss, batches, settings, folder=tmp_path)
-    after = network.state_dict()
-    for name in ("depth_head.out.weight", "camera_decoder.blocks.0.attn.qkv.weight", "camera_head.fc_t.weight"):
-        assert torch.equal(middle[name], before[name]), name
-        assert not torch.equal(after[name], before[name]), name
-    for name in ("decoder.0.attn.qkv.weight", "encoder.blocks.0.attn.qkv.weight"):
-        assert not torch.equal(middle[name], before[name]), name
 
 
 def prediction(depth: float, shift: float) -> Prediction:

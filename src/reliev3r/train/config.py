@@ -25,8 +25,6 @@ class TrainConfig:
     """Last learning rate as a share of ``lr``."""
     encoder_lr: float = 1.0
     """Learning rate of the image encoder as a share of ``lr``: below 1 for pretrained ones."""
-    heads_from: float = 0.0
-    """Share of the run in which the heads stay as they are: trained ones are not to follow features that still move."""
     weight_decay: float = 0.05
     """On matrices only."""
     clip: float = 1.0

@@ -20,7 +20,6 @@ class AdaptConfig(TrainConfig):
     lr: float = 1e-4
     """For LoRA; give a tenth of it or less where the network's own weights are trained (--train last, all)."""
     warmup: float = 0.05
-    heads_from: float = 0.2
     weight_decay: float = 0.01
     evaluate_every: float = 0.25
     train: Literal["lora", "last", "all"] = "lora"
