@@ -80,8 +80,3 @@ def train_last(network: nn.Module, blocks: nn.ModuleList, count: int, heads: set
     chosen = {id(p) for block in list(blocks)[len(blocks) - count :] for p in block.parameters()}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in heads or id(parameter) in chosen)
-
-
-def trained_count(network: nn.Module) -> int:
-    """How many parameters are trained."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

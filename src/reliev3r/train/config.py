@@ -48,9 +48,7 @@ class TrainConfig:
     wandb: str | None = None
     """Weights & Biases project that gets the metrics too; needs the package wandb (WANDB_MODE=offline is heeded)."""
     evaluate_every: float = 0.1
-    """Share of the run between evaluations."""
-    evaluate_on_all: bool = False
-    """With several processes: each evaluates, and the numbers are averaged; otherwise the first evaluates alone."""
+    """Share of the run between evaluations; of several processes the first one evaluates."""
     best: str = "heldout_deg"
     """Evaluated number, the lower the better, by which the best weights are kept. Never the loss: confidence weighs it,
     so that a network may lower it by doubting."""

@@ -284,8 +284,8 @@ class _Run:
     def evaluate(self, function: Evaluate) -> None:
         """Evaluate, report, and keep the weights if they are the best so far."""
         network = self.evaluation_model()
-        heard = function(network) if self.workers.first or self.config.evaluate_on_all else {}
-        values = self.workers.averaged(heard)
+        heard = function(network) if self.workers.first else {}
+        values = self.workers.averaged(heard)  # the others hear the numbers of the first
         self.live.update(values)
         self.write({"step": self.done, "seconds": self._clock(), **values})
         name = self.config.best
