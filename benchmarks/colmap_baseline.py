@@ -23,7 +23,8 @@ import torch
 
 from reliev3r.core.files import atomic_path, read_json, write_json
 from reliev3r.data.truth import load_truth
-from reliev3r.evaluate.run import evaluate_systems
+from reliev3r.evaluate.benchmarks import capture_benchmark
+from reliev3r.evaluate.run import evaluate_benchmark, systems_from_specs
 from reliev3r.geometry.rigid import relative, rotation_angle
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
@@ -38,7 +39,10 @@ def one_room(seed: int, views: int, span: float) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory(prefix="reliev3r-colmap-baseline-") as folder:
         capture = write_capture(Path(folder) / "room", config)
-        row = evaluate_systems(["colmap"], capture, "strict").rows[0]
+        colmap, scored = systems_from_specs(["colmap"]), capture_benchmark(Path(capture))
+        row = evaluate_benchmark(colmap, scored, out=Path(folder) / "scores", protocol="strict").table().rows[0]
+        if row.failure:
+            raise SystemExit(f"colmap: {row.failure}")
         regions = torch.tensor([[0.0, 0.0, WIDTH, HEIGHT]]).expand(views, 4)
         truth = load_truth(capture, row.frames, regions=regions, size=(HEIGHT, WIDTH))
     between = relative(truth.world_from_cam.double())

@@ -163,9 +163,9 @@ def stream_ratio(given: argparse.Namespace, device: torch.device) -> dict[str, A
     config = dataclasses.replace(small_gpu(), seed=0)
     stream = SyntheticStream(config.stream, supervision="weak", device=device)
     count = 4 * given.scenes
-    samples = [stream.sample(-1 - seed, group=0, views=given.views, closeness=0.0) for seed in range(2)]  # warms up
+    samples = [stream.sample(-1 - seed, group=0, views=given.views) for seed in range(2)]  # warms up
     start = now(device)
-    samples = [stream.sample(seed, group=0, views=given.views, closeness=0.0) for seed in range(count)]
+    samples = [stream.sample(seed, group=0, views=given.views) for seed in range(count)]
     rooms = count / (now(device) - start)
     views, labels = (stack(list(column)[: given.scenes]) for column in zip(*samples, strict=True))
     model, objective = network_of(config).to(device).train(), objective_of(config)

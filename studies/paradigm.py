@@ -139,13 +139,13 @@ def render_once() -> None:
     Streams without end are left alone: of them no room comes twice."""
     render, kept = SyntheticStream.render, {}
 
-    def shared(stream: SyntheticStream, seed: int, *, views: int, closeness: float = 0.0) -> tuple[Views, Truth]:
+    def shared(stream: SyntheticStream, seed: int, *, views: int) -> tuple[Views, Truth]:
         if stream.config.rooms is None:
-            return render(stream, seed, views=views, closeness=closeness)
+            return render(stream, seed, views=views)
         looks = dataclasses.replace(stream.config, depth_noise=DepthNoise(), track_noise=TrackNoise(), rooms=None)
-        key = (repr(looks), seed, views, closeness)
+        key = (repr(looks), seed, views)
         if key not in kept:
-            kept[key] = render(stream, seed, views=views, closeness=closeness)
+            kept[key] = render(stream, seed, views=views)
         return kept[key]
 
     SyntheticStream.render = shared

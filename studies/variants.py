@@ -10,7 +10,6 @@ from typing import Any
 from reliev3r.model.network import NetworkConfig
 from reliev3r.sfm.batched import PolishConfig
 from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
-from reliev3r.train.sampling import CurriculumConfig
 
 Change = Callable[[ScenesConfig], ScenesConfig]
 
@@ -50,16 +49,6 @@ def other_domain(c: ScenesConfig) -> ScenesConfig:
     return dataclasses.replace(c, stream=dataclasses.replace(c.stream, texture="terrazzo", fov=(42.0, 52.0)))
 
 
-def overlap_curriculum(c: ScenesConfig) -> ScenesConfig:
-    """The narrowest arcs first, all of them from a third of the run on."""
-    return dataclasses.replace(c, batch=dataclasses.replace(c.batch, curriculum=CurriculumConfig(until=0.33)))
-
-
-def global_points(c: ScenesConfig) -> ScenesConfig:
-    """With the branch for points in the first view's frame."""
-    return dataclasses.replace(c, network=dataclasses.replace(c.network, global_points=True))
-
-
 def arc(low: float, high: float) -> Change:
     """Views on arcs of ``low`` to ``high`` degrees: the difficulty."""
     return lambda c: dataclasses.replace(c, stream=dataclasses.replace(c.stream, span=(low, high)))
@@ -85,10 +74,7 @@ VARIANTS: dict[str, Change] = {
     "weak, pseudo cameras not polished": lambda c: dataclasses.replace(c, polish=PolishConfig(steps=0)),
     "weak, teacher for half of the run": lambda c: dataclasses.replace(c, teacher_until=0.5),
     "weak, half of the teacher at the end": lambda c: dataclasses.replace(c, teacher_until=2.0),
-    "weak, overlap curriculum": overlap_curriculum,
-    "weak, global points": lambda c: global_points(weak(global_weight=1.0)(c)),
     "pi3-dagger, no correspondence branch": full(correspondence_weight=0.0),
-    "pi3-dagger, global points": lambda c: global_points(full(global_weight=1.0)(c)),
     "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, correspondence_weight=0.0),
     "tracks only": weak(depth_weight=0.0),
     "no confidence": depth(confidence=False),

@@ -18,14 +18,13 @@ from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, write_sealed
 from reliev3r.core.progress import silent
-from reliev3r.core.types import DepthLabels, Loss, Prediction, PseudoLabels, Tracks, Views
+from reliev3r.core.types import Loss, Prediction, Tracks, Views
 from reliev3r.data.capture import load_capture
 from reliev3r.data.find import CaptureTask
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.labels.store import FORMAT
-from reliev3r.losses.anchor import anchor_loss
 from reliev3r.model.load import load_network, weights_hash
-from reliev3r.model.lora import LoraConfig, trained_count
+from reliev3r.model.lora import LoraConfig
 from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
 from reliev3r.model.weights.pi3 import export_pi3
 from reliev3r.runs.adapt import run
@@ -88,7 +87,7 @@ def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, t
     arguments = [
         "adapt", "--model", str(base), str(footage), "--out", str(tmp_path / "run"), "--depth",
         "simulated",
-        "--train", "all", "--lr", "2e-3", "--steps", "40", "heads_from=0", "--image-size", "48",
+        "--train", "all", "--lr", "2e-3", "--steps", "40", "--image-size", "48",
         "--heldout-every", "4", "batch.views=4,6", "batch.images=6",
     ]  # fmt: skip
     with caplog.at_level("INFO", logger="reliev3r"):
@@ -135,7 +134,7 @@ def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monke
     export_pi3(Reliev3R(small), tmp_path / "pi3.safetensors")
     before = file_hash(tmp_path / "pi3.safetensors")
     model, out = f"pi3:{tmp_path / 'pi3.safetensors'}", tmp_path / "run"
-    result = adapt(model, footage, out, config(labels, lr=1e-3, heads_from=0.0))
+    result = adapt(model, footage, out, config(labels, lr=1e-3))
     assert result is not None
     assert result.verdict.verdict == "better"
     assert file_hash(tmp_path / "pi3.safetensors") == before
@@ -157,7 +156,7 @@ def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monke
 
 def test_ctrl_c_then_resume_equals_the_uninterrupted_run(footage, base, labels, tmp_path, monkeypatch) -> None:
     always(monkeypatch, "better")
-    settings = config(labels, anchor=0.5, ema=0.5)
+    settings = config(labels, ema=0.5)
     adapt(str(base), footage, tmp_path / "whole", settings)
 
     def interrupt(stage: str, done: float, total: float, what: str) -> None:
@@ -253,7 +252,7 @@ def test_held_out_frames_are_in_no_sample(footage, labels) -> None:
     others = {image.sum().item() for image in capture.views.image[[0, 1, 3, 4, 5, 7]]}
     seen = set()
     for seed in range(12):
-        views, _ = captures.sample(seed, group=0, views=4, closeness=0.5)
+        views, _ = captures.sample(seed, group=0, views=4)
         seen |= {image.sum().item() for image in views.image}
     assert seen == others
     assert not seen & images
@@ -293,47 +292,11 @@ def test_memory_is_counted_exactly() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_heads_wait(tmp_path) -> None:
-    """Heads stay bit by bit for the first half; the rest moves."""
-    torch.manual_seed(0)
-    network = Reliev3R(dataclasses.replace(PRESETS["tiny"], fov="shared"))
-    assert trained_count(network) == sum(p.numel() for p in network.parameters())
-    before = copy.deepcopy(network.state_dict())
-    middle: dict[str, torch.Tensor] = {}
-    labels = PseudoLabels(
-        depth=DepthLabels(depth=torch.ones(1, 2, 24, 24), valid=torch.ones(1, 2, 24, 24, dtype=torch.bool)),
-        tracks=Tracks(uv=torch.full((1, 2, 1, 2), 5.0), weight=torch.ones(1, 2, 1)),
-    )
-
-    def batches(step: int, progress: float, micro: int):
-        if progress == 0.5:
-            middle.update(copy.deepcopy(network.state_dict()))
-        return Views(image=torch.rand(1, 2, 3, 24, 24, generator=torch.Generator().manual_seed(step))), labels
-
-    def loss(prediction: Prediction, _: PseudoLabels, progress: float) -> Loss:
-        return Loss(total=prediction.depth.mean() + prediction.world_from_cam.square().mean(), parts={})
-
-    settings = TrainConfig(steps=4, heads_from=0.5, lr=1e-3)
-    train(network, loss, batches, settings, folder=tmp_path)
-    after = network.state_dict()
-    for name in ("depth_head.out.weight", "camera_decoder.blocks.0.attn.qkv.weight", "camera_head.fc_t.weight"):
-        assert torch.equal(middle[name], before[name]), name
-        assert not torch.equal(after[name], before[name]), name
-    for name in ("decoder.0.attn.qkv.weight", "encoder.blocks.0.attn.qkv.weight"):
-        assert not torch.equal(middle[name], before[name]), name
-
-
 def prediction(depth: float, shift: float) -> Prediction:
     pose = torch.eye(4).repeat(1, 2, 1, 1)
     pose[0, 1, 0, 3] = shift
     return Prediction(depth=torch.full((1, 2, 4, 4), depth), rays=torch.ones(1, 2, 4, 4, 3),
                       conf=torch.ones(1, 2, 4, 4), world_from_cam=pose)  # fmt: skip
-
-
-def test_the_anchor_measures_what_moved() -> None:
-    assert float(anchor_loss(prediction(2.0, 1.0), prediction(2.0, 1.0))) < 1e-5
-    assert float(anchor_loss(prediction(4.0, 1.0), prediction(2.0, 1.0))) == pytest.approx(0.6931, abs=1e-3)
-    assert float(anchor_loss(prediction(2.0, 1.5), prediction(2.0, 1.0))) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_networks_own_unit_costs_nothing(labels) -> None:

@@ -13,7 +13,8 @@ from reliev3r.core.types import Prediction
 from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
 from reliev3r.evaluate import systems
-from reliev3r.evaluate.run import evaluate_systems
+from reliev3r.evaluate.benchmarks import capture_benchmark
+from reliev3r.evaluate.run import evaluate_benchmark, fitted_frames, systems_from_specs
 from reliev3r.evaluate.systems import select_frames, system_from_spec
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
@@ -66,6 +67,13 @@ def perfect_run(capture, folder, names=NAMES, meta=None):
     ).save(folder)
 
 
+def table_of(specs, capture, out, *, protocol="strict", **options):
+    """As the command line makes it."""
+    systems = systems_from_specs(specs)
+    benchmark = capture_benchmark(capture, fitted_frames(systems))
+    return evaluate_benchmark(systems, benchmark, out=out, protocol=protocol, **options).table()
+
+
 def test_runs_are_read_back_and_scored(capture, tmp_path):
     run = tmp_path / "run"
     perfect_run(capture, run / "prediction", meta={"which": "network", "labels": "simulated"})
@@ -74,17 +82,19 @@ def test_runs_are_read_back_and_scored(capture, tmp_path):
         system = system_from_spec(spec)
         assert system.frames == NAMES
         assert system.run(load_capture(capture), tmp_path).meta["which"] == which
+    (run / "config.json").write_text(json.dumps({"capture": str(capture)}))
     seen = []
-    table = evaluate_systems([f"fit:{run}", f"fit:{run}@refined"], capture, progress=lambda *step: seen.append(step))
+    table = table_of([f"fit:{run}", f"fit:{run}@refined"], capture, tmp_path, progress=lambda *step: seen.append(step))
     assert [row.scores.auc30 for row in table.rows] == [100, 100]
     assert table.rows[0].scores.depth_rel == pytest.approx(0, abs=1e-6)
     assert "SIMULATED" in table.rows[0].notes[0]
     assert table.rows[1].notes == ()
-    assert seen == [(0, 2, f"fit:{run}"), (1, 2, f"fit:{run}@refined")]
+    assert seen == [(0, 2, f"capture: fit:{run}"), (1, 2, f"capture: fit:{run}@refined"), (2, 2, "")]
 
 
 def test_colmap_takes_the_frames_of_the_run_and_its_losses_count(capture, tmp_path, monkeypatch):
     perfect_run(capture, tmp_path / "run" / "prediction", names=("d", "a", "b"))
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"capture": str(capture)}))
 
     def fake(given, K, *, threads=1):
         assert [frame.name for frame in given.frames] == ["d", "a", "b"]
@@ -93,7 +103,7 @@ def test_colmap_takes_the_frames_of_the_run_and_its_losses_count(capture, tmp_pa
         return 3 * true_cameras()[[3, 0, 1]], torch.tensor([True, True, False])
 
     monkeypatch.setattr(systems, "reconstruct_colmap", fake)
-    table = evaluate_systems(["colmap", f"fit:{tmp_path / 'run'}"], capture, "strict")
+    table = table_of(["colmap", f"fit:{tmp_path / 'run'}"], capture, tmp_path)
     colmap, run = (row.scores for row in table.rows)
     assert colmap.views_without_camera == 1
     assert "it was given the intrinsics" in table.rows[0].notes
@@ -103,7 +113,7 @@ def test_colmap_takes_the_frames_of_the_run_and_its_losses_count(capture, tmp_pa
     assert "colmap: no camera for 1 of 3 views" in table.to_text()
 
 
-def test_colmap_alone_takes_evenly_spaced_views(capture, monkeypatch):
+def test_colmap_alone_takes_evenly_spaced_views(capture, tmp_path, monkeypatch):
     monkeypatch.setattr(
         systems, "reconstruct_colmap", lambda given, K, **_: (true_cameras()[[0, 3]], torch.ones(2, dtype=torch.bool))
     )
@@ -113,7 +123,8 @@ def test_colmap_alone_takes_evenly_spaced_views(capture, monkeypatch):
     assert torch.allclose(
         system.K_original[0], torch.tensor([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]).double(), atol=1e-3
     )
-    assert evaluate_systems(["colmap"], capture, "mapanything", views=2).rows[0].scores.auc30 == 100
+    table = table_of(["colmap"], capture, tmp_path, protocol="mapanything", views=2)
+    assert table.rows[0].scores.auc30 == 100
 
 
 @pytest.mark.parametrize(
@@ -151,23 +162,23 @@ def test_colmap_needs_intrinsics(capture):
         system_from_spec("colmap").run(load_capture(capture), capture)
 
 
-def test_nothing_to_evaluate_is_an_error(capture):
+def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(UserError, match="name at least one system"):
-        evaluate_systems([], capture)
+        systems_from_specs([])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), [("box_rgbd", 95.2), ("livingroom1", 97.5)])
-def test_colmap_on_real_captures_reaches_what_it_is_known_to_reach(shared_data, name, expected):
-    table = evaluate_systems(["colmap"], shared_data / name, "strict", views=12)
+def test_colmap_on_real_captures_reaches_what_it_is_known_to_reach(shared_data, tmp_path, name, expected):
+    table = table_of(["colmap"], shared_data / name, tmp_path, views=12)
     scores = table.rows[0].scores
     assert scores.views_without_camera == 0
     assert scores.auc30 == pytest.approx(expected, abs=1.0)
 
 
-def test_colmap_with_nothing_to_match_registers_nothing(capture):
+def test_colmap_with_nothing_to_match_registers_nothing(capture, tmp_path):
     """Noise images: the real COLMAP finds no pair, and says so by registering none."""
-    scores = evaluate_systems(["colmap"], capture, "strict").rows[0].scores
+    scores = table_of(["colmap"], capture, tmp_path).rows[0].scores
     assert scores.views_without_camera == 4
     assert scores.auc30 == 0
     assert scores.ate is None

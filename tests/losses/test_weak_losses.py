@@ -19,7 +19,7 @@ from reliev3r.losses.tracks import (
 )
 from reliev3r.losses.weak import ObjectiveConfig, objective
 
-FORMS = ("angle", "focal_angle", "pixel", "chord", "cosine", "point")
+FORMS = ("angle", "focal_angle", "pixel", "cosine", "point")
 H, W = 12, 16
 
 
@@ -195,7 +195,7 @@ def test_forms_by_hand() -> None:
     centre = torch.tensor([5.0, 5.0])
     tracks = Tracks(uv=centre.expand(1, 2, 1, 2), weight=torch.ones(1, 2, 1))
     # view 1 puts the track at (4, 0, 4); camera 0 saw it straight ahead
-    expected = {"angle": math.pi / 4, "chord": 2 * math.sin(math.pi / 8), "cosine": 1 - math.cos(math.pi / 4),
+    expected = {"angle": math.pi / 4, "cosine": 1 - math.cos(math.pi / 4),
                 "pixel": 1.0, "focal_angle": math.pi / 8, "point": 1.0}  # fmt: skip
     for form, value in expected.items():
         values, weight = reprojection_loss(p, tracks, ReprojectionConfig(form=form))
@@ -254,7 +254,7 @@ def test_an_angle_has_gradient_behind_the_camera_and_a_clipped_pixel_has_none() 
     assert gradient["pixel"] == 0
 
 
-@pytest.mark.parametrize("form", ["angle", "chord", "cosine", "point", "pixel"])
+@pytest.mark.parametrize("form", ["angle", "cosine", "point", "pixel"])
 def test_losses_do_not_see_the_world_frame_or_its_scale(form: str) -> None:
     p, label = prediction(), labels()
     config = ObjectiveConfig(reprojection=ReprojectionConfig(form=form), gauge_weight=0.0)

@@ -7,7 +7,7 @@ import torch
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Views
-from reliev3r.model.lora import Lora, LoraConfig, train_last, trained_count
+from reliev3r.model.lora import Lora, LoraConfig, train_last
 from reliev3r.model.network import PRESETS, Reliev3R
 
 
@@ -42,8 +42,9 @@ def test_rank_8_trains_less_than_one_per_cent_of_large() -> None:
         total = sum(parameter.numel() for parameter in network.parameters())
         Lora(network, LoraConfig(rank=8))
     blocks = 24 + 36 + 2 * 5 + 5
-    assert trained_count(network) == blocks * 8 * (1024 + 3 * 1024 + 1024 + 1024)
-    assert trained_count(network) < 0.01 * total
+    open_weights = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    assert open_weights == blocks * 8 * (1024 + 3 * 1024 + 1024 + 1024)
+    assert open_weights < 0.01 * total
 
 
 def test_every_attention_projection_of_tiny_and_nothing_else() -> None:
@@ -64,9 +65,6 @@ def test_adapters_start_as_nothing_and_merge_exactly() -> None:
         lora = trained(network)
         unmerged = network(seen)
         assert gap(unmerged, before) > 1e-2
-        with lora.off():
-            assert gap(network(seen), before) == 0
-        assert gap(network(seen), unmerged) == 0
         merged = lora.merge()
     assert merged is network
     assert set(merged.state_dict()) == set(tiny().state_dict())

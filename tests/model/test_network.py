@@ -157,6 +157,18 @@ def test_checkpoints_that_do_not_fit_are_named(tmp_path) -> None:
         load_network(folder)
 
 
+def test_checkpoints_of_the_time_of_the_global_point_branch_load_unless_they_have_it(tmp_path) -> None:
+    model = network(7)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "global_points": False}))
+    assert load_network(tmp_path).config == model.config
+    (tmp_path / "config.json").write_text(json.dumps({**config, "global_points": True}))
+    with pytest.raises(UserError, match=r"global-point branch.*set global_points to false") as refused:
+        load_network(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 def test_config_that_cannot_work_is_refused() -> None:
     with pytest.raises(ValueError, match="even"):
         dataclasses.replace(SMALLEST, decoder_depth=3)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -46,7 +45,7 @@ def test_samples_have_the_truth_of_their_views(rooms) -> None:
     scenes = source(rooms)
     assert isinstance(scenes, Source)
     assert len(scenes) == 2
-    views, labels = scenes.sample(3, group=0, views=3, closeness=0.0)
+    views, labels = scenes.sample(3, group=0, views=3)
     assert isinstance(labels, FullLabels)
     assert views.image.shape == (3, 3, 40, 48) or views.image.shape == (3, 3, 32, 48)
     assert labels.truth.depth.shape == (3, *views.size)
@@ -64,7 +63,7 @@ def test_samples_have_the_truth_of_their_views(rooms) -> None:
     normal = normal / normal.norm(dim=1, keepdim=True)
     gap = normal @ (truth.world_from_cam[1, :3, 3] - truth.world_from_cam[0, :3, 3])
     assert gap.abs().median() < 0.01
-    again = scenes.sample(3, group=0, views=3, closeness=0.0)
+    again = scenes.sample(3, group=0, views=3)
     assert torch.equal(again[0].image, views.image)
 
 
@@ -74,14 +73,12 @@ def test_sizes_come_in_groups(rooms) -> None:
     assert len(shapes) == 2
 
 
-def test_closeness_draws_neighbours(rooms) -> None:
+def test_any_frames_of_a_scene_come_up_and_none_twice(rooms) -> None:
     scenes = source(rooms)
-
-    def spread(closeness: float) -> float:
-        poses = [scenes.sample(s, group=0, views=2, closeness=closeness)[1].truth.world_from_cam for s in range(12)]
-        return float(np.mean([(pose[1, :3, 3] - pose[0, :3, 3]).norm().item() for pose in poses]))
-
-    assert spread(1.0) < 0.7 * spread(0.0)
+    samples = [scenes.sample(seed, group=0, views=3)[1].truth.world_from_cam for seed in range(12)]
+    assert all(len({tuple(pose.flatten().tolist()) for pose in sample}) == 3 for sample in samples)
+    together = {tuple(pose.flatten().tolist()) for sample in samples for pose in sample}
+    assert len(together) == 6  # all frames of the one scene in the group's bucket
 
 
 def test_what_cannot_be_supervised_is_told(rooms, tmp_path) -> None:
@@ -102,7 +99,7 @@ def test_what_cannot_be_supervised_is_told(rooms, tmp_path) -> None:
     with pytest.raises(UserError, match="DL3DV benchmark"):
         source(tmp_path / "sets", benchmark=str(tmp_path / "list.csv"))
     with pytest.raises(UserError, match="a sample needs 7"):
-        source(rooms).sample(0, group=0, views=7, closeness=0.0)
+        source(rooms).sample(0, group=0, views=7)
 
 
 def test_heldout_scenes_are_others(rooms) -> None:

@@ -23,7 +23,7 @@ from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.stream import HELDOUT_SEEDS, StreamConfig, SyntheticStream
 from reliev3r.train.captures import CapturesConfig, LabelledCaptures, is_heldout
 from reliev3r.train.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
-from reliev3r.train.sampling import CurriculumConfig, SceneBatchConfig, SceneBatches
+from reliev3r.train.sampling import SceneBatchConfig, SceneBatches
 from reliev3r.train.validation import figures, rooms
 
 SMALL = NetworkConfig(
@@ -52,7 +52,7 @@ def settings(start=tiny_cpu, **changes) -> ScenesConfig:
 
 def test_a_room_is_a_function_of_its_seed_and_heldout_rooms_are_others() -> None:
     stream = SyntheticStream(STREAM, supervision="weak")
-    (a, label), (b, _) = (stream.sample(7, group=0, views=3, closeness=0.0) for _ in range(2))
+    (a, label), (b, _) = (stream.sample(7, group=0, views=3) for _ in range(2))
     assert torch.equal(a.image, b.image)
     assert isinstance(label, PseudoLabels)
     assert a.size == stream.size(0) == (24, 32)
@@ -62,7 +62,7 @@ def test_a_room_is_a_function_of_its_seed_and_heldout_rooms_are_others() -> None
 
 def test_full_supervision_gets_the_truth_of_the_same_rooms() -> None:
     weak, full = (SyntheticStream(STREAM, supervision=kind) for kind in ("weak", "full"))
-    (a, pseudo), (b, labels) = (each.sample(3, group=0, views=2, closeness=0.0) for each in (weak, full))
+    (a, pseudo), (b, labels) = (each.sample(3, group=0, views=2) for each in (weak, full))
     assert torch.equal(a.image, b.image)
     assert isinstance(labels, FullLabels)
     assert torch.equal(pseudo.tracks.uv, labels.tracks.uv)
@@ -73,49 +73,16 @@ def test_kept_rooms_are_those_that_are_rendered_anew() -> None:
     new, kept = (SyntheticStream(dataclasses.replace(STREAM, rooms=n), supervision="weak") for n in (None, 2))
     for seed in (0, 1, 2, 3, 1):
         (a, labels), (b, again) = (
-            stream.sample(seed % 2 if stream is new else seed, group=0, views=2, closeness=0.0)
-            for stream in (new, kept)
+            stream.sample(seed % 2 if stream is new else seed, group=0, views=2) for stream in (new, kept)
         )
         assert torch.equal(a.image, b.image)
         assert torch.equal(labels.depth.depth, again.depth.depth)
     assert len(kept._kept) == 2
 
 
-def test_kept_rooms_widen_with_a_curriculum_and_stay_within_their_number(monkeypatch) -> None:
-    config = dataclasses.replace(STREAM, rooms=3, span=(5.0, 60.0))
-    stream, made = SyntheticStream(config, supervision="weak"), []
-    render = stream.render
-    monkeypatch.setattr(
-        stream, "render", lambda seed, **given: made.append((seed, given["closeness"])) or render(seed, **given)
-    )
-    for step in range(41):  # from close to wide, each room four times a tenth
-        for seed in (10, 11, 12, 13):
-            stream.sample(seed, group=0, views=2, closeness=1 - step / 40)
-        assert len(stream._kept) <= 3
-    levels = sorted({level for _, level in made}, reverse=True)
-    assert levels == pytest.approx([1, 2 / 3, 1 / 3, 0])
-    assert len(made) == 3 * len(levels)  # each once a level
-    wide, _ = stream.sample(10, group=0, views=2, closeness=0.0)
-    unkept, _ = SyntheticStream(dataclasses.replace(config, rooms=None), supervision="weak").sample(
-        10 % 3, group=0, views=2, closeness=0.0
-    )
-    assert torch.equal(wide.image, unkept.image)
-
-
-@pytest.mark.parametrize("wrong", [{"rooms": 0}, {"levels": 1}])
-def test_a_stream_that_cannot_keep_anything_is_refused(wrong) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        dataclasses.replace(STREAM, **wrong)
-
-
-def test_closeness_narrows_the_arc() -> None:
-    stream = SyntheticStream(dataclasses.replace(STREAM, span=(5.0, 60.0)), supervision="weak")
-
-    def spread(closeness: float) -> float:
-        centres = [stream.render(s, views=3, closeness=closeness)[1].world_from_cam[:, :3, 3] for s in range(6)]
-        return sum(float((c - c.mean(0)).norm()) for c in centres)
-
-    assert spread(1.0) < 0.7 * spread(0.0)
+def test_a_stream_that_cannot_keep_anything_is_refused() -> None:
+    with pytest.raises(ValueError, match="rooms"):
+        dataclasses.replace(STREAM, rooms=0)
 
 
 # batches -------------------------------------------------------------------------------------------------------------
@@ -135,7 +102,7 @@ def test_batches_are_functions_of_step_and_micro_batch_with_equal_views_everywhe
 
 def test_hidden_intrinsics_become_pseudo_intrinsics() -> None:
     stream = SyntheticStream(STREAM, supervision="weak")
-    config = SceneBatchConfig(views=(2, 2), images=2, hide_intrinsics=True, curriculum=CurriculumConfig(until=0.0))
+    config = SceneBatchConfig(views=(2, 2), images=2, hide_intrinsics=True)
     views, labels = SceneBatches([stream], [1.0], config)(0, 0.0)
     assert views.K is None
     assert labels.K.shape == (1, 2, 3, 3)
@@ -176,9 +143,9 @@ def test_captures_of_mixed_aspect_come_in_batches_of_one_size(store) -> None:
 
 
 def test_captures_are_prepared_once_and_the_same_afterwards(store, monkeypatch) -> None:
-    first = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3, closeness=0.5)
+    first = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3)
     monkeypatch.setattr("reliev3r.train.captures._prepare", None)
-    again = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3, closeness=0.5)
+    again = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3)
     assert torch.equal(first[0].image, again[0].image)
     assert torch.equal(first[1].tracks.uv, again[1].tracks.uv)
 

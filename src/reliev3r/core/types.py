@@ -225,9 +225,6 @@ class Prediction(_Tensors):
     """Camera to world, up to one global similarity shared by all views of a sample."""
     descriptors: Float[Tensor, "*b v gh gw c"] | None = None
     """Unit vectors, one a patch, from the auxiliary correspondence branch; ``None`` without it and outside training."""
-    global_points: Float[Tensor, "*b v h w 3"] | None = None
-    """Points in the frame of the sample's first view, in a unit of their own, from the auxiliary global-point branch;
-    ``None`` without it and outside training."""
 
     _AXES: ClassVar[dict[str, dict[str, int]]] = {
         "depth": {"v": -3},
@@ -235,7 +232,6 @@ class Prediction(_Tensors):
         "conf": {"v": -3},
         "world_from_cam": {"v": -3},
         "descriptors": {"v": -4},
-        "global_points": {"v": -4},
     }
 
     @property

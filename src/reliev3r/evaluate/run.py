@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json, write_json
 from reliev3r.core.progress import Progress
 from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.capture import Capture
 from reliev3r.data.truth import Scene, TruthSource, load_truth
 from reliev3r.evaluate.benchmarks import Benchmark
 from reliev3r.evaluate.protocols import score
 from reliev3r.evaluate.scores import Protocol, Scores
-from reliev3r.evaluate.systems import KNOWN, System, select_frames, system_from_spec
+from reliev3r.evaluate.systems import KNOWN, System, system_from_spec
 from reliev3r.evaluate.tables import Result, Row, Table, failed_row, frames_hash, make_row
 
 _log = logging.getLogger(__name__)
@@ -125,37 +124,6 @@ def systems_from_specs(
     if not specs:
         raise UserError(f"name at least one system to evaluate; {KNOWN}")
     return tuple(system_from_spec(spec, settings, device=device) for spec in dict.fromkeys(specs))
-
-
-def evaluate_systems(
-    specs: Sequence[str],
-    capture_root: Path | str,
-    protocol: Protocol = "strict",
-    *,
-    views: int | None = None,
-    progress: Progress | None = None,
-) -> Table:
-    """Score systems on one capture, without keeping predictions; the first failure ends it.
-
-    Systems that run now get the frames of the first ``fit:``, else ``views`` evenly spaced ones.
-
-    Raises:
-        UserError: see ``systems.system_from_spec`` and ``protocol.evaluate_reconstruction``.
-    """
-    systems = systems_from_specs(specs)
-    names = fitted_frames(systems)
-    capture = load_capture(capture_root, views=None if names is not None else views)
-    capture = capture if names is None else select_frames(capture, names)
-    rows = []
-    for index, system in enumerate(systems):
-        if progress is not None:
-            progress(index, len(systems), system.name)
-        with tempfile.TemporaryDirectory(prefix="reliev3r-") as folder:
-            reconstruction = system.run(capture, Path(folder))
-        rows.append(
-            make_row(system.name, reconstruction, evaluate_reconstruction(reconstruction, capture_root, protocol))
-        )
-    return Table(protocol=protocol, capture=str(capture_root), rows=tuple(rows))
 
 
 def fitted_frames(systems: Sequence[System]) -> tuple[str, ...] | None:

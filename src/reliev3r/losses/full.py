@@ -19,7 +19,6 @@ from reliev3r.geometry.rigid import angle_between, rigid_from
 from reliev3r.geometry.sampling import depth_edges
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.cameras import focal_loss, relative_pose_gap
-from reliev3r.losses.global_points import global_points_loss, in_first_view
 from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
 from reliev3r.losses.points import scene_scale
 
@@ -48,9 +47,6 @@ class SupervisedConfig:
     """As in Eq. 4: pixels worse than alpha / 2 are doubted; here 2 %, the error that pi^3's confidence calls wrong."""
     fov_weight: float = 0.0
     """|log f / f*|, for networks that predict the focal length."""
-    global_weight: float = 0.0
-    """L1 over depth of the points in the first view's frame, with one scale a scene; needs a network with
-    ``global_points``."""
     correspondence_weight: float = 0.0
     """InfoNCE over tracks; needs a network with ``match_dim``."""
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
@@ -71,7 +67,7 @@ def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedCon
         weights = {
             "points": config.points_weight, "confidence": config.confidence_weight, "normals": config.normals_weight,
             "translation": config.translation_weight, "rotation": config.rotation_weight, "fov": config.fov_weight,
-            "correspondence": config.correspondence_weight, "global_points": config.global_weight,
+            "correspondence": config.correspondence_weight,
         }  # fmt: skip
         parts: dict[str, Tensor] = {}
         if config.points_weight > 0 or config.confidence_weight > 0:
@@ -91,11 +87,6 @@ def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedCon
             parts["rotation"] = _mean(rotation, pair, 2)
         if config.fov_weight > 0:
             parts["fov"] = focal_loss(prediction, labels.truth.K.to(prediction.depth.dtype)).mean()
-        if config.global_weight > 0:
-            values = global_points_loss(
-                prediction, in_first_view(scene.target, scene.target_cameras), scene.weight, config.solver_points
-            )
-            parts["global_points"] = _mean(values, scene.valid, 3)
         if config.correspondence_weight > 0:
             values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
             parts["correspondence"] = _mean(values, weight, 3)

@@ -15,7 +15,7 @@ from reliev3r.geometry.rigid import angle_between
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.geometry.statistics import weighted_mean
 
-Form = Literal["angle", "focal_angle", "pixel", "chord", "cosine", "point"]
+Form = Literal["angle", "focal_angle", "pixel", "cosine", "point"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class ReprojectionConfig:
 
     form: Form = "angle"
     """``angle``: the paper's, radians. ``focal_angle``: angle times focal / width, for predicted intrinsics (the plain
-    angle shrinks with every longer lens). ``pixel``: image distance / focal, clipped. ``chord``: 2 sin(angle / 2).
-    ``cosine``: 1 - cos(angle). ``point``: 3D distance / scene factor."""
+    angle shrinks with every longer lens). ``pixel``: image distance / focal, clipped. ``cosine``: 1 - cos(angle).
+    ``point``: 3D distance / scene factor."""
     pixel_clip: float = 10.0
     """Upper bound of the ``pixel`` residual in focal lengths (points near or behind the image plane)."""
 
@@ -93,8 +93,6 @@ def reprojection_loss(
         return _pixel_residual(rows(geometry.rays, 1, seen_by_i), in_camera, config.pixel_clip), weight
     observed = rows(geometry.rays @ pose[..., :3, :3].mT, 1, seen_by_i)
     angle = angle_between(observed, towards)
-    if config.form == "chord":
-        return 2 * torch.sin(0.5 * angle), weight
     if config.form == "cosine":
         return 1 - torch.cos(angle), weight
     if config.form == "focal_angle":

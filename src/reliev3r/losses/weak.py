@@ -11,7 +11,6 @@ from reliev3r.core.types import Loss, Prediction, PseudoLabels
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.cameras import focal_loss, relative_pose_loss
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
-from reliev3r.losses.global_points import global_points_loss, own_points, taught_points
 from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
 from reliev3r.losses.tracks import (
     ReprojectionConfig,
@@ -25,7 +24,7 @@ from reliev3r.losses.tracks import (
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """L = depth_weight * L_d + tracks_weight * L_rgst + gauge_weight * L_gauge + teacher_weight * L_pose, and the
-    options fov_weight * L_fov + correspondence_weight * L_match + global_weight * L_global."""
+    options fov_weight * L_fov + correspondence_weight * L_match."""
 
     depth: DepthLossConfig = field(default_factory=DepthLossConfig)
     reprojection: ReprojectionConfig = field(default_factory=ReprojectionConfig)
@@ -41,9 +40,6 @@ class ObjectiveConfig:
     the same tracks, where labels carry them; ``objective``'s argument hands over to the tracks."""
     fov_weight: float = 0.0
     """|log f / f*| against ``labels.K``, to the end of training: for an expert's field of view."""
-    global_weight: float = 0.0
-    """L1 over depth of the points in the first view's frame, with one scale a sample, against label depth lifted by the
-    pseudo cameras; as the teacher fades, against what depth and cameras say. Needs a network with ``global_points``."""
     correspondence_weight: float = 0.0
     """InfoNCE over the same tracks; needs a network with ``match_dim``. Gets matching going from random weights."""
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
@@ -90,28 +86,11 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
         if config.fov_weight > 0 and labels.K is not None:
             parts["fov"] = focal_loss(prediction, labels.K).mean()
             total = total + config.fov_weight * parts["fov"]
-        if config.global_weight > 0:
-            parts["global_points"] = _global_term(prediction, labels, taught)
-            total = total + config.global_weight * parts["global_points"]
         if config.correspondence_weight > 0:
             values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
             parts["correspondence"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
             total = total + config.correspondence_weight * parts["correspondence"]
         return Loss(total=total, parts=parts)
-
-
-def _global_term(prediction: Prediction, labels: PseudoLabels, taught: float) -> Tensor:
-    """Towards the teacher's points by the share ``taught``, for the rest towards the prediction's own."""
-    goals: list[tuple[float, tuple[Tensor, Tensor]]] = []
-    if taught > 0:
-        goals.append((taught, taught_points(labels, prediction.rays.detach())))
-    if taught < 1:
-        goals.append((1 - taught, own_points(prediction)))
-    total = prediction.depth.new_zeros(())
-    for share, (target, weight) in goals:
-        values = global_points_loss(prediction, target, weight)
-        total = total + share * values.sum() / (weight > 0).sum().clamp_min(1)
-    return total
 
 
 def _depth_term(prediction: Prediction, labels: PseudoLabels, config: DepthLossConfig) -> Tensor:

@@ -106,38 +106,6 @@ class MatchHead(nn.Module):
         return F.normalize(self.fc2(F.gelu(self.fc1(self.norm(tokens)))), dim=-1)
 
 
-class GlobalPointsHead(nn.Module):
-    """Points of every view in the frame of its sample's first view: an auxiliary branch, used in training only.
-
-    The one place where a view is special (as in pi^3's branch of that name): each view's tokens are decoded together
-    with the first view's, which carry a learned mark. What the network predicts besides knows no order of the views.
-    """
-
-    def __init__(self, dim: int, decoder: HeadDecoder, head: PixelHead | GuidedPixelHead) -> None:
-        super().__init__()
-        self.decoder, self.head = decoder, head
-        self.mark = nn.Parameter(torch.zeros(dim))
-        nn.init.normal_(self.mark, std=0.5)
-
-    def forward(
-        self,
-        features: Float[Tensor, "n s c"],
-        image: Float[Tensor, "n 3 h w"],
-        *,
-        rope: Rope,
-        registers: int,
-        views: int,
-    ) -> Float[Tensor, "n h w 3"]:
-        """float32; samples have ``views`` views each, and each view's tokens begin with ``registers`` registers."""
-        count = features.shape[1]
-        first = (features + self.mark).unflatten(0, (-1, views))[:, :1].expand(-1, views, -1, -1).flatten(0, 1)
-        doubled = (rope[0].repeat(2, 1), rope[1].repeat(2, 1))
-        tokens = self.decoder(torch.cat([features, first], dim=1), doubled)[:, registers:count]
-        with torch.autocast(image.device.type, enabled=False):
-            points = self.head(tokens.float(), image.float()).movedim(1, -1)
-            return points + points.new_tensor([0, 0, 1])  # starts in front of the camera
-
-
 def _standardised(feature: Float[Tensor, "b v c"]) -> Float[Tensor, "b v c"]:
     """Each channel's deviation from its mean over the views, in units of its spread over them."""
     gap = feature - feature.mean(1, keepdim=True)

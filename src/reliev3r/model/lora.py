@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -60,12 +58,6 @@ class Lora:
         except ValueError as error:
             raise UserError("--train lora: this network has no attention projections; choose --train last") from error
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """The network as it was before it was adapted."""
-        with self.adapted.disable_adapter():
-            yield
-
     def save(self, folder: Path) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``, as peft reads them."""
         with atomic_directory(folder) as temporary:
@@ -88,8 +80,3 @@ def train_last(network: nn.Module, blocks: nn.ModuleList, count: int, heads: set
     chosen = {id(p) for block in list(blocks)[len(blocks) - count :] for p in block.parameters()}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in heads or id(parameter) in chosen)
-
-
-def trained_count(network: nn.Module) -> int:
-    """How many parameters are trained."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

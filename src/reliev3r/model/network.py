@@ -16,13 +16,14 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from reliev3r.core.device import Precision
+from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_focal, ray_map
 from reliev3r.model.attention import Block, Rope, rope_tables
 from reliev3r.model.card import model_card, write_card
 from reliev3r.model.encoder import Encoder
-from reliev3r.model.heads import CameraHead, GlobalPointsHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
+from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,6 @@ class NetworkConfig:
     known, so that it must be told."""
     precision: Precision = "auto"
     """Arithmetic that it was trained in, and is used in unless told otherwise."""
-    global_points: bool = False
-    """An auxiliary branch (training only) that predicts all points in the frame of the sample's first view."""
 
     def __post_init__(self) -> None:
         """Sizes that do not fit together are told at once."""
@@ -97,6 +96,20 @@ PRESETS: dict[str, NetworkConfig] = {
 """``tiny`` trains on a CPU; ``base`` has the paper's size; ``large`` is pi^3's own layout."""
 
 
+def _stored_config(stored: dict[str, Any]) -> NetworkConfig:
+    """Sizes as ``config.json`` has them. Older files also say whether there was a global-point branch.
+
+    Raises:
+        UserError: there was one.
+    """
+    if stored.get("global_points"):
+        raise UserError(
+            "it has a global-point branch, which is gone: set global_points to false in config.json and delete the "
+            "tensors global_head.* of model.safetensors, which were used in training only"
+        )
+    return NetworkConfig(**{name: value for name, value in stored.items() if name != "global_points"})
+
+
 class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license="apache-2.0"):
     """Views to depth, confidence and cameras in one forward pass, for any number of views in any order.
 
@@ -112,7 +125,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
     def __init__(self, config: NetworkConfig | dict[str, Any]) -> None:
         super().__init__()
         if isinstance(config, dict):  # as the hub mixin reads it from config.json
-            config = NetworkConfig(**config)
+            config = _stored_config(config)
         self.config = config
         self.facts: dict[str, str] = {}
         self.encoder = Encoder(
@@ -143,11 +156,6 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none", contrast=config.camera_contrast)
         # Last, so that the other weights of a seed stay the same with and without it.
         self.match_head = MatchHead(config.dim, config.match_dim) if config.match_dim else None
-        self.global_head: GlobalPointsHead | None = None
-        if config.global_points:
-            self.global_head = GlobalPointsHead(
-                2 * config.dim, head_decoder(config.head_dim), pixel_head(config.head_dim, config.patch_size, 3)
-            )
         self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
@@ -234,7 +242,6 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         few = zip(frame.split(at_once), everywhere.split(at_once), image.split(at_once))
         parts = [self._heads(*chunk, rope=rope) for chunk in few]
         shape, logit, feature = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts))
-        points = self._global_points(frame, everywhere, image, batch[-1], rope=rope)
         with torch.autocast(views.image.device.type, enabled=False):
             world_from_cam, focal = self.camera_head(feature, batch[-1])
             depth = shape[:, -1].clamp(-15, 15).exp()
@@ -244,7 +251,6 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
                 conf=_confidence(logit[:, 0]).unflatten(0, batch),
                 world_from_cam=world_from_cam.unflatten(0, batch),
                 descriptors=self._descriptors(early[:, self.config.decoder_registers :], (*batch, rows, columns)),
-                global_points=None if points is None else points.unflatten(0, batch),
             )
 
     def _heads(
@@ -267,15 +273,6 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             return (
                 self.depth_head(tokens[0], image), self.conf_head(tokens[1], image), self.camera_head.pool(tokens[2]),
             )  # fmt: skip
-
-    def _global_points(
-        self, frame: Tensor, everywhere: Tensor, image: Tensor, views: int, *, rope: Rope
-    ) -> Tensor | None:
-        """As :class:`Prediction` says, all views of all samples along one dimension."""
-        if self.global_head is None or not self.training:
-            return None
-        features = torch.cat([frame, everywhere], dim=-1)
-        return self.global_head(features, image, rope=rope, registers=self.config.decoder_registers, views=views)
 
     def _descriptors(self, tokens: Float[Tensor, "n t c"], shape: tuple[int, ...]) -> Tensor | None:
         """One a patch, as :class:`Prediction` says."""

@@ -10,7 +10,8 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import load_capture
-from reliev3r.evaluate.run import evaluate_reconstruction, evaluate_systems
+from reliev3r.evaluate.benchmarks import capture_benchmark
+from reliev3r.evaluate.run import evaluate_benchmark, evaluate_reconstruction, fitted_frames, systems_from_specs
 from reliev3r.evaluate.tables import Row, Table, make_row
 from reliev3r.labels.prepare import network_sample
 from reliev3r.labels.store import load_labels
@@ -40,8 +41,9 @@ def run_demo(out: Path, *, minutes: float, seed: int, report: Report) -> tuple[F
     result = fit(capture, run, config, report=report)
     if result is None:
         raise KeyboardInterrupt
-    systems = [f"fit:{run}"] + ([f"fit:{run}@refined"] if (run / "refined").is_dir() else [])
-    table = evaluate_systems(systems, capture, "strict")
+    systems = systems_from_specs([f"fit:{run}"] + ([f"fit:{run}@refined"] if (run / "refined").is_dir() else []))
+    scored = capture_benchmark(capture, fitted_frames(systems))
+    table = evaluate_benchmark(systems, scored, out=run, protocol="strict").table()
     return result, dataclasses.replace(table, rows=(*table.rows, _label_row(capture, run, result.reconstruction)))
 
 

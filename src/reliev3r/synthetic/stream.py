@@ -27,14 +27,11 @@ class StreamConfig:
     fov: tuple[float, float] = (58.0, 72.0)
     """Degrees, one for all views of a room."""
     span: tuple[float, float] = (10.0, 30.0)
-    """Degrees of the arc that the views lie on, with all of the curriculum behind."""
+    """Degrees of the arc that the views lie on."""
     overlap: float = 0.3
     supersample: int = 1
     rooms: int | None = None
     """Draw from this many rooms and keep as many samples in memory; None: every room is new, nothing is kept."""
-    levels: int = 4
-    """Where rooms are kept, closeness is rounded to this many levels from 0 to 1, so that each room is rendered once a
-    level of a curriculum and not anew for every sample."""
     depth_noise: DepthNoise = field(default_factory=DepthNoise)
     """Of the simulated monocular expert."""
     track_noise: TrackNoise = field(default_factory=lambda: TrackNoise(count=256, pixel=0.1))
@@ -44,8 +41,6 @@ class StreamConfig:
         """Settings that cannot work are told at once."""
         if self.rooms is not None and self.rooms < 1:
             raise ValueError(f"stream: rooms must be at least 1, got {self.rooms}")
-        if self.levels < 2:
-            raise ValueError(f"stream: levels must be at least 2 (all close and all wide), got {self.levels}")
 
 
 class SyntheticStream:
@@ -53,36 +48,35 @@ class SyntheticStream:
 
     def __init__(self, config: StreamConfig, *, supervision: Supervision, device: torch.device | str = "cpu") -> None:
         self.config, self.supervision, self.device = config, supervision, device
-        self._kept: dict[tuple[int, int, float], tuple[Views, Labels]] = {}
+        self._kept: dict[tuple[int, int], tuple[Views, Labels]] = {}
 
     def size(self, group: int) -> tuple[int, int]:
         """All rooms have one size."""
         return self.config.height, self.config.width
 
-    def sample(self, seed: int, *, group: int, views: int, closeness: float) -> tuple[Views, Labels]:
-        """One room with its labels [v ...]; ``closeness`` 1 draws the narrowest arcs, 0 all."""
+    def sample(self, seed: int, *, group: int, views: int) -> tuple[Views, Labels]:
+        """One room with its labels [v ...]."""
         if self.config.rooms is None:
-            return self._made(seed, views, closeness)
-        finest = self.config.levels - 1
-        key = (seed % self.config.rooms, views, round(closeness * finest) / finest)
+            return self._made(seed, views)
+        key = (seed % self.config.rooms, views)
         if key not in self._kept:
-            if len(self._kept) >= self.config.rooms:  # the oldest: the curriculum has left it behind
+            if len(self._kept) >= self.config.rooms:  # the oldest; a room is kept once for each number of views
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = self._made(*key)
         return self._kept[key]
 
-    def _made(self, seed: int, views: int, closeness: float) -> tuple[Views, Labels]:
-        seen, truth = self.render(seed, views=views, closeness=closeness)
+    def _made(self, seed: int, views: int) -> tuple[Views, Labels]:
+        seen, truth = self.render(seed, views=views)
         tracks = simulate_tracks(truth, self.config.track_noise, seed)
         if self.supervision == "full":
             return seen, FullLabels(truth=truth, tracks=tracks)
         return seen, PseudoLabels(depth=simulate_depth(truth, self.config.depth_noise, seed), tracks=tracks)
 
-    def render(self, seed: int, *, views: int, closeness: float = 0.0) -> tuple[Views, Truth]:
+    def render(self, seed: int, *, views: int) -> tuple[Views, Truth]:
         """The room of ``seed``; one where no camera path is found hands over to the next of its own series."""
         for attempt in range(20):
             try:
-                return render_capture(self._settings(seed, attempt, views, closeness), device=self.device)
+                return render_capture(self._settings(seed, attempt, views), device=self.device)
             except UserError:
                 continue
         raise UserError(
@@ -90,16 +84,15 @@ class SyntheticStream:
             f"of {self.config.overlap:g} was found in 20 rooms; lower the span or the overlap"
         )
 
-    def _settings(self, seed: int, attempt: int, views: int, closeness: float) -> SynthConfig:
+    def _settings(self, seed: int, attempt: int, views: int) -> SynthConfig:
         config = self.config
         generator = torch.Generator().manual_seed(seed * 20 + attempt)
         draw = torch.rand(3, generator=generator).tolist()
-        widest = config.span[1] - closeness * (config.span[1] - config.span[0])
         families: tuple[TextureFamily, TextureFamily] = ("masonry", "terrazzo")
         return SynthConfig(
             seed=int(torch.randint(2**40, (1,), generator=generator)), views=views,
             width=config.width, height=config.height, supersample=config.supersample, path="random",
             fov=config.fov[0] + draw[0] * (config.fov[1] - config.fov[0]),
-            span=config.span[0] + draw[1] * (widest - config.span[0]), overlap=config.overlap,
+            span=config.span[0] + draw[1] * (config.span[1] - config.span[0]), overlap=config.overlap,
             texture=families[draw[2] > 0.5] if config.texture == "both" else config.texture,
         )  # fmt: skip

@@ -6,7 +6,6 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from reliev3r.core.errors import UserError
@@ -84,11 +83,9 @@ class AnnotatedScenes:
         """That of the bucket in which scene number ``group`` (modulo their count) is."""
         return self._bucket[group % len(self)]
 
-    def sample(self, seed: int, *, group: int, views: int, closeness: float) -> tuple[Views, FullLabels]:
-        """Views [v ...] of a scene of the group's bucket near the size of the bucket, with their truth.
-
-        ``closeness`` 1 takes neighbouring frames, 0 any frames of the scene; in a sequence neighbours are those in
-        time, else those whose cameras are near and look the same way.
+    def sample(self, seed: int, *, group: int, views: int) -> tuple[Views, FullLabels]:
+        """Views [v ...] of a scene of the group's bucket near the size of the bucket, any of its frames, with their
+        truth.
 
         Raises:
             UserError: the scene has fewer views, or a file cannot be read.
@@ -99,7 +96,7 @@ class AnnotatedScenes:
         frames = scene.capture.frames
         if len(frames) < views:
             raise UserError(f"{scene.name}: has {len(frames)} views, a sample needs {views}")
-        return self._sample(scene, _choose(scene, views, closeness, generator), seed)
+        return self._sample(scene, torch.randperm(len(frames), generator=generator)[:views].tolist(), seed)
 
     def whole(self, index: int, *, views: int) -> tuple[Views, FullLabels]:
         """``views`` evenly spaced views of a scene (all where it has fewer), with their truth."""
@@ -123,26 +120,3 @@ def _checked(scene: Scene) -> tuple[int, int]:
     if scene.truth.depth(first.name) is None:
         raise UserError(f"{scene.capture.root}: has no true depth, which full supervision needs; leave it out")
     return first.height, first.width
-
-
-def _choose(scene: Scene, count: int, closeness: float, generator: torch.Generator) -> list[int]:
-    """``count`` different frames among the nearest of a random one; how many count as near falls with closeness."""
-    total = len(scene.capture.frames)
-    start = int(torch.randint(total, (1,), generator=generator))
-    near = count + round((1 - closeness) * (total - count))
-    order = np.argsort(_distance(scene, start), kind="stable")[:near]  # the frame itself is the first
-    picked = 1 + torch.randperm(near - 1, generator=generator)[: count - 1].numpy()
-    return [start, *order[picked].tolist()]
-
-
-def _distance(scene: Scene, start: int) -> np.ndarray:
-    """How far each frame is from one: frames between them, or without an order how differently the cameras stand."""
-    if scene.capture.ordered:
-        return np.abs(np.arange(len(scene.capture.frames)) - start)
-    assert scene.truth is not None
-    poses = np.stack([scene.truth.camera(name).world_from_cam.numpy() for name in scene.capture.names])
-    centre = np.linalg.norm(poses[:, :3, 3] - poses[start, :3, 3], axis=1)
-    turn = 1 - poses[:, :3, 2] @ poses[start, :3, 2]
-    away = centre / max(float(np.median(centre)), 1e-9) + turn  # a right angle counts as the median distance
-    away[start] = -1
-    return away

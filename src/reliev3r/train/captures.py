@@ -134,7 +134,7 @@ class LabelledCaptures:
         """That of the bucket in which capture number ``group`` (modulo their count) is: common ones come up more."""
         return self._bucket[group % len(self.files)]
 
-    def sample(self, seed: int, *, group: int, views: int, closeness: float) -> tuple[Views, PseudoLabels]:
+    def sample(self, seed: int, *, group: int, views: int) -> tuple[Views, PseudoLabels]:
         """Views [v ...] of a capture of the group's bucket, at its own size.
 
         Raises:
@@ -147,7 +147,7 @@ class LabelledCaptures:
         if len(open_to_all) < views:
             raise UserError(f"{capture.name}: has {len(open_to_all)} views to train on, a sample needs {views}")
         seen = (capture.labels.tracks.weight[open_to_all] > 0).float()
-        index = open_to_all[select_views(seen @ seen.T, views, closeness, generator)]
+        index = open_to_all[select_views(seen @ seen.T, views, 0.0, generator)]
         labels = capture.labels.select_views(index)
         rarity = pair_rarity(labels.tracks)  # 0 for tracks that one of the views sees alone
         labels = with_drawn_tracks(labels, rarity, self.config.tracks, generator)

@@ -25,8 +25,6 @@ class TrainConfig:
     """Last learning rate as a share of ``lr``."""
     encoder_lr: float = 1.0
     """Learning rate of the image encoder as a share of ``lr``: below 1 for pretrained ones."""
-    heads_from: float = 0.0
-    """Share of the run in which the heads stay as they are: trained ones are not to follow features that still move."""
     weight_decay: float = 0.05
     """On matrices only."""
     clip: float = 1.0
@@ -52,9 +50,7 @@ class TrainConfig:
     wandb: str | None = None
     """Weights & Biases project that gets the metrics too; needs the package wandb (WANDB_MODE=offline is heeded)."""
     evaluate_every: float = 0.1
-    """Share of the run between evaluations."""
-    evaluate_on_all: bool = False
-    """With several processes: each evaluates, and the numbers are averaged; otherwise the first evaluates alone."""
+    """Share of the run between evaluations; of several processes the first one evaluates."""
     best: str = "heldout_deg"
     """Evaluated number, the lower the better, by which the best weights are kept. Never the loss: confidence weighs it,
     so that a network may lower it by doubting."""

@@ -23,7 +23,7 @@ class Estimate:
     parameters: int
     trained: int
     weights: int
-    """Bytes of all weights and buffers, copies included."""
+    """Bytes of all weights and buffers."""
     activations: int
     """Bytes kept from the forward pass of one batch for its backward pass."""
     step_seconds: float
@@ -66,14 +66,7 @@ class Estimate:
         )
 
 
-def estimate_training(
-    network: nn.Module,
-    objective: Objective,
-    batches: Batches,
-    config: TrainConfig,
-    *,
-    frozen_copy: nn.Module | None = None,
-) -> Estimate:
+def estimate_training(network: nn.Module, objective: Objective, batches: Batches, config: TrainConfig) -> Estimate:
     """One forward and backward pass of the run's first batch, on the device where the network is; no weight moves.
 
     Args:
@@ -81,7 +74,6 @@ def estimate_training(
         objective: of the run.
         batches: of the run.
         config: of the run.
-        frozen_copy: another network that stays in memory meanwhile.
 
     Raises:
         UserError: the batch does not fit on the device.
@@ -107,8 +99,7 @@ def estimate_training(
     step = seconds * config.accumulate
     return Estimate(
         parameters=sum(p.numel() for p in network.parameters()), trained=trained,
-        weights=_weights(network) + (0 if frozen_copy is None else _weights(frozen_copy)),
-        activations=activations, step_seconds=step, ema=config.ema is not None,
+        weights=_weights(network), activations=activations, step_seconds=step, ema=config.ema is not None,
         steps=config.steps if config.steps is not None else max(1.0, 60 * config.minutes / step), free=free,
     )  # fmt: skip
 

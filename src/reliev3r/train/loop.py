@@ -225,10 +225,6 @@ class _Run:
         outcome = self._gradient(batches, progress)
         if any(self.workers.largest(float(not torch.isfinite(outcome.total)))):
             raise TrainingStopped(self._advice("loss", outcome))
-        for group in self.optimizer.param_groups:
-            if progress < group.get("from", 0.0):  # neither moved nor counted in the gradient's norm
-                for parameter in group["params"]:
-                    parameter.grad = None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
             raise TrainingStopped(self._advice("gradient", outcome))
@@ -288,8 +284,8 @@ class _Run:
     def evaluate(self, function: Evaluate) -> None:
         """Evaluate, report, and keep the weights if they are the best so far."""
         network = self.evaluation_model()
-        heard = function(network) if self.workers.first or self.config.evaluate_on_all else {}
-        values = self.workers.averaged(heard)
+        heard = function(network) if self.workers.first else {}
+        values = self.workers.averaged(heard)  # the others hear the numbers of the first
         self.live.update(values)
         self.write({"step": self.done, "seconds": self._clock(), **values})
         name = self.config.best
@@ -361,22 +357,19 @@ def _floats(parts: list[dict[str, Tensor]]) -> dict[str, float]:
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Weight decay on matrices, none on biases, norms, tokens and scales; the encoder has a learning rate of its own.
 
-    ``share`` is the group's share of the learning rate, ``from`` the share of the run after which it moves. Weights
-    that ask for no gradient are in no group.
+    ``share`` is the group's share of the learning rate. Weights that ask for no gradient are in no group.
     """
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            head = config.heads_from > 0 and is_head(name)  # one group with the rest where they are treated alike
-            groups.setdefault((name.startswith("encoder."), head, parameter.ndim == 2), []).append(parameter)
+            groups.setdefault((name.startswith("encoder."), parameter.ndim == 2), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": config.weight_decay if matrix else 0.0,
             "share": config.encoder_lr if encoder else 1.0,
-            "from": config.heads_from if head else 0.0,
         }
-        for (encoder, head, matrix), parameters in groups.items()
+        for (encoder, matrix), parameters in groups.items()
     ]
 
 

@@ -16,7 +16,7 @@ from reliev3r.sfm.batched import PolishConfig
 from reliev3r.synthetic.stream import StreamConfig
 from reliev3r.train.captures import CapturesConfig
 from reliev3r.train.config import TrainConfig
-from reliev3r.train.sampling import CurriculumConfig, SceneBatchConfig
+from reliev3r.train.sampling import SceneBatchConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,6 @@ def tiny_cpu() -> ScenesConfig:
     return ScenesConfig(
         minutes=60.0, lr=1e-3, network=network, evaluate_every=0.1, save_every=300.0, alarm_checks=300,
         captures=_captures(64), stream=StreamConfig(span=(5.0, 16.0), rooms=2500),
-        batch=SceneBatchConfig(curriculum=CurriculumConfig(until=0.0)),  # as it was measured
         objective=ObjectiveConfig(
             depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, correspondence_weight=0.3
         ),

@@ -1,4 +1,4 @@
-"""Which views a sample has: connected sets, by how much they see in common; an overlap curriculum widens them."""
+"""Which views a sample has: connected sets, by how much they see in common."""
 
 from __future__ import annotations
 
@@ -12,64 +12,39 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reliev3r.core.errors import UserError
 from reliev3r.core.types import Labels, PseudoLabels, Views, stack
 from reliev3r.data.augment import AugmentConfig, augment
 from reliev3r.sfm.graph import pair_rarity
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurriculumConfig:
-    """How close the views of a sample are over a run."""
-
-    start: float = 1.0
-    """Closeness at the beginning, in [0, 1] (see :func:`select_views`)."""
-    end: float = 0.0
-    """Closeness from ``until`` on."""
-    until: float = 0.3
-    """Share of the run at which the widening ends; 0: no curriculum."""
-
-    def __post_init__(self) -> None:
-        if any(not 0 <= value <= 1 for value in (self.start, self.end, self.until)):
-            raise UserError("curriculum: start, end and until must lie within 0 and 1")
-
-
-def closeness_at(progress: float, config: CurriculumConfig) -> float:
-    """Closeness at a share ``progress`` of the run: linear from ``start`` to ``end``, then constant."""
-    share = min(progress / config.until, 1.0) if config.until > 0 else 1.0
-    return config.start + share * (config.end - config.start)
-
-
 def select_views(
-    shared: Float[Tensor, "v v"], count: int, closeness: float, generator: torch.Generator
+    shared: Float[Tensor, "v v"], count: int, power: float, generator: torch.Generator
 ) -> Int[Tensor, " chosen"]:
     """``count`` different views, each tied to those before it as long as there is such a view left.
 
-    Each next view is drawn with probability ~ ties ** (c / (1 - c)), ties being the tracks that it shares with those
-    already in: closeness c = 1 takes the one that shares most, 0.5 draws by ties, 0 any that is tied at all.
+    Each next view is drawn with probability ~ ties ** power, ties being the tracks that it shares with those already
+    in: power 1 draws by ties, 0 takes any that is tied at all.
 
     Args:
         shared: Tracks that both views see; the diagonal is not read.
         count: At most v.
-        closeness: In [0, 1].
+        power: Of the ties, at least 0.
         generator: On the device of ``shared``.
 
     Raises:
-        ValueError: more views asked for than there are, or a closeness out of range.
+        ValueError: more views asked for than there are, or a power below 0.
     """
     views = len(shared)
-    if not (1 <= count <= views and 0 <= closeness <= 1):
-        raise ValueError(f"cannot choose {count} of {views} views with closeness {closeness}")
+    if not 1 <= count <= views or power < 0:
+        raise ValueError(f"cannot choose {count} of {views} views by their ties to the power {power:g}")
     tied = shared.clamp_min(0).clone().fill_diagonal_(0).double()
     free = torch.ones(views, dtype=torch.bool, device=shared.device)
     ties = (tied.sum(0) > 0).double()  # the first: any that is tied to another
-    power = 0.0
     chosen: list[int] = []
     while len(chosen) < count:
         chosen.append(int(torch.multinomial(_odds(ties, free, power), 1, generator=generator)))
         free[chosen[-1]] = False
         ties = tied[chosen].sum(0)
-        power = closeness / (1 - closeness) if closeness < 1 else math.inf
     return torch.tensor(chosen, device=shared.device)
 
 
@@ -157,7 +132,7 @@ class CaptureBatches:
 
     def _walk(self, generator: torch.Generator) -> Tensor:
         """A connected set of views: each next one is drawn by how many tracks tie it to those already in."""
-        return select_views(self.shared.clamp_max(50), self.config.views, 0.5, generator)
+        return select_views(self.shared.clamp_max(50), self.config.views, 1.0, generator)
 
 
 def with_drawn_tracks(
@@ -184,8 +159,8 @@ class Source(Protocol):
         """(height, width) of all samples of a group."""
         ...
 
-    def sample(self, seed: int, *, group: int, views: int, closeness: float) -> tuple[Views, Labels]:
-        """A sample [v ...] of any size near the group's; ``closeness`` in [0, 1] asks for views that overlap."""
+    def sample(self, seed: int, *, group: int, views: int) -> tuple[Views, Labels]:
+        """A sample [v ...] of any size near the group's."""
         ...
 
 
@@ -197,8 +172,6 @@ class SceneBatchConfig:
     """Fewest and most views of a sample; drawn per step, the same on every device."""
     images: int = 32
     """Images a device sees at a time: views times scenes stay within it."""
-    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
-    """Close views first, wide ones later."""
     augment: AugmentConfig = field(default_factory=AugmentConfig.none)
     hide_intrinsics: bool = False
     """The network has to predict them (its field-of-view head); weak labels then carry them as an expert would."""
@@ -221,10 +194,9 @@ class SceneBatches:
         own = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 1009 + micro)
         source = self.sources[int(torch.multinomial(self.weights, 1, generator=own))]
         group, *seeds = torch.randint(1_000_000_000, (1 + max(1, self.config.images // views),), generator=own).tolist()
-        closeness = closeness_at(progress, self.config.curriculum)
         samples = []
         for seed in seeds:
-            seen, labels = source.sample(seed, group=group, views=views, closeness=closeness)
+            seen, labels = source.sample(seed, group=group, views=views)
             samples.append(augment(seen, labels, self.config.augment, own, size=source.size(group)))
         seen, labels = stack([each for each, _ in samples]), stack([each for _, each in samples])
         return hidden(seen, labels) if self.config.hide_intrinsics else (seen, labels)

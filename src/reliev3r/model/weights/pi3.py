@@ -18,7 +18,7 @@ from reliev3r.model.weights.files import read_weights, take, weight_files
 
 RENAMED = {"depth_decoder": "point_decoder", "depth_head": "point_head"}
 """Parts that pi^3 names otherwise. All other names, all shapes and all layouts are the same."""
-OURS_ALONE = ("match_head.", "global_head.", "camera_head.fc_fov.")
+OURS_ALONE = ("match_head.", "camera_head.fc_fov.")
 """What pi^3 has no place for."""
 IMAGE_SIZE = 518
 """Long side in pixels that pi^3 was trained up to."""

@@ -133,12 +133,12 @@ def adapt(
     scenes = tracked_scenes(captures, config)
     unit = network_unit(network, scenes)
     adaptation = Adaptation(network, config)
-    batches = adaptation.batches(SceneBatches([captures], [1.0], config.batch, seed=config.seed))
+    batches = SceneBatches([captures], [1.0], config.batch, seed=config.seed)
     weak = weak_objective(config, unit=unit)
     estimate = None
     if one_process():
         network.to(resolve_device(config.device))
-        estimate = estimate_training(network, weak, batches, config, frozen_copy=adaptation.original)
+        estimate = estimate_training(network, weak, batches, config)
         (announce or _announce)(estimate)
     training = train(
         network, weak, batches, dataclasses.replace(config, best=""), folder=out, resume=resume,

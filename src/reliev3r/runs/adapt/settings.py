@@ -9,7 +9,7 @@ from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.lora import LoraConfig
 from reliev3r.train.config import TrainConfig
-from reliev3r.train.sampling import CurriculumConfig, SceneBatchConfig
+from reliev3r.train.sampling import SceneBatchConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,6 @@ class AdaptConfig(TrainConfig):
     lr: float = 1e-4
     """For LoRA; give a tenth of it or less where the network's own weights are trained (--train last, all)."""
     warmup: float = 0.05
-    heads_from: float = 0.2
     weight_decay: float = 0.01
     evaluate_every: float = 0.25
     train: Literal["lora", "last", "all"] = "lora"
@@ -28,9 +27,6 @@ class AdaptConfig(TrainConfig):
     lora: LoraConfig = field(default_factory=LoraConfig)
     last: int = 4
     """Blocks before the heads that --train last opens."""
-    anchor: float = 0.0
-    """Weight of staying near the original network's predictions on the same views: log depth ratio and relative poses.
-    Costs a second forward pass a step (and, but for LoRA, a second copy of the weights)."""
     labels: str | None = None
     """Folder of labels that `reliev3r label` wrote, or is to be written; OUT/labels unless given. Captures that have
     none are labelled first, by the experts below."""
@@ -49,9 +45,7 @@ class AdaptConfig(TrainConfig):
     """Tracks of a sample."""
     heldout_every: int = 10
     """Hold out every N-th frame of each capture for the verdict, as the held-out tracks are."""
-    batch: SceneBatchConfig = field(
-        default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8, curriculum=CurriculumConfig(until=0.0))
-    )
+    batch: SceneBatchConfig = field(default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8))
     """Intrinsics are hidden wherever the network predicts them."""
     objective: ObjectiveConfig = field(
         default_factory=lambda: ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, fov_weight=1.0)
