@@ -9,7 +9,7 @@ Both train `large` (pi^3's layout) with full supervision, encoder frozen and blo
 in pi^3's first stage), by AdamW, on the same random images and truth. Each system has a process of its own, one after
 the other. Ours has a confidence branch besides (66 M parameters), which upstream trains later and alone. On a CPU
 upstream's ``autocast("cuda", enabled=False)`` is mapped to the CPU, as it crashes otherwise; precision is what
-``model.precision`` chooses for the device. The share of the losses is that of their own time; the gradient through them
+``core.device`` chooses for the device. The share of the losses is that of their own time; the gradient through them
 is part of the backward pass.
 
 ``--stream``: rooms of `small-gpu` (168 x 224 pixels) with their simulated labels, one by one as training asks for them,

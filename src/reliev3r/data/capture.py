@@ -93,7 +93,7 @@ def load_capture(
     """Find the images of a capture: a folder of images, ``images/`` beside ``cameras.json``, or a video file.
 
     ``views`` picks that many evenly spaced images, or at most that many frames of a video by motion and sharpness
-    (``data.select``; 24 by default); all where there are fewer. K is taken from ``cameras.json``; its poses and depth
+    (``data.video``; 24 by default); all where there are fewer. K is taken from ``cameras.json``; its poses and depth
     are not read. Video frames are written to ``cache``/frames (by default below the user's cache folder) and reused
     while the video is the same.
 

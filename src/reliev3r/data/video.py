@@ -33,7 +33,7 @@ def user_cache(video: Path) -> Path:
 
 
 def extract_frames(video: Path, folder: Path, count: int, *, progress: Progress | None = None) -> list[Path]:
-    """At most ``count`` frames of a video, spread by motion and sharp (``data.select``), in order.
+    """At most ``count`` frames of a video, spread by motion and sharp (``data.video``), in order.
 
     They are upright JPEG files named by frame number. All frames where the video has no more. Written atomically; a
     folder that holds the same frames of the same video is used as it is. A video with a broken end gives the frames

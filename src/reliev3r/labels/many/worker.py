@@ -27,7 +27,7 @@ class LabelJob:
     """How every capture of a run is labelled; plain values, so that it can be sent anywhere."""
 
     depth: str
-    """Of ``labels.depth.registry``; ``{capture}`` stands for the capture's own path."""
+    """Of ``labels.registry``; ``{capture}`` stands for the capture's own path."""
     tracks: str
     intrinsics: str | None = None
     views: int | None = None
