@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,20 @@ from typing import Any, TypeVar
 from reliev3r.core.errors import UserError
 
 T = TypeVar("T")
+
+
+def require(settings: Any, **ranges: tuple[float, float]) -> None:
+    """For ``__post_init__``: numbers of a dataclass (single, or in tuples) must lie in ranges; ``None`` always does.
+
+    Raises:
+        ValueError: one does not; names it and its range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not low <= number <= high:  # not a number is in no range
+                limit = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+                raise ValueError(f"{name} must be {limit}, got {value}")
 
 
 def to_plain(settings: Any) -> dict[str, Any]:

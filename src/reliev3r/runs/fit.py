@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, read_json
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.core.settings import from_plain, to_plain
+from reliev3r.core.settings import from_plain, require, to_plain
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
 from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.find import CaptureTask
@@ -85,6 +86,11 @@ class FitConfig(TrainConfig):
     """What of the teacher stays to the end. At 0 the paper's losses have the last word; where depth is poor and the
     cameras look inwards, they then drift along the bas-relief valley (docs/method.md)."""
     batch: BatchConfig = field(default_factory=BatchConfig)
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        super().__post_init__()
+        require(self, views=(2, inf), teacher_until=(0, 1), teacher_floor=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

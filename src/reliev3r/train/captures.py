@@ -9,6 +9,7 @@ import logging
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, file_hash, read_json
 from reliev3r.core.progress import Progress
-from reliev3r.core.settings import to_plain
+from reliev3r.core.settings import require, to_plain
 from reliev3r.core.types import Ambiguity, CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.data.benchmark_guard import refuse_benchmark
 from reliev3r.data.capture import Capture, load_capture
@@ -54,6 +55,10 @@ class CapturesConfig:
     """Captures held in memory."""
     dl3dv_benchmark: str = ""
     """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused; needed to train on DL3DV."""
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        require(self, tracks=(1, inf), heldout=(0, 1), heldout_frames=(0, inf), cached=(1, inf))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from reliev3r.core.device import Precision
+from reliev3r.core.settings import require
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
@@ -61,9 +63,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Settings that cannot work are told at once."""
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if self.steps is None and self.minutes <= 0:
+        if self.steps is None and not self.minutes > 0:
             raise ValueError(f"minutes must be positive, got {self.minutes}")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        require(
+            self, steps=(1, inf), accumulate=(1, inf), warmup=(0, 0.99), final_lr=(0, 1), encoder_lr=(0, inf),
+            weight_decay=(0, inf), clip=(0, inf), ema=(0, 1), log_every=(1, inf), evaluate_every=(0, inf),
+            save_every=(0, inf), alarm_checks=(0, inf),
+        )  # fmt: skip

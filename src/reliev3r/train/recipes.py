@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
+from reliev3r.core.settings import require
 from reliev3r.core.types import Supervision
 from reliev3r.data.augment import AugmentConfig
 from reliev3r.labels.prepare import PrepareConfig
@@ -55,8 +57,7 @@ class ScenesConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Settings that cannot work together are told at once."""
         super().__post_init__()
-        if not 0 <= self.stream_weight <= 1:
-            raise ValueError(f"stream_weight is a share of the batches, got {self.stream_weight:g}")
+        require(self, stream_weight=(0, 1), teacher_until=(0, 1), heldout_scenes=(0, inf))
         if self.captures.data and self.supervision == "full":
             raise ValueError("labelled captures have no ground truth: full supervision takes the stream or --annotated")
         if self.annotated and self.supervision == "weak":

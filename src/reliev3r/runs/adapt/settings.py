@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
+from reliev3r.core.settings import require
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.lora import LoraConfig
@@ -58,3 +60,9 @@ class AdaptConfig(TrainConfig):
     """Most captures that the verdict looks at, evenly chosen."""
     replay: tuple[str, ...] = ()
     """IMAGES=STORE pairs of other scenes, as of `reliev3r label`: the verdict says how far predictions moved there."""
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        super().__post_init__()
+        require(self, last=(0, inf), views=(2, inf), workers=(1, inf), sample_tracks=(1, inf), heldout_every=(0, inf),
+                teacher_until=(0, 1), judged=(1, inf))  # fmt: skip
