@@ -41,7 +41,8 @@ class SupervisedConfig:
     """Pixels a scene from which the scale is solved."""
     confidence_weight: float = 1.0
     """W error - alpha log W, the form of Eq. 4, on the error that the points have: the siblings' confidences mean the
-    same. The error is detached, truth is not to be doubted away. (pi^3 trains its confidence alone, afterwards.)"""
+    same. The error is detached, so that the network cannot lower the loss by doubting ground truth. (pi^3 trains its
+    confidence alone, afterwards.)"""
     alpha: float = 0.04
     """As in Eq. 4: pixels worse than alpha / 2 are doubted; here 2 %, the error that pi^3's confidence calls wrong."""
     fov_weight: float = 0.0
