@@ -22,11 +22,11 @@ Ambiguity = Literal["metric", "scale", "scale+shift"]
 """What a depth label leaves open: nothing, one factor per view, or one factor and one offset per view."""
 
 
-_Self = TypeVar("_Self", bound="_Tensors")  # typing.Self is beyond the shape checks of the tests
+_Self = TypeVar("_Self", bound="TensorStruct")  # typing.Self is beyond the shape checks of the tests
 
 
-class _Tensors:
-    """Shared behaviour of the dataclasses below: moving and mapping every tensor field, nested ones included."""
+class TensorStruct:
+    """Base of frozen dataclasses of tensors: moving and mapping every tensor field, nested ones included."""
 
     _AXES: ClassVar[dict[str, dict[str, int]]]
     """Position, from the end, of the view axis "v" and the track axis "m" of each tensor field."""
@@ -38,7 +38,7 @@ class _Tensors:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 changed[field.name] = function(value)
-            elif isinstance(value, _Tensors):
+            elif isinstance(value, TensorStruct):
                 changed[field.name] = value.map(function)
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
@@ -60,7 +60,7 @@ class _Tensors:
         changed: dict[str, Any] = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if isinstance(value, _Tensors):
+            if isinstance(value, TensorStruct):
                 changed[field.name] = value._take(index, axis)
             elif isinstance(value, Tensor):
                 position = self._AXES[field.name].get(axis)
@@ -84,7 +84,7 @@ def stack(samples: Sequence[_Self]) -> _Self:
             raise ValueError(f"{field.name} is given in some samples only")
         if isinstance(values[0], Tensor):
             changed[field.name] = torch.stack(values)
-        elif isinstance(values[0], _Tensors):
+        elif isinstance(values[0], TensorStruct):
             changed[field.name] = stack(values)
         elif any(value != values[0] for value in values):
             raise ValueError(f"{field.name} differs between samples")
@@ -92,7 +92,7 @@ def stack(samples: Sequence[_Self]) -> _Self:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views(_Tensors):
+class Views(TensorStruct):
     """What a model sees: images and, where known, their intrinsics."""
 
     image: Float[Tensor, "*b v 3 h w"]
@@ -109,7 +109,7 @@ class Views(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truth(_Tensors):
+class Truth(TensorStruct):
     """Ground truth, for scoring and for the fully-supervised sibling only: no weak loss accepts it."""
 
     depth: Float[Tensor, "*b v h w"]
@@ -129,7 +129,7 @@ class Truth(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthLabels(_Tensors):
+class DepthLabels(TensorStruct):
     """Pseudo depth of a monocular expert."""
 
     depth: Float[Tensor, "*b v h w"]
@@ -144,7 +144,7 @@ class DepthLabels(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracks(_Tensors):
+class Tracks(TensorStruct):
     """Sparse 2D correspondences as one dense structure; a pairwise match is a track of length two."""
 
     uv: Float[Tensor, "*b v m 2"]
@@ -171,8 +171,8 @@ class Tracks(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CameraLabels(_Tensors):
-    """Pseudo cameras solved from tracks alone (``sfm.incremental``): an optional early teacher, never ground truth."""
+class CameraLabels(TensorStruct):
+    """Pseudo cameras solved from tracks alone (``sfm``): an optional early teacher, never ground truth."""
 
     world_from_cam: Float[Tensor, "*b v 4 4"]
     """In the unit in which the tracks' geometric mean distance from the cameras that see them is 1; any world frame."""
@@ -183,7 +183,7 @@ class CameraLabels(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabels(_Tensors):
+class PseudoLabels(TensorStruct):
     """Everything weak training may read: made from images, never from ground truth."""
 
     depth: DepthLabels
@@ -196,7 +196,7 @@ class PseudoLabels(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullLabels(_Tensors):
+class FullLabels(TensorStruct):
     """What the fully-supervised sibling reads: ground truth, and the tracks that its correspondence branch shares."""
 
     truth: Truth
@@ -212,7 +212,7 @@ Labels = PseudoLabels | FullLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction(_Tensors):
+class Prediction(TensorStruct):
     """What a feed-forward model gives in one pass. Causes are stored, consequences are properties."""
 
     depth: Float[Tensor, "*b v h w"]

@@ -1,4 +1,4 @@
-"""The weak objective: the paper's two losses, the gauge and an optional early teacher. It never sees ground truth."""
+"""Weak supervision: the paper's two losses, the gauge and an optional early teacher. It never sees ground truth."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from reliev3r.core.types import Loss, Prediction, PseudoLabels
+from reliev3r.core.types import CameraLabels, Loss, Prediction, PseudoLabels
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.cameras import focal_loss, relative_pose_loss
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
 from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
 from reliev3r.losses.tracks import (
     ReprojectionConfig,
+    TrackGeometry,
     gauge_loss,
     reprojection_loss,
     track_depth_loss,
@@ -58,39 +59,39 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
         prediction = prediction.to(torch.float32)
         geometry = track_geometry(prediction, labels.tracks)
         taught = teacher if config.teacher_weight > 0 and labels.cameras is not None else 0.0
-        total = prediction.depth.new_zeros(())
+        weights = {
+            "depth": config.depth_weight, "tracks": (1 - taught) * config.tracks_weight, "gauge": config.gauge_weight,
+            "teacher": taught * config.teacher_weight, "fov": config.fov_weight,
+            "correspondence": config.correspondence_weight,
+        }  # fmt: skip
         parts: dict[str, Tensor] = {}
         if config.depth_weight > 0:
             parts["depth"] = _depth_term(prediction, labels, config.depth)
-            total = total + config.depth_weight * parts["depth"]
         if config.tracks_weight > 0:
             values, weight = reprojection_loss(prediction, labels.tracks, config.reprojection, geometry)
             parts["tracks"] = weighted_mean(values, weight)
-            total = total + (1 - taught) * config.tracks_weight * parts["tracks"]
         if config.gauge_weight > 0:
             parts["gauge"] = gauge_loss(prediction, labels.tracks, geometry).mean()
-            total = total + config.gauge_weight * parts["gauge"]
         if taught > 0 and labels.cameras is not None:
-            cameras = labels.cameras
-            unit = torch.ones_like(prediction.depth[..., 0, 0, 0])  # the one that the gauge term asks for
-            poses, pair = relative_pose_loss(
-                prediction.world_from_cam, cameras.world_from_cam, cameras.weight, scale=unit
-            )
-            depths, seen = track_depth_loss(geometry, labels.tracks)
-            parts["teacher"] = weighted_mean(poses.flatten(), pair.flatten()) + weighted_mean(
-                depths.flatten(), seen.flatten()
-            )
-            if labels.K is not None:
-                parts["teacher"] = parts["teacher"] + focal_loss(prediction, labels.K).mean()
-            total = total + taught * config.teacher_weight * parts["teacher"]
+            parts["teacher"] = _teacher_term(prediction, labels, labels.cameras, geometry)
         if config.fov_weight > 0 and labels.K is not None:
             parts["fov"] = focal_loss(prediction, labels.K).mean()
-            total = total + config.fov_weight * parts["fov"]
         if config.correspondence_weight > 0:
             values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
             parts["correspondence"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
-            total = total + config.correspondence_weight * parts["correspondence"]
+        total = sum((weights[name] * part for name, part in parts.items()), prediction.depth.new_zeros(()))
         return Loss(total=total, parts=parts)
+
+
+def _teacher_term(
+    prediction: Prediction, labels: PseudoLabels, cameras: CameraLabels, geometry: TrackGeometry
+) -> Tensor:
+    """Relative poses and track depths against the pseudo cameras, and the focal length where the labels have one."""
+    unit = torch.ones_like(prediction.depth[..., 0, 0, 0])  # the one that the gauge term asks for
+    poses, pair = relative_pose_loss(prediction.world_from_cam, cameras.world_from_cam, cameras.weight, scale=unit)
+    depths, seen = track_depth_loss(geometry, labels.tracks)
+    term = weighted_mean(poses.flatten(), pair.flatten()) + weighted_mean(depths.flatten(), seen.flatten())
+    return term if labels.K is None else term + focal_loss(prediction, labels.K).mean()
 
 
 def _depth_term(prediction: Prediction, labels: PseudoLabels, config: DepthLossConfig) -> Tensor:
