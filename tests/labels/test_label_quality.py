@@ -1,7 +1,8 @@
 import torch
 
 from reliev3r.core.types import Tracks
-from reliev3r.labels.quality.ties import check_labels, connected_parts, shared_tracks
+from reliev3r.labels.quality.verdict import check_labels
+from reliev3r.sfm.graph import connected_parts, shared_tracks
 
 
 def tracks_between(views, *groups):
@@ -16,15 +17,20 @@ def tracks_between(views, *groups):
 
 
 def test_shared_tracks_by_hand():
-    tracks = tracks_between(3, (4, (0, 1)), (2, (0, 1, 2)), (7, (2,)))
-    assert shared_tracks(tracks).tolist() == [[6, 6, 2], [6, 6, 2], [2, 2, 2]]  # alone in view 2: ties nothing
+    seen = tracks_between(3, (4, (0, 1)), (2, (0, 1, 2)), (7, (2,))).visible
+    assert shared_tracks(seen).tolist() == [[6, 6, 2], [6, 6, 2], [2, 2, 2]]  # alone in view 2: ties nothing
 
 
 def test_parts():
-    tracks = tracks_between(6, (50, (0, 2)), (50, (2, 4)), (40, (1, 5)), (7, (0, 1)))
-    assert connected_parts(tracks) == [[0, 2, 4], [1, 5], [3]]
-    assert connected_parts(tracks, min_shared=7) == [[0, 1, 2, 4, 5], [3]]
-    assert connected_parts(tracks_between(2, (0, ()))) == [[0], [1]]
+    seen = tracks_between(6, (50, (0, 2)), (50, (2, 4)), (40, (1, 5)), (7, (0, 1))).visible
+    assert connected_parts(seen) == [[0, 2, 4], [1, 5], [3]]
+    assert connected_parts(seen, min_shared=7) == [[0, 1, 2, 4, 5], [3]]
+    assert connected_parts(tracks_between(2, (0, ())).visible) == [[0], [1]]
+
+
+def test_a_single_track_ties_where_one_is_enough():
+    seen = tracks_between(6, (1, (0, 2)), (1, (2, 5)), (1, (1, 4)), (3, (3,))).visible
+    assert connected_parts(seen, min_shared=1) == [[0, 2, 5], [1, 4], [3]]
 
 
 def test_well_tied_captures_give_no_warning():
