@@ -28,7 +28,7 @@ from reliev3r.labels.intrinsics import resolve_intrinsics
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality.assess import quality_of
-from reliev3r.labels.quality.ties import check_labels
+from reliev3r.labels.quality.verdict import check_labels
 from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.store import load_labels
 from reliev3r.losses.tracks import heldout_angles

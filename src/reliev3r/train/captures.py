@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 import zlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import get_args
@@ -120,7 +120,7 @@ class LabelledCaptures:
                 logger.warning("%s: its intrinsics are unknown and could not be estimated; left out", task.name)
         if progress:
             progress(len(chosen), len(chosen), "")
-        self._cache: OrderedDict[Path, PreparedCapture] = OrderedDict()
+        self._read = lru_cache(maxsize=config.cached)(read_prepared)  # of this object alone
 
     def __len__(self) -> int:
         return len(self.files)
@@ -128,12 +128,7 @@ class LabelledCaptures:
     def capture(self, index: int) -> PreparedCapture:
         """One capture, all of its views."""
         name, file = self.files[index]
-        if file not in self._cache:
-            self._cache[file] = read_prepared(file, name)
-            while len(self._cache) > self.config.cached:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(file)
-        return self._cache[file]
+        return self._read(file, name)
 
     def size(self, group: int) -> tuple[int, int]:
         """That of the bucket in which capture number ``group`` (modulo their count) is: common ones come up more."""
