@@ -42,8 +42,8 @@ from reliev3r.core.files import write_json
 from reliev3r.core.types import FullLabels, Tracks, Truth, Views, stack
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.losses.full import SupervisedConfig, supervised
-from reliev3r.model.attention import Block
 from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.model.transformer import Block
 from reliev3r.runs.train import network_of, objective_of
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.recipes import small_gpu

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from reliev3r.cli import VERBS, main
-from reliev3r.cli.options import all_settings, descriptions, split_changes
+from reliev3r.cli.terminal import all_settings, descriptions, split_changes
 from reliev3r.core.errors import UserError
 from reliev3r.core.settings import flatten, to_plain, with_changes
 from reliev3r.runs.adapt.settings import AdaptConfig

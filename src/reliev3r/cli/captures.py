@@ -8,8 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from reliev3r.cli.options import in_new_words, parse, parse_with_settings
-from reliev3r.cli.terminal import progress_bars, write_table
+from reliev3r.cli.terminal import in_new_words, parse, parse_with_settings, progress_bars, write_table
 from reliev3r.core.progress import staged
 
 SAME = ("depth", "tracks", "intrinsics", "labels", "views", "preset", "model", "init_from", "minutes", "steps", "seed",

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from reliev3r.cli.options import parse
-from reliev3r.cli.terminal import progress_bars
+from reliev3r.cli.terminal import parse, progress_bars
 from reliev3r.core.progress import staged
 
 

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from reliev3r.cli.options import parse
-from reliev3r.cli.terminal import progress_bars
+from reliev3r.cli.terminal import parse, progress_bars
 from reliev3r.core.errors import UserError
 
 

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from reliev3r.cli.options import parse
-from reliev3r.cli.terminal import progress_bars
+from reliev3r.cli.terminal import parse, progress_bars
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import staged
 
@@ -111,7 +110,7 @@ def report_labels(argv: list[str]) -> int:
 
     given = parse(Report, "report-labels", argv)
     from reliev3r.core.files import write_json
-    from reliev3r.labels.many.gather import gather_quality
+    from reliev3r.labels.many.index import gather_quality
     from reliev3r.report.labels import summary, write_label_report
 
     out = given.out or given.root

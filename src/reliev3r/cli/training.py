@@ -9,8 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from reliev3r.cli.options import in_new_words, parse, parse_with_settings
-from reliev3r.cli.terminal import progress_bars
+from reliev3r.cli.terminal import in_new_words, parse, parse_with_settings, progress_bars
 from reliev3r.core.errors import UserError
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reliev3r.geometry.rigid import rigid_from, rotation_from_9d
-from reliev3r.model.attention import Block, Rope
+from reliev3r.model.transformer import Block, Rope
 
 
 class HeadDecoder(nn.Module):

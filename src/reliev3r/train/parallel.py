@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Loss, Prediction, Views
-from reliev3r.model.attention import Block
+from reliev3r.model.transformer import Block
 from reliev3r.train.config import Parallel
 
 LONGEST_WAIT = timedelta(hours=2)
