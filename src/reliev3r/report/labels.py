@@ -40,7 +40,7 @@ table.list td.name { white-space: normal; min-width: 8rem; }
 
 @runtime_checkable
 class Judged(Protocol):
-    """What is shown of a capture (``labels.many.gather`` makes it)."""
+    """What is shown of a capture (``labels.many.index`` makes it)."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What any point tracker needs beside itself: clips of a long video, points to follow, doubt, and a check by geometry."""
+"""What any point tracker needs beside itself: clips of a long video, points to follow, and doubt about its answers."""
 
 from __future__ import annotations
 
