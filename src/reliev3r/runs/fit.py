@@ -89,7 +89,7 @@ class FitConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Settings that cannot work are told at once."""
         super().__post_init__()
-        require(self, views=(2, inf), teacher_until=(0, 1), teacher_floor=(0, 1))
+        require(self, views=(2, inf), teacher_until=(0, inf), teacher_floor=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ class ScenesConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Settings that cannot work together are told at once."""
         super().__post_init__()
-        require(self, stream_weight=(0, 1), teacher_until=(0, 1), heldout_scenes=(0, inf))
+        require(self, stream_weight=(0, 1), teacher_until=(0, inf), heldout_scenes=(0, inf))
         if self.captures.data and self.supervision == "full":
             raise ValueError("labelled captures have no ground truth: full supervision takes the stream or --annotated")
         if self.annotated and self.supervision == "weak":

@@ -65,4 +65,4 @@ class AdaptConfig(TrainConfig):
         """Settings that cannot work are told at once."""
         super().__post_init__()
         require(self, last=(0, inf), views=(2, inf), workers=(1, inf), sample_tracks=(1, inf), heldout_every=(0, inf),
-                teacher_until=(0, 1), judged=(1, inf))  # fmt: skip
+                teacher_until=(0, inf), judged=(1, inf))  # fmt: skip
