@@ -100,7 +100,7 @@ def run_baseline(
         log = log or folder / "worker.log"
         _run_worker(name, [str(python or sys.executable), str(WORKER), str(folder)], log, timeout_s)
         arrays, meta = _read_result(name, folder)
-    arrays = _checked_result(name, arrays, views=len(capture.frames))
+    arrays = check_result(name, arrays, views=len(capture.frames))
     used = "random" if weights is None else f"{Path(weights).name} sha256:{tree_hash(weights)[:16]}"
     return _reconstruction(capture, arrays, {"system": name, "device": device, "weights": used, **meta})
 
@@ -177,7 +177,7 @@ def _read_result(name: str, folder: Path) -> tuple[dict[str, np.ndarray], dict[s
         raise UserError(f"{name}: its worker's result cannot be read ({error})".replace("\n", " ")) from error
 
 
-def _checked_result(name: str, arrays: dict[str, np.ndarray], *, views: int) -> dict[str, np.ndarray]:
+def check_result(name: str, arrays: dict[str, np.ndarray], *, views: int) -> dict[str, np.ndarray]:
     """The arrays of a result, known names only, with ``found`` filled in and cameras not found set to the identity.
 
     Required are world_from_cam [v, 4, 4] and regions [v, 4], and rays [v, h, w, 3] or K [v, 3, 3]. depth and conf
