@@ -33,9 +33,9 @@ test-slow: setup
 test-upstream: setup
 	OMP_NUM_THREADS=2 $(BIN)/pytest tests/upstream --timeout 1600
 
-# The loss forms and options on a rendered capture, three seeds each (docs/method.md); resumable, about two hours on two cores
+# The loss forms and options on a rendered capture, three seeds each (docs/method.md); resumable
 ablation: setup
-	$(BIN)/python benchmarks/ablation.py --out $(OUT)/ablation.json
+	$(BIN)/python studies/one_capture.py --out $(OUT)/ablation --seeds 0 1 2
 
 # Weak against full supervision and the ablations across scenes (docs/study.md); resumable, hours on two cores
 study: setup
