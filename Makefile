@@ -40,7 +40,7 @@ wheel: setup
 
 # The loss forms and options on a rendered capture, three seeds each (docs/results/ablation.md); resumable, about two hours on two cores
 ablation: setup
-	$(BIN)/python benchmarks/ablation.py --out $(OUT)/ablation.json
+	$(BIN)/python studies/one_capture.py --out $(OUT)/ablation --seeds 0 1 2
 
 # Weak against full supervision and the ablations across scenes (docs/results/study.md); resumable, hours on two cores
 study: setup

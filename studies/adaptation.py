@@ -16,12 +16,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paradigm import frame_sets, held_out, with_cameras
+from study import cell
 from variants import other_domain, settings
 
 from reliev3r.core.files import atomic_path, read_json, write_json
@@ -165,15 +165,10 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             if state not in rows[0]:
                 continue
             for judge in rows[0][state]:
-                cells = [_cell([row[state][judge][figure] for row in rows]) for figure in ("auc30", "depth_rel")]
+                cells = [cell([row[state][judge][figure] for row in rows]) for figure in ("auc30", "depth_rel")]
                 said = ", ".join(row["verdict"] for row in rows) if state == "weak" else ""
                 lines.append(f"| {name} | {judge} | {state} | {len(rows)} | {' | '.join(cells)} | {said} |")
     return "\n".join([*lines, "", "Depth labels of rooms by a *simulated expert*; their tracks by SIFT.", ""])
-
-
-def _cell(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.3g}"
-    return mean if len(values) < 2 else f"{mean} ({min(values):.3g} to {max(values):.3g})"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,20 +13,15 @@ every run.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import json
-import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from study import Results, Study, arguments, cell, said
 from variants import AFTERWARDS, REAL, VARIANTS, arc, on_captures, other_domain, settings, tuned
 
 from reliev3r.cli import main as reliev3r
@@ -44,9 +39,6 @@ from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.metrics import read_metrics
 from reliev3r.train.recipes import ScenesConfig
 from reliev3r.train.validation import HeldoutScene, figures, rooms
-
-SEEDS = 10
-"""At most."""
 
 
 def constant_guess(scenes: list[HeldoutScene]) -> dict[str, float]:
@@ -68,24 +60,19 @@ def constant_guess(scenes: list[HeldoutScene]) -> dict[str, float]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Study:
-    """Where a study lies and what it is made of."""
+class SceneStudy(Study):
+    """Training across rendered rooms."""
 
     size: str
-    out: Path
     real: Path | None = None
     """Folder of real captures with known cameras."""
     real_depth: str = ""
     """The monocular expert of their labels."""
 
-    def folder(self, name: str, seed: int) -> Path:
-        """Of one run."""
-        return self.out / "runs" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-
-    def result(self, name: str, seed: int) -> dict[str, Any] | None:
-        """What a finished run was judged; None before."""
-        path = self.folder(name, seed) / "result.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+    @property
+    def waves(self) -> tuple[Sequence[str], ...]:
+        """What starts from another variant's checkpoint comes after all of them."""
+        return tuple(VARIANTS), tuple(AFTERWARDS)
 
     def config(self, name: str, seed: int) -> ScenesConfig:
         """Settings of a run."""
@@ -106,17 +93,26 @@ class Study:
             raise SystemExit(f"{self.real}: labelling failed")
         return store
 
-    def run(self, name: str, seed: int) -> None:
-        """Train (or resume) one variant and judge it."""
-        folder = self.folder(name, seed)
+    def train(self, name: str, seed: int, folder: Path) -> dict[str, Any]:
+        """Judged by each of the judges."""
         resume = (folder / "config.json").is_file()
-        result = train_scenes(folder, self.config(name, seed), resume=resume, report=_said(name, seed))
+        result = train_scenes(folder, self.config(name, seed), resume=resume, report=said(name, seed))
         if not result.finished:
             raise KeyboardInterrupt
         judged = self.judge(load_network(folder / "checkpoint"))
         curve = [(row["step"], row["auc30"]) for row in read_metrics(folder / "metrics.jsonl") if "auc30" in row]
-        row = {"steps": result.steps, "seconds": result.seconds, "judged": judged, "curve": curve}
-        write_json(folder / "result.json", row)
+        return {"steps": result.steps, "seconds": result.seconds, "judged": judged, "curve": curve}
+
+    def untrained(self) -> Results:
+        """A constant guess, and the network before it is trained."""
+        known = self.out / "start.json"
+        if not known.is_file():
+            start = {"steps": 0, "seconds": 0.0, "curve": []}
+            guess = {judge: constant_guess(scenes) for judge, scenes in self.judges.items()}
+            rows = {"constant guess": guess, "untrained network": self.judge(network_of(settings(self.size, 0)))}
+            write_json(known, {name: {"0": {**start, "judged": judged}} for name, judged in rows.items()})
+        results: Results = json.loads(known.read_text())
+        return results
 
     def judge(self, model: torch.nn.Module) -> dict[str, dict[str, float]]:
         """Figures of a network on each of the judges."""
@@ -132,6 +128,53 @@ class Study:
         if self.real is not None:
             found |= {f"real: {path.name}": frame_sets(path, start) for path in with_cameras(self.real)}
         return found
+
+    def table(self, results: Results) -> str:
+        """Means over seeds, range where there is more than one."""
+        judges = dict.fromkeys(judge for seeds in results.values() for row in seeds.values() for judge in row["judged"])
+        others = [judge for judge in judges if judge != "same domain"]
+        head = ["variant", "seeds", "steps", "AUC@30 strict", "rotation, median", "depth rel", "held-out angle"]
+        head += [f"AUC@30, {judge}" for judge in others]
+        lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
+        wanted = [("same domain", name) for name in ("auc30", "rotation_median_deg", "depth_rel", "heldout_deg")]
+        wanted += [(judge, "auc30") for judge in others]
+        for name, seeds in results.items():
+            rows = list(seeds.values())
+            cells = [cell([r["judged"][judge][f] for r in rows if judge in r["judged"]]) for judge, f in wanted]
+            lines.append(f"| {name} | {len(rows)} | {rows[0]['steps']} | {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"`python studies/paradigm.py --size {self.size}`; weak labels of rooms by a *simulated expert*; judged on",
+            "rooms that were never trained on and, where it says real, on sets of four frames.",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def collect(self) -> Results:
+        """And a picture, ``study.png``."""
+        results = super().collect()
+        draw(results, self.out / "study.png")
+        return results
+
+
+def draw(results: Results, path: Path) -> None:
+    """AUC over steps, one line a variant (first seed); no picture where matplotlib is missing (bare GPU machines)."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for name, seeds in results.items():
+        curve = next(iter(seeds.values()))["curve"]
+        if curve:
+            axes.plot(*zip(*curve, strict=True), label=name)
+    axes.set(xlabel="step", ylabel="AUC@30 strict on rooms never trained on")
+    axes.legend(fontsize=7)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)
 
 
 def render_once() -> None:
@@ -177,133 +220,18 @@ def frame_sets(capture: Path, config: ScenesConfig, step: int = 3) -> list[Heldo
     ]
 
 
-def _said(name: str, seed: int) -> Callable[[str, float, float, str], None]:
-    last = [-1]
-
-    def report(stage: str, done: float, total: float, what: str) -> None:
-        share = int(10 * done / max(total, 1))
-        if share != last[0]:
-            last[0] = share
-            print(f"{name} (seed {seed}): {stage} {done:.0f}/{total:.0f} {what}", flush=True)
-
-    return report
-
-
-def table(results: dict[str, dict[str, Any]], size: str) -> str:
-    """Markdown: means over seeds, range where there is more than one."""
-    judges = dict.fromkeys(judge for seeds in results.values() for row in seeds.values() for judge in row["judged"])
-    others = [judge for judge in judges if judge != "same domain"]
-    head = ["variant", "seeds", "steps", "AUC@30 strict", "rotation, median", "depth rel", "held-out angle"]
-    head += [f"AUC@30, {judge}" for judge in others]
-    lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
-    for name, seeds in results.items():
-        rows = list(seeds.values())
-
-        def cell(judge: str, figure: str, rows: list[dict[str, Any]] = rows) -> str:
-            values = [row["judged"][judge][figure] for row in rows if judge in row["judged"]]
-            text = f"{statistics.mean(values):.3g}" if values else ""
-            return text if len(values) < 2 else f"{text} ({min(values):.3g} to {max(values):.3g})"
-
-        cells = [cell("same domain", n) for n in ("auc30", "rotation_median_deg", "depth_rel", "heldout_deg")]
-        cells += [cell(judge, "auc30") for judge in others]
-        lines.append(f"| {name} | {len(rows)} | {rows[0]['steps']} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"`python studies/paradigm.py --size {size}`; weak labels of rooms by a *simulated expert*; judged on rooms",
-        "that were never trained on and, where it says real, on sets of four frames.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """AUC over steps, one line a variant (first seed); no picture where matplotlib is missing (bare GPU machines)."""
-    try:
-        import matplotlib
-    except ImportError:
-        return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for name, seeds in results.items():
-        curve = next(iter(seeds.values()))["curve"]
-        if curve:
-            axes.plot(*zip(*curve, strict=True), label=name)
-    axes.set(xlabel="step", ylabel="AUC@30 strict on rooms never trained on")
-    axes.legend(fontsize=7)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    plt.close(figure)
-
-
-def collect(study: Study) -> dict[str, dict[str, Any]]:
-    """All that is finished, by name and seed; and table and picture of it."""
-    known = study.out / "start.json"
-    if not known.is_file():
-        start = {"steps": 0, "seconds": 0.0, "curve": []}
-        guess = {judge: constant_guess(scenes) for judge, scenes in study.judges.items()}
-        untrained = study.judge(network_of(settings(study.size, 0)))
-        rows = {"constant guess": guess, "untrained network": untrained}
-        write_json(known, {name: {"0": {**start, "judged": judged}} for name, judged in rows.items()})
-    results: dict[str, dict[str, Any]] = json.loads(known.read_text())
-    for name in (*VARIANTS, *AFTERWARDS):
-        found = {str(seed): study.result(name, seed) for seed in range(SEEDS)}
-        if any(found.values()):
-            results[name] = {seed: row for seed, row in found.items() if row is not None}
-    write_json(study.out / "study.json", results)
-    with atomic_path(study.out / "study.md") as temporary:
-        temporary.write_text(table(results, study.size), encoding="utf8")
-    draw(results, study.out / "study.png")
-    return results
-
-
-def side_by_side(waiting: Sequence[tuple[str, int]], jobs: int, argv: Sequence[str]) -> None:
-    """Every run in a process of its own, ``jobs`` at a time, each with its share of the cores.
-
-    Raises:
-        SystemExit: a run failed; the others were finished first.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-
-    def failed(run: tuple[str, int]) -> bool:
-        own = ["--only", run[0], "--seeds", str(run[1]), "--jobs", "1"]
-        return subprocess.run([sys.executable, __file__, *argv, *own], env=environment, check=False).returncode != 0
-
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        found = [name for (name, _), bad in zip(waiting, pool.map(failed, waiting), strict=True) if bad]
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing new begins
-    if found:
-        raise SystemExit(f"failed: {', '.join(found)}")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, then write table and picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, (*VARIANTS, *AFTERWARDS))
     parser.add_argument("--size", choices=("ci", "cpu", "gpu"), default="cpu")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", choices=range(SEEDS), default=[0])
-    parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *AFTERWARDS], default=None)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--real", type=Path, default=None, help="folder of captures, to judge and fine-tune on")
     parser.add_argument("--real-depth", default="depth-anything-v2-small", help="expert of their labels")
     given = parser.parse_args(argv)
-    study = Study(size=given.size, out=given.out, real=given.real, real_depth=given.real_depth)
-    given.out.mkdir(parents=True, exist_ok=True)
-    collect(study)
+    study = SceneStudy(size=given.size, out=given.out, real=given.real, real_depth=given.real_depth)
     names = given.only or [name for name in (*VARIANTS, *AFTERWARDS) if given.real or REAL not in name]
-    waiting = [(name, seed) for name in names for seed in given.seeds if study.result(name, seed) is None]
-    # What starts from another variant's checkpoint comes after all of them.
-    for wave in ([r for r in waiting if r[0] not in AFTERWARDS], [r for r in waiting if r[0] in AFTERWARDS]):
-        if given.jobs > 1:
-            own = ["--size", given.size, "--out", str(given.out), "--real-depth", given.real_depth]
-            side_by_side(wave, given.jobs, [*own, *(["--real", str(given.real)] if given.real else [])])
-            continue
-        for name, seed in wave:
-            study.run(name, seed)
-            collect(study)
-    print(table(collect(study), given.size))
+    command = [__file__, "--size", given.size, "--out", str(given.out), "--real-depth", given.real_depth]
+    command += ["--real", str(given.real)] if given.real else []
+    study.complete(names, given.seeds, jobs=given.jobs, command=command)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,47 @@
-"""What the study of the paradigm compares: its variants, as changes of the settings that all start from."""
+"""What the studies compare: variants, as changes of the settings that all start from.
+
+Training across rooms and fitting one capture have the same objective, so the same changes serve both.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reliev3r.model.network import NetworkConfig
+from reliev3r.labels.prepare import PrepareConfig
+from reliev3r.model.network import PRESETS, NetworkConfig
+from reliev3r.runs.fit import FitConfig
 from reliev3r.sfm.batched import PolishConfig
 from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
 
-Change = Callable[[ScenesConfig], ScenesConfig]
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureConfig(FitConfig):
+    """Settings of a fit, with the sizes of its network instead of their name."""
+
+    network: NetworkConfig = PRESETS["tiny"]
+
+
+Change = Callable[[Any], Any]
+"""Of a ScenesConfig or a CaptureConfig."""
+
+
+def both(first: Change, second: Change) -> Change:
+    """One change after another."""
+    return lambda c: second(first(c))
 
 
 def weak(**changes: Any) -> Change:
     """Settings of the weak objective."""
     return lambda c: dataclasses.replace(c, objective=dataclasses.replace(c.objective, **changes))
+
+
+def network(**changes: Any) -> Change:
+    """Sizes of the network."""
+    return lambda c: dataclasses.replace(c, network=dataclasses.replace(c.network, **changes))
 
 
 def depth(**changes: Any) -> Change:
@@ -89,6 +114,19 @@ VARIANTS: dict[str, Change] = {
     "arc 10 to 30 degrees": arc(10.0, 30.0),
     "arc 20 to 60 degrees": arc(20.0, 60.0),
 }
+ON_ONE_CAPTURE: dict[str, Change] = {
+    "default": lambda c: c,
+    "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
+    "depth normalised by median and MAD, alpha 1": depth(normalisation="mad", alpha=1.0),
+    "tracks only (depth weight 0)": weak(depth_weight=0.0),
+    "depth only (tracks weight 0: no teacher, no registration)": weak(tracks_weight=0.0),
+    "no teacher: angle (the paper's form)": weak(teacher_weight=0.0),
+    "no teacher: pixel": both(weak(teacher_weight=0.0), form("pixel")),
+    "no teacher: point": both(weak(teacher_weight=0.0), form("point")),
+    "no teacher: cosine": both(weak(teacher_weight=0.0), form("cosine")),
+    "no teacher, no camera contrast": both(weak(teacher_weight=0.0), network(camera_contrast=False)),
+}
+"""Without a teacher the loss alone has to find the cameras."""
 AFTERWARDS = {
     "pi3-dagger + weak on the other domain": ("pi3-dagger", 1.0),
     "pi3-dagger + weak on the other domain, a quarter as long": ("pi3-dagger", 0.25),

@@ -1,6 +1,6 @@
-"""The study at the size of the tests: every variant runs, nothing is run twice."""
+"""The studies at the size of the tests: every variant runs, nothing is run twice."""
 
-import importlib.util
+import importlib
 import json
 import math
 import sys
@@ -13,11 +13,9 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))  # as when it is called: its parts lie beside it
-SPEC = importlib.util.spec_from_file_location("paradigm", Path(__file__).parents[1] / "studies" / "paradigm.py")
-paradigm = importlib.util.module_from_spec(SPEC)
-sys.modules["paradigm"] = paradigm  # dataclasses look their module up
-SPEC.loader.exec_module(paradigm)
+STUDIES = Path(__file__).parents[1] / "studies"
+sys.path.insert(0, str(STUDIES))  # as when one is called: its parts lie beside it
+one_capture, paradigm, study = (importlib.import_module(name) for name in ("one_capture", "paradigm", "study"))
 
 
 @pytest.fixture(autouse=True)
@@ -64,18 +62,54 @@ def test_real_captures_are_judged_by_sets_of_four_frames(tmp_path) -> None:
 def test_several_runs_at_a_time_and_one_that_fails(tmp_path, capfd) -> None:
     waiting = [("weak", 0), ("depth only", 0)]
     with pytest.raises(SystemExit, match=r"failed: (depth only, weak|weak, depth only)"):
-        paradigm.side_by_side(waiting, 2, ["--size", "none", "--out", str(tmp_path)])
+        study.side_by_side(waiting, 2, [str(STUDIES / "paradigm.py"), "--size", "none", "--out", str(tmp_path)])
     assert "invalid choice: 'none'" in capfd.readouterr().err
 
 
 def test_variants_change_what_they_say() -> None:
     start = paradigm.settings("ci", 0)
     made = {name: change(start) for name, change in paradigm.VARIANTS.items()}
-    assert made.pop("weak") == start
-    assert all(config != start for config in made.values())
-    assert len({repr(config) for config in made.values()}) == len(made)
-    assert {config.steps for config in made.values()} == {start.steps}
+    all_differ(start, made.pop("weak"), made)
     assert made["pi3-dagger"].supervision == "full"
+
+
+def test_variants_of_a_fit_change_what_they_say() -> None:
+    start = one_capture.CaptureConfig(steps=3)
+    made = {name: change(start) for name, change in one_capture.ON_ONE_CAPTURE.items()}
+    all_differ(start, made.pop("default"), made)
+    alone = [config for name, config in made.items() if name.startswith("no teacher")]
+    assert {config.objective.teacher_weight for config in alone} == {0.0}
+    assert sorted(config.objective.reprojection.form for config in alone) == [
+        "angle", "angle", "cosine", "pixel", "point",
+    ]  # fmt: skip
+    assert not made["no teacher, no camera contrast"].network.camera_contrast
+
+
+def all_differ(start, usual, others) -> None:
+    assert usual == start
+    assert all(config != start for config in others.values())
+    assert len({repr(config) for config in others.values()}) == len(others)
+    assert {config.steps for config in others.values()} == {start.steps}
+
+
+def test_variants_of_a_fit_run_on_one_capture_and_go_on_where_they_stopped(tmp_path, monkeypatch) -> None:
+    write_capture(tmp_path / "room", SynthConfig(seed=3, views=4, width=160, height=120, span=20.0, supersample=1))
+    arguments = ["--out", str(tmp_path / "out"), "--steps", "2", "--capture", str(tmp_path / "room")]
+    arguments += ["--only", "default", "no teacher, no camera contrast"]
+    one_capture.main(arguments[:-1])
+    one_capture.main(arguments)
+    table = (tmp_path / "out" / "study.md").read_text()
+    assert "| default | 1 |" in table
+    assert "| no teacher, no camera contrast | 1 |" in table
+    assert "simulated expert" in table
+    results = json.loads((tmp_path / "out" / "study.json").read_text())
+    for seeds in results.values():
+        assert seeds["0"]["steps"] == 2
+        assert all(math.isfinite(value) for value in seeds["0"]["judged"]["the capture"].values())
+    monkeypatch.setattr(one_capture, "train_prepared", lambda *a, **k: pytest.fail("run again"))
+    one_capture.main(arguments)
+    with pytest.raises(pytest.fail.Exception, match="run again"):  # another number of steps is another run
+        one_capture.main([*arguments[:3], "3", *arguments[4:]])
 
 
 def test_knowing_nothing_scores_next_to_nothing() -> None:

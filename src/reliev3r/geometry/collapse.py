@@ -14,9 +14,10 @@ COLLAPSED_BASELINE = 0.01
 than the 1 degree that a good match may be off, so no match can tell near from far."""
 EQUAL_ROTATIONS_DEG = 0.5
 """Median rotation between views below which all count as equal, if the matches contradict it."""
+CONF_LOGIT_BOUND = 4.0
+"""Networks keep the logit of W = 2 sigmoid(logit) within this: W stays within 0.036 and 1.964."""
 SATURATED_SHARE, SATURATED_MARGIN = 0.99, 0.04
-"""W counts as saturated when this share of its pixels lies this close to 0 or 2. The network's own bounds are 0.036 and
-1.964 (its logit stays within 4)."""
+"""W counts as saturated when this share of its pixels lies this close to 0 or 2, which the bounds above do."""
 GOOD_ANGLE_DEG, BAD_ANGLE_DEG = 1.0, 2.0
 """A match within 1 degree (two or three pixels of the smallest network) fits; a median above 2 is no reconstruction."""
 

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from reliev3r.geometry.rigid import rigid_from, rotation_from_9d
 from reliev3r.model.transformer import Block, Rope
 
+USUAL_FOCAL = 0.9
+"""Focal length in image widths (58 degrees) that a fresh field-of-view head says."""
+
 
 class HeadDecoder(nn.Module):
     """Projection, frame-wise blocks with RoPE (no LayerScale, no qk-norm) and an output layer, as in pi^3."""
@@ -127,7 +130,7 @@ class CameraHead(nn.Module):
         nn.init.eye_(self.fc_rot.bias.data.view(3, 3))
         if self.fc_fov is not None:
             nn.init.zeros_(self.fc_fov.weight)
-            nn.init.constant_(self.fc_fov.bias, math.log(0.9))
+            nn.init.constant_(self.fc_fov.bias, math.log(USUAL_FOCAL))
 
     def pool(self, tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n c"]:
         """One feature per view, from that view alone."""

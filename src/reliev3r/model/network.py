@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_focal, ray_map
+from reliev3r.geometry.collapse import CONF_LOGIT_BOUND
 from reliev3r.model.card import model_card, write_card
 from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
 from reliev3r.model.transformer import Block, Encoder, Rope, rope_tables
@@ -235,11 +236,11 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             raise ValueError(f"image size {height}x{width} is no multiple of the patch size {patch}")
         image = (views.image.reshape(-1, 3, height, width) - self.image_mean) / self.image_std
         rows, columns = height // patch, width // patch
-        frame, everywhere, early, rope = self._decode(self.encoder(image), batch[-1], rows, columns)
+        within, across, match_tokens, rope = self._decode(self.encoder(image), batch[-1], rows, columns)
         # The heads see each view on its own, so that few at a time are enough where no gradient is asked.
         at_once = len(image) if torch.is_grad_enabled() else self.views_at_once
-        few = zip(frame.split(at_once), everywhere.split(at_once), image.split(at_once))
-        parts = [self._heads(*chunk, rope=rope) for chunk in few]
+        chunks = zip(within.split(at_once), across.split(at_once), image.split(at_once))
+        parts = [self._heads(*chunk, rope=rope) for chunk in chunks]
         shape, logit, feature = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts))
         with torch.autocast(views.image.device.type, enabled=False):
             world_from_cam, focal = self.camera_head(feature, batch[-1])
@@ -249,19 +250,20 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
                 rays=self._rays(views, shape.unflatten(0, batch), None if focal is None else focal.unflatten(0, batch)),
                 conf=_confidence(logit[:, 0]).unflatten(0, batch),
                 world_from_cam=world_from_cam.unflatten(0, batch),
-                descriptors=self._descriptors(early[:, self.config.decoder_registers :], (*batch, rows, columns)),
+                descriptors=self._descriptors(match_tokens, (*batch, rows, columns)),
             )
 
     def _heads(
         self,
-        frame: Float[Tensor, "n s c"],
-        everywhere: Float[Tensor, "n s c"],
+        within: Float[Tensor, "n s c"],
+        across: Float[Tensor, "n s c"],
         image: Float[Tensor, "n 3 h w"],
         *,
         rope: Rope,
     ) -> tuple[Float[Tensor, "n k h w"], Float[Tensor, "n 1 h w"], Float[Tensor, "n d"]]:
-        """(shape channels, confidence logits, camera features) of views, each on its own."""
-        features = torch.cat([frame, everywhere], dim=-1)
+        """(shape channels, confidence logits, camera features) of views, each on its own, from their tokens after
+        attention within the view and across all views."""
+        features = torch.cat([within, across], dim=-1)
         registers = self.config.decoder_registers
 
         def run(decoder: HeadDecoder) -> Tensor:
@@ -273,37 +275,37 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
                 self.depth_head(tokens[0], image), self.conf_head(tokens[1], image), self.camera_head.pool(tokens[2]),
             )  # fmt: skip
 
-    def _descriptors(self, tokens: Float[Tensor, "n t c"], shape: tuple[int, ...]) -> Tensor | None:
+    def _descriptors(self, tokens: Float[Tensor, "n s c"], shape: tuple[int, ...]) -> Tensor | None:
         """One a patch, as :class:`Prediction` says."""
         if self.match_head is None or not self.training:
             return None
-        return self.match_head(tokens.float()).reshape(*shape, -1)
+        return self.match_head(tokens[:, self.config.decoder_registers :].float()).reshape(*shape, -1)
 
     def _decode(
         self, tokens: Float[Tensor, "n t c"], views: int, rows: int, columns: int
     ) -> tuple[Float[Tensor, "n s c"], Float[Tensor, "n s c"], Float[Tensor, "n s c"], Rope]:
-        """Alternating frame and global attention: (output of the last block of either kind; the output of
-        ``match_layer``; the heads' RoPE)."""
+        """Alternating attention within each view and across all views of a sample: (output of the last block of the
+        one kind; of the other; output of ``match_layer``; the heads' RoPE)."""
         n, _, dim = tokens.shape
         registers = self.config.decoder_registers
         x = torch.cat([self.register_token[0].expand(n, -1, -1).to(tokens.dtype), tokens], dim=1)
-        frame_rope = rope_tables(
+        view_rope = rope_tables(
             rows, columns, registers=registers, views=1, head_dim=dim // self.config.heads, base=self.config.rope_base,
             device=x.device,
         )  # fmt: skip
-        global_rope = (frame_rope[0].repeat(views, 1), frame_rope[1].repeat(views, 1))
-        frame = early = x
+        global_rope = (view_rope[0].repeat(views, 1), view_rope[1].repeat(views, 1))
+        within = match_tokens = x
         for index, block in enumerate(self.decoder):
             if index % 2 == 0:
-                x = frame = block(x, frame_rope)
+                x = within = block(x, view_rope)
             else:
                 x = block(x.reshape(n // views, -1, dim), global_rope).reshape(n, -1, dim)
-            early = x if index == self.config.match_layer else early
+            match_tokens = x if index == self.config.match_layer else match_tokens
         head_rope = rope_tables(
             rows, columns, registers=registers, views=1, head_dim=self.config.head_dim // self.config.head_heads,
             base=self.config.rope_base, device=x.device,
         )  # fmt: skip
-        return frame, x, early, head_rope
+        return within, x, match_tokens, head_rope
 
     def _rays(
         self, views: Views, shape: Float[Tensor, "*b v c h w"], focal: Float[Tensor, "*b v"] | None
@@ -338,11 +340,8 @@ def set_initial_focal(model: Reliev3R, focal_over_width: float) -> None:
     nn.init.constant_(model.camera_head.fc_fov.bias, math.log(focal_over_width))
 
 
-__all__: Sequence[str] = ("NetworkConfig", "PRESETS", "Reliev3R", "parameter_counts", "set_initial_focal")
-
-
 def _confidence(logit: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """W = 2 sigmoid of the logit, bounded by 4 on either side: W in (0.036, 1.964), and never without gradient.
+    """W = 2 sigmoid of the logit, which is bounded (``CONF_LOGIT_BOUND``) but never without gradient.
 
     Where all errors are small nothing holds the logits back: unbounded they grew until W was exactly 2, without
     gradient, and the pixels that deserve doubt, grown with the others, could not come back.
@@ -351,15 +350,15 @@ def _confidence(logit: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
 
 class _Bounded(torch.autograd.Function):
-    """Clamp to (-4, 4); at a bound the gradient still leads inwards, and only inwards."""
+    """Clamp to the bounds; at a bound the gradient still leads inwards, and only inwards."""
 
     @staticmethod
     def forward(ctx: Any, logit: Tensor) -> Tensor:
         ctx.save_for_backward(logit)
-        return logit.clamp(-4, 4)
+        return logit.clamp(-CONF_LOGIT_BOUND, CONF_LOGIT_BOUND)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (logit,) = ctx.saved_tensors
-        outwards = ((logit > 4) & (grad < 0)) | ((logit < -4) & (grad > 0))
+        outwards = ((logit > CONF_LOGIT_BOUND) & (grad < 0)) | ((logit < -CONF_LOGIT_BOUND) & (grad > 0))
         return torch.where(outwards, 0.0, grad)

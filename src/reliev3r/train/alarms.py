@@ -51,7 +51,7 @@ class Alarms:
         self.checks = checks
         self.held = dict.fromkeys(ADVICE, 0)
 
-    def heard(self, signs: dict[str, float]) -> str | None:
+    def advice(self, signs: dict[str, float]) -> str | None:
         """Advice once a sign has held for long enough, else ``None``.
 
         Poses and trust are judged by the tracks alone: equal rotations, no baseline or W = 2 everywhere are right where

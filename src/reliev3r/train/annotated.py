@@ -19,7 +19,7 @@ from reliev3r.data.readers import READERS, find_reader, list_scenes
 from reliev3r.data.truth import Scene, load_truth
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
 from reliev3r.train.captures import is_heldout
-from reliev3r.train.sampling import assign_bucket, bucket_sizes
+from reliev3r.train.sampling import assign_bucket, bucket_pixels, bucket_sizes
 
 
 class AnnotatedScenes:
@@ -58,7 +58,7 @@ class AnnotatedScenes:
             raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower captures.heldout")
         self._patch, self._long_side, self._noise = patch, long_side, tracks
         self._open = lru_cache(maxsize=cached)(_open)  # of this object alone
-        buckets = bucket_sizes(round(0.75 * long_side**2), patch)
+        buckets = bucket_sizes(bucket_pixels(long_side), patch)
         self._bucket: list[tuple[int, int]] = []
         for index, (_, _, name) in enumerate(self._scenes):
             if progress:

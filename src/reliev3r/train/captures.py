@@ -32,7 +32,7 @@ from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.labels.quality.assess import read_quality
 from reliev3r.labels.store import load_labels, read_manifest
 from reliev3r.sfm.graph import pair_rarity
-from reliev3r.train.sampling import assign_bucket, bucket_sizes, select_views, with_drawn_tracks
+from reliev3r.train.sampling import assign_bucket, bucket_pixels, bucket_sizes, select_views, with_drawn_tracks
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class LabelledCaptures:
             )
         self.files: list[tuple[str, Path]] = []
         self._bucket: list[tuple[int, int]] = []
-        buckets = bucket_sizes(round(0.75 * config.prepare.image_size**2), patch)
+        buckets = bucket_sizes(bucket_pixels(config.prepare.image_size), patch)
         paths = [self._prepared_file(task) for task in chosen]
         for number, (task, path) in enumerate(zip(chosen, paths, strict=True)):
             if progress:

@@ -134,7 +134,7 @@ class _Run:
             if config.compile:
                 block.compile()
         bf16 = resolve_precision(config.precision, self.workers.device) == "bf16"
-        self.model = self.workers.spread(WithLoss(self.network, objective, bf16=bf16))
+        self.model = self.workers.wrap(WithLoss(self.network, objective, bf16=bf16))
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config), lr=config.lr, fused=True)
         self.average: dict[str, Tensor] | None = None
         self.done, self.before = 0, 0.0
@@ -162,7 +162,7 @@ class _Run:
             return None
 
     def _restore(self, state: TrainingState) -> None:
-        if self.workers.largest(state.step) != [state.step]:
+        if self.workers.all_reduce_max(state.step) != [state.step]:
             raise UserError(f"{self.folder}: processes see different checkpoints; put it on a disk that all share")
         like = self.network.state_dict()
         placed = {name: placed_like(value, like[name]) for name, value in state.model.items()}
@@ -185,7 +185,7 @@ class _Run:
 
     def tick(self) -> None:
         """Read the clock. All processes go by the same time, and stop together."""
-        self.elapsed, interrupted = self.workers.largest(self._clock(), float(self.workers.interrupted))
+        self.elapsed, interrupted = self.workers.all_reduce_max(self._clock(), float(self.workers.interrupted))
         if interrupted:
             raise KeyboardInterrupt
 
@@ -223,7 +223,7 @@ class _Run:
             group["lr"] = self.learning_rate(progress) * group["share"]
         self.model.train()
         outcome = self._gradient(batches, progress)
-        if any(self.workers.largest(float(not torch.isfinite(outcome.total)))):
+        if any(self.workers.all_reduce_max(float(not torch.isfinite(outcome.total)))):
             raise TrainingStopped(self._advice("loss", outcome))
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
@@ -265,11 +265,11 @@ class _Run:
         listens = self.config.alarm_checks > 0
         signs = signs_of_collapse(outcome.prediction, outcome.tracks) if listens else {}
         parts = _floats(outcome.parts)
-        values = self.workers.averaged({"loss": float(outcome.total), **parts, **signs})
+        values = self.workers.mean_over_ranks({"loss": float(outcome.total), **parts, **signs})
         shown = {name: value for name, value in values.items() if name not in signs and name != "loss"}
         self.live = {**{k: v for k, v in self.live.items() if k.startswith("heldout")}, **shown}
         self.write({"step": self.done, "seconds": self._clock(), "lr": self.learning_rate(progress), **values})
-        advice = self.alarms.heard(values) if listens and progress >= self.config.warmup else None
+        advice = self.alarms.advice(values) if listens and progress >= self.config.warmup else None
         if advice is not None:
             raise TrainingStopped(
                 f"{self.folder}: stopped at step {self.done}: {advice} (--alarm-checks 0: never stop)"
@@ -284,8 +284,8 @@ class _Run:
     def evaluate(self, function: Evaluate) -> None:
         """Evaluate, report, and keep the weights if they are the best so far."""
         network = self.evaluation_model()
-        heard = function(network) if self.workers.first else {}
-        values = self.workers.averaged(heard)  # the others hear the numbers of the first
+        own = function(network) if self.workers.first else {}
+        values = self.workers.mean_over_ranks(own)  # so that all have the numbers of the first
         self.live.update(values)
         self.write({"step": self.done, "seconds": self._clock(), **values})
         name = self.config.best
@@ -327,11 +327,11 @@ class _Run:
 
     def save(self) -> None:
         """A checkpoint; all processes take part, the first one writes."""
-        whole = self.workers.whole
-        model = {name: value.contiguous() for name, value in whole(self._trained()).items()}
+        gather = self.workers.gather
+        model = {name: value.contiguous() for name, value in gather(self._trained()).items()}
         state = TrainingState(
-            step=self.done, elapsed=self.elapsed, model=model, optimizer=whole(self.optimizer.state_dict()),
-            ema=whole(self.average), evaluated=self.evaluated, random=self.workers.random_state(),
+            step=self.done, elapsed=self.elapsed, model=model, optimizer=gather(self.optimizer.state_dict()),
+            ema=gather(self.average), evaluated=self.evaluated, random=self.workers.random_state(),
         )  # fmt: skip
         if self.workers.first:
             save_state(self.folder, state)

@@ -79,7 +79,7 @@ class Workers:
         """What is trained: the network itself, or a copy whose tensors are about to be sharded."""
         return copy.deepcopy(network) if self.sharded else network
 
-    def spread(self, model: WithLoss) -> nn.Module:
+    def wrap(self, model: WithLoss) -> nn.Module:
         """Move to this process's device and wrap."""
         if not self.sharded:
             return cast(nn.Module, self.accelerator.prepare_model(model))
@@ -107,7 +107,7 @@ class Workers:
         finally:
             model.set_requires_gradient_sync(True)
 
-    def largest(self, *values: float) -> list[float]:
+    def all_reduce_max(self, *values: float) -> list[float]:
         """Each number's maximum over the processes: what all of them go by."""
         if self.count == 1:
             return list(values)
@@ -115,7 +115,7 @@ class Workers:
         torch.distributed.all_reduce(numbers, op=torch.distributed.ReduceOp.MAX)
         return cast(list[float], numbers.tolist())
 
-    def averaged(self, values: dict[str, float]) -> dict[str, float]:
+    def mean_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         """Each name's mean over the processes that have it (JSON between processes: names may differ, no pickle)."""
         if self.count == 1:
             return values
@@ -126,14 +126,14 @@ class Workers:
         rows = self.accelerator.gather(row[None]).cpu()
         return mean_by_name([json.loads(bytes(row.tolist())) for row in rows])
 
-    def whole(self, tree: Any) -> Any:
+    def gather(self, tree: Any) -> Any:
         """Nested dictionaries and lists with every sharded tensor gathered on the first process (empty on others)."""
         if isinstance(tree, DTensor):
             full = tree.full_tensor()
             return full.cpu() if self.first else full.new_empty(0)
         if isinstance(tree, dict):
-            return {name: self.whole(value) for name, value in tree.items()}
-        return [self.whole(value) for value in tree] if isinstance(tree, list) else tree
+            return {name: self.gather(value) for name, value in tree.items()}
+        return [self.gather(value) for value in tree] if isinstance(tree, list) else tree
 
     def random_state(self) -> dict[str, Tensor]:
         """States of torch's generators, one row a process."""

@@ -93,6 +93,11 @@ def bucket_sizes(pixels: int, patch: int, aspects: Sequence[float] = ASPECTS) ->
     return list(dict.fromkeys((rows * patch, columns * patch) for rows, columns in best))
 
 
+def bucket_pixels(long_side: int) -> int:
+    """Pixels of an image of this long side whose aspect is 4:3, the usual one: what a bucket may hold."""
+    return round(0.75 * long_side**2)
+
+
 def assign_bucket(size: tuple[int, int], buckets: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The bucket (height, width) whose aspect is nearest to that of ``size`` (height, width), as a ratio."""
     return min(buckets, key=lambda bucket: abs(math.log(bucket[1] * size[0] / (bucket[0] * size[1]))))
@@ -211,10 +216,10 @@ class SceneBatches:
             seen, labels = source.sample(seed, group=group, views=views)
             samples.append(augment(seen, labels, self.config.augment, own, size=source.size(group)))
         seen, labels = stack([each for each, _ in samples]), stack([each for _, each in samples])
-        return hidden(seen, labels) if self.config.hide_intrinsics else (seen, labels)
+        return hide_intrinsics(seen, labels) if self.config.hide_intrinsics else (seen, labels)
 
 
-def hidden(views: Views, labels: Labels) -> tuple[Views, Labels]:
+def hide_intrinsics(views: Views, labels: Labels) -> tuple[Views, Labels]:
     """Views of unknown intrinsics, whose weak labels have them as pseudo intrinsics."""
     if isinstance(labels, PseudoLabels):
         labels = dataclasses.replace(labels, K=views.K)

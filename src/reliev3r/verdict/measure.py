@@ -91,7 +91,7 @@ def measure(model: nn.Module, capture: HeldoutCapture, views: int, sets: int) ->
             raise FloatingPointError("a prediction is not finite")
         pairs += _pairs(prediction, capture, chosen)
         predictions.append(prediction)
-        alarm = Alarms(1).heard(signs_of_collapse(prediction, capture.matches.select_views(chosen)))
+        alarm = Alarms(1).advice(signs_of_collapse(prediction, capture.matches.select_views(chosen)))
         alarms += [alarm] if alarm else []
     return Measured(pairs=tuple(pairs), predictions=tuple(predictions), alarms=tuple(alarms))
 

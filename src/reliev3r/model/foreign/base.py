@@ -19,6 +19,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, read_json, write_json
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import ray_map
+from reliev3r.geometry.collapse import CONF_LOGIT_BOUND
 from reliev3r.model.card import model_card, write_card
 
 TRAINED_AS = "reliev3r.json"
@@ -138,7 +139,7 @@ def assembled(
     return Prediction(
         depth=torch.maximum(depth, least_depth(depth)),
         rays=rays if views.K is None else ray_map(views.K.float(), *views.size),
-        conf=2 * torch.sigmoid(logit.clamp(-4, 4)),
+        conf=2 * torch.sigmoid(logit.clamp(-CONF_LOGIT_BOUND, CONF_LOGIT_BOUND)),
         world_from_cam=world_from_cam,
     )
 

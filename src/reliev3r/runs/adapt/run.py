@@ -63,8 +63,8 @@ def evidence(pair: str, captures: LabelledCaptures, config: AdaptConfig, *, trai
     ]  # fmt: skip
 
 
-def placed(out: Path, verdict: Verdict) -> Path:
-    """Where the adapted checkpoint stays: what was judged better becomes the run's result, all else is kept aside."""
+def promote_or_reject(out: Path, verdict: Verdict) -> Path:
+    """Make what was judged better the run's result and keep all else aside; where the adapted checkpoint is then."""
     for name in ("checkpoint", "adapter"):
         if (out / name).exists():  # of a verdict that no longer holds
             shutil.rmtree(out / name)
@@ -153,7 +153,7 @@ def adapt(
     del network, adaptation, batches
     verdict = judged(model, adapted, pair, captures, config, out)
     write_json(out / "verdict.json", {**to_plain(verdict), "base_sha256": weights_hash(model)})
-    checkpoint = placed(out, verdict)
+    checkpoint = promote_or_reject(out, verdict)
     report("verdict", 1, 1, verdict.verdict)
     return AdaptResult(verdict=verdict, checkpoint=checkpoint, estimate=estimate, training=training)
 
