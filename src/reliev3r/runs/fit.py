@@ -39,9 +39,10 @@ from reliev3r.model.predict import predict
 from reliev3r.runs.folder import RunFolder, start_of
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.train.captures import labelled_capture
-from reliev3r.train.config import TrainConfig, teacher_share
+from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.sampling import BatchConfig, CaptureBatches
+from reliev3r.train.schedule import teacher_share
 
 logger = logging.getLogger(__name__)
 
