@@ -20,10 +20,9 @@ from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Loss, Prediction, Tracks, Views
-from reliev3r.train.alarms import Alarms, signs_of_collapse
 from reliev3r.train.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
 from reliev3r.train.config import TrainConfig
-from reliev3r.train.metrics import MetricsLog
+from reliev3r.train.monitor import Alarms, MetricsLog, signs_of_collapse
 from reliev3r.train.parallel import (
     WithLoss,
     Workers,
