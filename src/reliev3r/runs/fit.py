@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import to_plain
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
-from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.capture import Capture, evenly_spaced, load_capture
 from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
 from reliev3r.evaluate.quality import Quality, assess
 from reliev3r.labels.intrinsics import resolve_intrinsics
@@ -29,7 +30,7 @@ from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.device import resolve_precision
-from reliev3r.model.load import brings_sizes, initial_network, load_network
+from reliev3r.model.load import Model, brings_sizes, initial_network, load_model, load_network
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.predict import predict
 from reliev3r.runs.folder import RunFolder
@@ -90,23 +91,28 @@ class FitResult:
     notes: tuple[str, ...]
     """Warnings and choices, in plain language."""
 
+    @cached_property
+    def model(self) -> Model:
+        """The trained network, in evaluation mode; read from the run's checkpoint when it is first asked for."""
+        return load_model(self.folder / "checkpoint")
+
 
 def fit(
-    capture_path: Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
+    capture: Capture | Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
 ) -> FitResult | None:
     """Label a capture, train a network on the labels alone, and write everything a user needs to ``out``.
 
-    Returns ``None`` after Ctrl-C (a checkpoint was saved; ``resume`` goes on).
+    A capture that is open already keeps its frames and intrinsics, unless ``config`` says others. After Ctrl-C it
+    returns ``None`` (a checkpoint was saved; ``resume`` goes on).
 
     Raises:
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
     """
     report = report or silent
-    run = RunFolder(path=out, verb="fit", inputs={"capture": str(capture_path.resolve())})
+    place = capture.root if isinstance(capture, Capture) else capture
+    run = RunFolder(path=out, verb="fit", inputs={"capture": str(place.resolve())})
     config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
-    capture = load_capture(capture_path, views=config.views, cache=out, progress=staged(report, "frames"))
-    if not is_expert_spec(config.intrinsics):
-        capture = with_intrinsics(capture, config.intrinsics)
+    capture = _open(capture, config, out, report)
     if not resume:  # bad input leaves nothing behind
         run.begin(config)
     depth, tracks = depth_expert(config.depth), track_expert(config.tracks)
@@ -144,6 +150,17 @@ def fit(
     )  # fmt: skip
     report("outputs", 1, 1, "")
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
+
+
+def _open(capture: Capture | Path, config: FitConfig, out: Path, report: Report) -> Capture:
+    """The frames with their intrinsics, but for those that an expert is still to predict."""
+    if not isinstance(capture, Capture):
+        capture = load_capture(capture, views=config.views, cache=out, progress=staged(report, "frames"))
+    else:
+        capture = dataclasses.replace(capture, frames=tuple(evenly_spaced(capture.frames, config.views)))
+        if config.intrinsics is None:
+            return capture
+    return capture if is_expert_spec(config.intrinsics) else with_intrinsics(capture, config.intrinsics)
 
 
 def _judged(labels: Path, capture: Capture, *, force: bool) -> list[str]:
