@@ -29,14 +29,6 @@ def network(seed: int = 0, **changes) -> Reliev3R:
     return Reliev3R(dataclasses.replace(SMALLEST, **changes))
 
 
-def one_thread():
-    """Body of a fixture: networks this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def capture(folder: Path, **changes) -> Path:
     """A rendered room written to ``folder``: five views of 240 x 180 along 35 degrees, with truth."""
     settings = {"seed": 3, "views": 5, "width": 240, "height": 180, "span": 35.0, "supersample": 1, **changes}

@@ -20,14 +20,6 @@ sys.modules["paradigm"] = paradigm  # dataclasses look their module up
 SPEC.loader.exec_module(paradigm)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
     arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger", "depth only"]
     paradigm.main([*arguments[:-1], "--jobs", "2"])
