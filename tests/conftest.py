@@ -9,6 +9,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never reaches for the network
+torch.set_num_threads(1)  # networks and images this small only wait for a second thread
 hook = install_import_hook("reliev3r", "shape_checks.checker")
 
 # a busy machine is no failure, and a few dozen examples find what there is to find
@@ -16,12 +17,6 @@ settings.register_profile("here", deadline=None, max_examples=30, derandomize=Tr
 settings.load_profile("here")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _threads():
-    """Two, or one where the tests run side by side (pytest -n)."""
-    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")

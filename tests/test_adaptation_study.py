@@ -7,9 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
-from reliev3r.model.network import NetworkConfig, Reliev3R
+import builders
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -43,12 +42,7 @@ def test_every_case_is_judged_both_ways(tmp_path, monkeypatch) -> None:
     verdict = script("benchmarks/verdict.py", monkeypatch)
     for name, value in {"VIEWS": 8, "HELD": (1, 5), "SETS": 1}.items():
         monkeypatch.setattr(verdict, name, value)
-    torch.manual_seed(0)
-    small = NetworkConfig(
-        dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
-        head_depth=1, camera_dim=16, match_dim=8,
-    )  # fmt: skip
-    Reliev3R(small).save_pretrained(tmp_path / "base")
+    builders.network(patch_size=8, match_dim=8).save_pretrained(tmp_path / "base")
     out = tmp_path / "verdict.json"
     verdict.main(["--out", str(out), "--work", str(tmp_path / "work"), "--base", str(tmp_path / "base"),
                   "--rooms", "1", "--steps", "2", "--share", "0.01"])  # fmt: skip

@@ -3,16 +3,11 @@
 import pytest
 import torch
 
+import builders
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
-from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.runs.reconstruct import reconstruct
 from reliev3r.synthetic.capture import SynthConfig, write_capture
-
-SMALL = NetworkConfig(
-    dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
-    head_depth=1, camera_dim=16,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +15,7 @@ def scene(tmp_path_factory):
     """(capture, checkpoint)."""
     root = tmp_path_factory.mktemp("forward")
     write_capture(root / "room", SynthConfig(views=3, width=64, height=48, supersample=1))
-    torch.manual_seed(0)
-    Reliev3R(SMALL).save_pretrained(root / "checkpoint")
+    builders.network(patch_size=8).save_pretrained(root / "checkpoint")
     return root / "room", root / "checkpoint"
 
 

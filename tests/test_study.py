@@ -18,14 +18,6 @@ sys.path.insert(0, str(STUDIES))  # as when one is called: its parts lie beside 
 one_capture, paradigm, study = (importlib.import_module(name) for name in ("one_capture", "paradigm", "study"))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
     arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger", "depth only"]
     paradigm.main([*arguments[:-1], "--jobs", "2"])

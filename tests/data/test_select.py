@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 from moving_videos import room, smeared, turn_clockwise, write_video
 
 from reliev3r.data.capture import load_capture
@@ -14,17 +13,8 @@ from reliev3r.labels.quality.assess import assess_labels
 from reliev3r.labels.registry import depth_expert, track_expert
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Chunks as small as these only wait for other threads, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def walk(_one_thread):
+def walk():
     """31 images along an arc."""
     return room(31)
 

@@ -35,15 +35,6 @@ def shifts(matcher, first, second):
     return b.uv[found.second] - a.uv[found.first], found
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small networks: on a busy machine threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # kornia
 
 

@@ -34,16 +34,7 @@ def put(scene, number, place, half):
 
 
 @pytest.fixture(scope="module")
-def one_thread():
-    """Rays come in small chunks: on a busy machine threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def traffic(tmp_path_factory, one_thread):
+def traffic(tmp_path_factory):
     """(capture, where the moving box is seen [v, h, w]): a textured box rises and drifts while the camera walks."""
     config = SynthConfig(seed=1, views=VIEWS, width=SIZE[1], height=SIZE[0], span=40.0)
     scene = make_scene(config.seed)

@@ -95,16 +95,7 @@ def overlaps(truth, step=6):
 
 
 @pytest.fixture(scope="module")
-def one_thread():
-    """Rays come in small chunks: on a busy machine threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def walk(one_thread):
+def walk():
     """64 tiny views all around the middle of a room in shuffled order: (images, true overlap)."""
     config = SynthConfig(seed=4, views=64, width=112, height=84, span=330.0, supersample=1)
     views, truth = render_capture(config)

@@ -13,14 +13,6 @@ from reliev3r.sfm.batched import PolishConfig, Sightings, polish, seen_depth
 VIEWS, TRACKS = 4, 60
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def scene(batch: int = 2, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Sightings]:
     """True cameras, depth factors and points, and what is exactly measured of them."""
     g = torch.Generator().manual_seed(seed)

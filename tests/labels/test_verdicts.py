@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-import torch
 from verdict_captures import bare, facade, good, only_turning, shaken, write
 
 from reliev3r.cli import main
@@ -14,15 +13,6 @@ from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.labels.pipeline import label_capture
 from reliev3r.labels.quality.assess import LabelQuality, assess_labels, quality_of, read_quality, why_no_matches
 from reliev3r.labels.registry import depth_expert, track_expert
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Images as small as these only wait for other threads, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def labelled(path, out, intrinsics=None, depth="none"):
@@ -145,7 +135,7 @@ def test_real_captures_are_usable(shared_data, tmp_path, name):
 
 
 @pytest.fixture(scope="module")
-def store(rendered, tmp_path_factory, _one_thread):
+def store(rendered, tmp_path_factory):
     """One labelled capture with a simulated depth expert, judged, in a store with an unusable one."""
     root = tmp_path_factory.mktemp("judged")
     (root / "captures").mkdir()

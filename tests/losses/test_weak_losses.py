@@ -1,10 +1,13 @@
+"""Weak supervision by hand: values, worst places and which term hears what. What holds for all: test_every_loss.py."""
+
 import dataclasses
 import math
 
 import pytest
 import torch
 
-from reliev3r.core.types import CameraLabels, DepthLabels, Prediction, PseudoLabels, Tracks
+from builders import SIZE, labels, moved, prediction
+from reliev3r.core.types import CameraLabels, DepthLabels, Prediction, Tracks
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 from reliev3r.losses.cameras import relative_pose_loss
@@ -20,41 +23,7 @@ from reliev3r.losses.tracks import (
 from reliev3r.losses.weak import ObjectiveConfig, objective
 
 FORMS = ("angle", "focal_angle", "pixel", "cosine", "point")
-H, W = 12, 16
-
-
-def prediction(views: int = 3, seed: int = 0, *, grad: bool = False) -> Prediction:
-    g = torch.Generator().manual_seed(seed)
-    rotation = so3_exp(0.4 * torch.randn(1, views, 3, generator=g))
-    leaves = {
-        "depth": 1 + torch.rand(1, views, H, W, generator=g),
-        "conf": 0.2 + 1.6 * torch.rand(1, views, H, W, generator=g),
-        "world_from_cam": rigid_from(rotation, torch.randn(1, views, 3, generator=g)),
-    }
-    leaves = {name: value.requires_grad_(grad) for name, value in leaves.items()}
-    return Prediction(rays=ray_map(K_from_fov(1.2, H, W).expand(1, views, 3, 3), H, W), **leaves)
-
-
-def labels(views: int = 3, seed: int = 1, tracks: int = 20) -> PseudoLabels:
-    g = torch.Generator().manual_seed(seed)
-    return PseudoLabels(
-        depth=DepthLabels(
-            depth=1 + torch.rand(1, views, H, W, generator=g), valid=torch.rand(1, views, H, W, generator=g) > 0.2
-        ),
-        tracks=Tracks(
-            uv=torch.rand(1, views, tracks, 2, generator=g) * torch.tensor([W, H]),
-            weight=(torch.rand(1, views, tracks, generator=g) > 0.3).float(),
-        ),
-    )
-
-
-def moved(p: Prediction, scale: float, seed: int = 4) -> Prediction:
-    """The same prediction in another world: scaled, turned and shifted."""
-    g = torch.Generator().manual_seed(seed)
-    turn, shift = so3_exp(torch.randn(3, generator=g)), torch.randn(3, generator=g)
-    rotation, centre = p.world_from_cam[..., :3, :3], p.world_from_cam[..., :3, 3]
-    world_from_cam = rigid_from(turn @ rotation, scale * centre @ turn.T + shift)
-    return dataclasses.replace(p, depth=scale * p.depth, world_from_cam=world_from_cam)
+H, W = SIZE
 
 
 # depth loss ----------------------------------------------------------------------------------------------------------
@@ -83,26 +52,6 @@ def test_median_normalisation_by_hand() -> None:
     config = DepthLossConfig(normalisation="median", confidence=False)
     values, _ = depth_loss(one_row([1, 2, 3]), torch.ones(1, 1, 1, 3), label, config)
     torch.testing.assert_close(values, one_row([0, 0, 0.5]))
-
-
-@pytest.mark.parametrize("space", ["depth", "log", "disparity"])
-@pytest.mark.parametrize("normalisation", ["mad", "median"])
-def test_depth_loss_ignores_the_scale_of_each_view(space: str, normalisation: str) -> None:
-    p, label = prediction(), labels().depth
-    config = DepthLossConfig(space=space, normalisation=normalisation)
-    factor = torch.tensor([0.1, 3.0, 40.0]).reshape(1, 3, 1, 1)
-    a, _ = depth_loss(p.depth, p.conf, label, config)
-    b, _ = depth_loss(factor * p.depth, p.conf, label, config)
-    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-
-
-def test_mad_normalisation_ignores_a_shift_too_and_median_does_not() -> None:
-    p, label = prediction(), labels().depth
-    for normalisation, ignores in (("mad", True), ("median", False)):
-        config = DepthLossConfig(normalisation=normalisation)
-        a, _ = depth_loss(p.depth, p.conf, label, config)
-        b, _ = depth_loss(p.depth + 2, p.conf, label, config)
-        assert torch.allclose(a, b, atol=1e-4) == ignores
 
 
 def test_auto_normalisation_follows_the_declared_ambiguity() -> None:
@@ -141,19 +90,15 @@ def test_the_best_confidence_is_alpha_over_error() -> None:
 
 
 @pytest.mark.parametrize("normalisation", ["mad", "median"])
-def test_depth_loss_survives_no_valid_pixel_and_flat_views(normalisation: str) -> None:
+def test_depth_loss_survives_flat_views(normalisation: str) -> None:
     p = prediction(grad=True)
-    empty = DepthLabels(depth=torch.zeros(1, 3, H, W), valid=torch.zeros(1, 3, H, W, dtype=torch.bool))
     flat = DepthLabels(depth=torch.ones(1, 3, H, W), valid=torch.ones(1, 3, H, W, dtype=torch.bool))
-    config = DepthLossConfig(normalisation=normalisation)
-    for label in (empty, flat):
-        values, _ = depth_loss(p.depth, p.conf, label, config)
+    for depth in (p.depth, torch.ones(1, 3, H, W, requires_grad=True)):
+        values, _ = depth_loss(depth, p.conf, flat, DepthLossConfig(normalisation=normalisation))
         values.sum().backward()
         assert torch.isfinite(values).all()
-        assert torch.isfinite(p.depth.grad).all()
+        assert torch.isfinite(depth.grad).all()
         assert torch.isfinite(p.conf.grad).all()
-    values, _ = depth_loss(torch.ones(1, 3, H, W, requires_grad=True), p.conf, flat, config)
-    assert torch.isfinite(values).all()
 
 
 # reprojection --------------------------------------------------------------------------------------------------------
@@ -225,7 +170,6 @@ def test_forms_are_finite_in_the_worst_places(form: str) -> None:
     p = prediction(grad=True)
     behind = rigid_from(so3_exp(torch.tensor([[[0, 0, 0], [0, math.pi, 0], [0, 0, 0]]])), torch.zeros(1, 3, 3))
     cases = {
-        "nothing seen": (p.world_from_cam, torch.zeros(1, 3, 20)),
         "behind the camera and no baseline": (behind.requires_grad_(), torch.ones(1, 3, 20)),
         "identical cameras": (torch.eye(4).repeat(1, 3, 1, 1).requires_grad_(), torch.ones(1, 3, 20)),
     }
@@ -254,23 +198,11 @@ def test_an_angle_has_gradient_behind_the_camera_and_a_clipped_pixel_has_none() 
     assert gradient["pixel"] == 0
 
 
-@pytest.mark.parametrize("form", ["angle", "cosine", "point", "pixel"])
-def test_losses_do_not_see_the_world_frame_or_its_scale(form: str) -> None:
-    p, label = prediction(), labels()
-    config = ObjectiveConfig(reprojection=ReprojectionConfig(form=form), gauge_weight=0.0)
-    a, b = objective(p, label, config).parts, objective(moved(p, 7.0), label, config).parts
-    for name in ("depth", "tracks"):
-        torch.testing.assert_close(a[name], b[name], atol=1e-4, rtol=1e-4)
-
-
-def test_the_gauge_term_sees_the_scale_alone() -> None:
+def test_the_gauge_term_sees_the_scale() -> None:
     p, tracks = prediction(), labels().tracks
     near, far = gauge_loss(moved(p, 0.01), tracks), gauge_loss(moved(p, 100.0), tracks)
-    assert gauge_loss(moved(p, 1.0, seed=5), tracks).item() == pytest.approx(gauge_loss(p, tracks).item(), rel=1e-4)
     assert near > 9
     assert far > 9
-    nothing = dataclasses.replace(tracks, weight=torch.zeros_like(tracks.weight))
-    assert torch.isfinite(gauge_loss(p, nothing)).all()
 
 
 def test_focal_times_angle_takes_away_the_reward_for_a_longer_lens() -> None:
@@ -381,16 +313,3 @@ def test_an_untrusted_expert_weighs_less() -> None:
     config = ObjectiveConfig(tracks_weight=0.0, gauge_weight=0.0)
     half = dataclasses.replace(label, depth=dataclasses.replace(label.depth, trust=torch.full((1, 3), 0.5)))
     torch.testing.assert_close(objective(p, half, config).total, 0.5 * objective(p, label, config).total)
-
-
-def test_gradients_are_those_of_finite_differences() -> None:
-    p, label = prediction(2), labels(2, tracks=6).to(torch.float64)
-
-    def total(depth: torch.Tensor, world_from_cam: torch.Tensor) -> torch.Tensor:
-        case = Prediction(depth=depth, rays=p.rays.double(), conf=p.conf.double(), world_from_cam=world_from_cam)
-        values, weight = reprojection_loss(case, label.tracks, ReprojectionConfig())
-        shape, _ = depth_loss(depth, case.conf, label.depth, DepthLossConfig(normalisation="median"))
-        return (values * weight).sum() + shape.sum()
-
-    inputs = (p.depth.double().requires_grad_(), p.world_from_cam.double().requires_grad_())
-    assert torch.autograd.gradcheck(total, inputs, atol=1e-5)

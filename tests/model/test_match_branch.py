@@ -4,30 +4,18 @@ import math
 import pytest
 import torch
 
+import builders
 from reliev3r.core.types import Tracks, Views
 from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
 from reliev3r.model.load import load_network
-from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
+from reliev3r.model.network import PRESETS, Reliev3R
 
-SMALLEST = NetworkConfig(
-    dim=32, heads=2, encoder_depth=1, decoder_depth=4, patch_size=4, encoder_grid=4, head_dim=32, head_heads=2,
-    head_depth=1, camera_dim=16,
-)  # fmt: skip
+SMALLEST = dataclasses.replace(builders.SMALLEST, decoder_depth=4)
 SIZE = 32
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Networks this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(seed: int = 0, **changes) -> Reliev3R:
-    torch.manual_seed(seed)
-    return Reliev3R(dataclasses.replace(SMALLEST, **changes))
+    return builders.network(seed, **{"decoder_depth": 4, **changes})
 
 
 def shifted_crops(scenes: int = 2, views: int = 3, tracks: int = 24) -> tuple[Views, Tracks]:

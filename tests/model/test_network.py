@@ -5,27 +5,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import builders
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Views
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.model.load import load_network
-from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R, _confidence, parameter_counts, set_initial_focal
+from reliev3r.model.network import PRESETS, Reliev3R, _confidence, parameter_counts, set_initial_focal
 from reliev3r.model.transformer import apply_rope, rope_tables
 
-SMALLEST = NetworkConfig(
-    dim=32, heads=2, encoder_depth=1, decoder_depth=4, patch_size=4, encoder_grid=4, head_dim=32, head_heads=2,
-    head_depth=1, camera_dim=16,
-)  # fmt: skip
+SMALLEST = dataclasses.replace(builders.SMALLEST, decoder_depth=4)
 
 
 def network(seed: int = 0, **changes) -> Reliev3R:
-    torch.manual_seed(seed)
-    return Reliev3R(dataclasses.replace(SMALLEST, **changes)).eval()
+    return builders.network(seed, **{"decoder_depth": 4, **changes}).eval()
 
 
 def views(count: int = 4, height: int = 12, width: int = 20, *, known: bool = True) -> Views:
-    image = torch.rand(1, count, 3, height, width, generator=torch.Generator().manual_seed(1))
-    return Views(image=image, K=K_from_fov(1.0, height, width).expand(1, count, 3, 3) if known else None)
+    return builders.views(count, (height, width), known=known)
 
 
 @pytest.mark.parametrize("preset", ["base", "large"])

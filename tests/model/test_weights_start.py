@@ -7,15 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import builders
 from reliev3r.core.errors import UserError
 from reliev3r.model.load import initial_network, load_network
-from reliev3r.model.network import NetworkConfig, Reliev3R
+from reliev3r.model.network import Reliev3R
 from reliev3r.model.transformer import resample_positions
 
-CONFIG = NetworkConfig(
-    dim=32, heads=2, encoder_depth=2, decoder_depth=4, patch_size=14, encoder_grid=4, head_dim=32, head_heads=2,
-    head_depth=1, camera_dim=16,
-)  # fmt: skip
+CONFIG = dataclasses.replace(builders.SMALLEST, encoder_depth=2, decoder_depth=4, patch_size=14)
 
 
 @pytest.fixture

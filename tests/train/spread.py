@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from test_loop import batches, network, weak
 

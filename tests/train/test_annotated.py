@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+import builders
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import FullLabels
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.model.network import NetworkConfig
 from reliev3r.runs.train import _sources, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import TrackNoise
@@ -20,10 +20,7 @@ from reliev3r.train.captures import CapturesConfig, is_heldout
 from reliev3r.train.recipes import RECIPES, tiny_cpu
 from reliev3r.train.sampling import SceneBatchConfig, SceneBatches, Source
 
-NETWORK = NetworkConfig(
-    dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
-    head_depth=1, camera_dim=16, match_dim=8, fov="shared",
-)  # fmt: skip
+NETWORK = dataclasses.replace(builders.SMALLEST, patch_size=8, match_dim=8, fov="shared")
 
 
 @pytest.fixture(scope="module")

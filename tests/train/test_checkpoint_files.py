@@ -23,15 +23,6 @@ from reliev3r.train.monitor import Alarms, read_metrics, signs_of_collapse
 CONFIG = TrainConfig(steps=6, precision="fp32", log_every=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """These networks are too small for two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def two_checkpoints(tmp_path) -> Path:
     """``training/`` with checkpoints of steps 2 and 4."""

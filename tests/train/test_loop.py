@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -11,27 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from builders import network
 from reliev3r.core.device import CPU_BF16, resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.types import DepthLabels, Loss, PseudoLabels, Tracks, Views
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.train.checkpoint import load_newest_state
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import train
 from reliev3r.train.monitor import read_metrics
 from reliev3r.train.sampling import BatchConfig, CaptureBatches
-
-SMALLEST = NetworkConfig(
-    dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=4, encoder_grid=4, head_dim=32, head_heads=2,
-    head_depth=1, camera_dim=16,
-)  # fmt: skip
-
-
-def network() -> Reliev3R:
-    torch.manual_seed(0)
-    return Reliev3R(SMALLEST)
 
 
 def capture(views: int = 4, tracks: int = 40) -> tuple[Views, PseudoLabels]:
@@ -148,7 +137,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, caplog) -> None
 
 KILLED = """
 import sys, time
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 from test_loop import *
 def slow(step, progress, micro):
     time.sleep(0.05)
@@ -164,7 +153,7 @@ if __name__ == "__main__":
 
 def test_kill_9_in_the_middle_then_resume(tmp_path) -> None:
     script = tmp_path / "run.py"
-    script.write_text(KILLED.format(tests=os.path.dirname(__file__)))
+    script.write_text(KILLED.format(paths=[str(folder) for folder in Path(__file__).parents[:2]]))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     subprocess.run([sys.executable, script, whole], check=True, capture_output=True)
     process = subprocess.Popen([sys.executable, script, parts], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

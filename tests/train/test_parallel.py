@@ -64,15 +64,6 @@ def assert_same(found: dict, expected: dict) -> None:
         assert (found["gradients"][name] - value).norm() < GRADIENTS * value.norm() + 1e-9, name
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As in the two processes, so that sums are formed in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """Runs of two processes in one go, and the one of one process that they are compared with."""

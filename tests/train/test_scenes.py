@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+import builders
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.settings import from_plain, to_plain
 from reliev3r.core.types import FullLabels, PseudoLabels
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.model.network import NetworkConfig
 from reliev3r.model.predict import predict
 from reliev3r.runs.train import network_of, objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
@@ -26,19 +26,8 @@ from reliev3r.train.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
 from reliev3r.train.sampling import SceneBatchConfig, SceneBatches
 from reliev3r.train.validation import figures, rooms
 
-SMALL = NetworkConfig(
-    dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
-    head_depth=1, camera_dim=16, match_dim=8,
-)  # fmt: skip
+SMALL = dataclasses.replace(builders.SMALLEST, patch_size=8, match_dim=8)
 STREAM = StreamConfig(height=24, width=32)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings(start=tiny_cpu, **changes) -> ScenesConfig:
