@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | test-upstream | lint | gpu - see README.md
+# make setup | demo | test | test-slow | test-upstream | lint | wheel | gpu - see README.md and CONTRIBUTING.md
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= benchmarks/results
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-upstream lint gpu ablation study
+.PHONY: setup demo test test-slow test-upstream lint wheel gpu ablation study
 
 setup: $(VENV)/.installed
 
@@ -33,11 +33,16 @@ test-slow: setup
 test-upstream: setup
 	OMP_NUM_THREADS=2 $(BIN)/pytest tests/upstream --timeout 1600
 
-# The loss forms and options on a rendered capture, three seeds each (docs/method.md); resumable
+# One wheel in dist/; build/ would bring along modules that are gone
+wheel: setup
+	rm -rf build dist/*.whl
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+
+# The loss forms and options on a rendered capture, three seeds each (docs/results/ablation.md); resumable
 ablation: setup
 	$(BIN)/python studies/one_capture.py --out $(OUT)/ablation --seeds 0 1 2
 
-# Weak against full supervision and the ablations across scenes (docs/study.md); resumable, hours on two cores
+# Weak against full supervision and the ablations across scenes (docs/results/study.md); resumable, hours on two cores
 study: setup
 	$(BIN)/python studies/paradigm.py --size cpu --out $(OUT)/study_cpu
 

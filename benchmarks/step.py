@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
+from reliev3r.core.device import resolve_precision
 from reliev3r.core.files import write_json
 from reliev3r.core.types import CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.model.device import resolve_precision
 from reliev3r.model.network import PRESETS, Reliev3R, parameter_counts
 from reliev3r.train.sampling import BatchConfig, CaptureBatches
 

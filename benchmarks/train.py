@@ -9,7 +9,7 @@ Both train `large` (pi^3's layout) with full supervision, encoder frozen and blo
 in pi^3's first stage), by AdamW, on the same random images and truth. Each system has a process of its own, one after
 the other. Ours has a confidence branch besides (66 M parameters), which upstream trains later and alone. On a CPU
 upstream's ``autocast("cuda", enabled=False)`` is mapped to the CPU, as it crashes otherwise; precision is what
-``model.precision`` chooses for the device. The share of the losses is that of their own time; the gradient through them
+``core.device`` chooses for the device. The share of the losses is that of their own time; the gradient through them
 is part of the backward pass.
 
 ``--stream``: rooms of `small-gpu` (168 x 224 pixels) with their simulated labels, one by one as training asks for them,
@@ -37,13 +37,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reliev3r.core.device import resolve_precision
 from reliev3r.core.files import write_json
 from reliev3r.core.types import FullLabels, Tracks, Truth, Views, stack
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.losses.full import SupervisedConfig, supervised
-from reliev3r.model.attention import Block
-from reliev3r.model.device import resolve_precision
 from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.model.transformer import Block
 from reliev3r.runs.train import network_of, objective_of
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.recipes import small_gpu

@@ -103,7 +103,7 @@ class Study:
         """Fully supervised on the same captures, for as many steps at the same learning rate."""
         start = self.start(seed)
         config = dataclasses.replace(
-            start, init=str(self.base(seed)), steps=self.steps(seed), lr=0.25 * start.lr, stream_weight=0.0,
+            start, model=str(self.base(seed)), steps=self.steps(seed), lr=0.25 * start.lr, stream_weight=0.0,
             annotated=(f"capture:{self.rendered}",),
         )  # fmt: skip
         return self._trained(f"full-{seed}", config)

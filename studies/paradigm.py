@@ -29,7 +29,7 @@ from reliev3r.core.files import atomic_path, write_json
 from reliev3r.core.types import Prediction, Tracks, Truth, Views
 from reliev3r.data.capture import load_capture
 from reliev3r.data.network_views import network_views
-from reliev3r.data.truth import load_truth
+from reliev3r.data.truth import CameraFile, load_truth
 from reliev3r.evaluate.protocols import strict_figures
 from reliev3r.geometry.camera import ray_map
 from reliev3r.model.load import load_network
@@ -80,7 +80,7 @@ class SceneStudy(Study):
         if name not in AFTERWARDS:
             return VARIANTS[name](start)
         base, share = AFTERWARDS[name]
-        config = dataclasses.replace(tuned(start, share), init=str(self.folder(base, seed) / "checkpoint"))
+        config = dataclasses.replace(tuned(start, share), model=str(self.folder(base, seed) / "checkpoint"))
         if REAL not in name:
             return other_domain(config)
         assert self.real is not None
@@ -203,7 +203,7 @@ def held_out(config: ScenesConfig) -> list[HeldoutScene]:
 def with_cameras(root: Path) -> list[Path]:
     """Captures below ``root`` whose cameras are known."""
     files = sorted(root.glob("*/cameras.json"))
-    return [file.parent for file in files if "cam_to_world" in json.loads(file.read_text())["frames"][0]]
+    return [file.parent for file in files if CameraFile(file.parent).has_poses]
 
 
 def frame_sets(capture: Path, config: ScenesConfig, step: int = 3) -> list[HeldoutScene]:

@@ -85,10 +85,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, tmp_path, capsys, caplog) -> None:
     before = file_hash(base / "model.safetensors")
     arguments = [
-        "adapt", "--model", str(base), "--footage", str(footage), "--out", str(tmp_path / "run"), "--depth",
+        "adapt", "--model", str(base), str(footage), "--out", str(tmp_path / "run"), "--depth",
         "simulated",
-        "--train", "all", "--lr", "2e-3", "--steps", "40", "--prepare.image-size", "48",
-        "--heldout-every", "4", "--batch.views", "4", "6", "--batch.images", "6",
+        "--train", "all", "--lr", "2e-3", "--steps", "40", "--image-size", "48",
+        "--heldout-every", "4", "batch.views=4,6", "batch.images=6",
     ]  # fmt: skip
     with caplog.at_level("INFO", logger="reliev3r"):
         assert main(arguments) == 0
@@ -111,8 +111,8 @@ def test_what_is_not_better_is_kept_aside(footage, base, labels, tmp_path, monke
     before = file_hash(base / "model.safetensors")
     out = tmp_path / "run"
     arguments = [
-        "adapt", "--model", str(base), "--footage", str(footage), "--out", str(out), "--labels", labels, "--steps", "2",
-        "--depth", "simulated", "--prepare.image-size", "48", "--heldout-every", "4", "--batch.views", "3", "4",
+        "adapt", "--model", str(base), str(footage), "--out", str(out), "--labels", labels, "--steps", "2",
+        "--depth", "simulated", "--image-size", "48", "--heldout-every", "4", "batch.views=3,4",
     ]  # fmt: skip
     assert main(arguments) == code
     assert ("kept aside" in capsys.readouterr().out) == (verdict != "better")
@@ -139,7 +139,10 @@ def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monke
     assert result.verdict.verdict == "better"
     assert file_hash(tmp_path / "pi3.safetensors") == before
     back = tmp_path / "back.safetensors"
-    assert main(["export-weights", str(out / "checkpoint"), "--out", str(back), "--confidence-of", model[4:]]) == 0
+    assert (
+        main(["export-weights", "--model", str(out / "checkpoint"), "--out", str(back), "--confidence-of", model[4:]])
+        == 0
+    )
     old, new = load_file(tmp_path / "pi3.safetensors"), load_file(back)
     assert old.keys() == new.keys()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -194,9 +197,9 @@ def test_a_signal_ends_the_command_with_130_and_the_line_that_goes_on(
 
     monkeypatch.setattr(run, "train", interrupted)
     arguments = [
-        "adapt", "--model", str(base), "--footage", str(footage), "--out", str(tmp_path / "run"), "--labels", labels,
-        "--depth", "simulated", "--steps", "2", "--prepare.image-size", "48", "--heldout-every", "4",
-        "--batch.views", "3", "4",
+        "adapt", "--model", str(base), str(footage), "--out", str(tmp_path / "run"), "--labels", labels,
+        "--depth", "simulated", "--steps", "2", "--image-size", "48", "--heldout-every", "4",
+        "batch.views=3,4",
     ]  # fmt: skip
     assert main(arguments) == 130
     assert f"go on with: reliev3r {shlex.join(arguments)} --resume" in capsys.readouterr().err.replace("\n", "")
@@ -303,7 +306,7 @@ def test_the_networks_own_unit_costs_nothing(labels) -> None:
 
 
 def test_bad_input_is_told_before_anything_is_written(footage, base, labels, tmp_path) -> None:
-    assert main(["adapt", "--model", str(tmp_path), "--footage", str(footage), "--out", str(tmp_path / "x")]) == 2
+    assert main(["adapt", "--model", str(tmp_path), str(footage), "--out", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match="has 0 views to train on"):
         adapt(str(base), footage, tmp_path / "run", config(labels, heldout_every=1))

@@ -17,16 +17,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from reliev3r.cli import main
+from reliev3r.core.device import CPU_BF16
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Truth
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.model.device import CPU_BF16
 from reliev3r.runs.fit import FitConfig, fit
 from reliev3r.runs.reconstruct import reconstruct
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
-SIZE = ["--prepare.image-size", "48"]
+SIZE = ["--image-size", "48"]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_cameras_json_has_the_captures_own_intrinsics(run, capture) -> None:
 
 
 def test_reconstruct_repeats_the_run_without_training(run, capture, tmp_path) -> None:
-    arguments = ["reconstruct", str(capture), "--checkpoint", str(run / "checkpoint"), "--image-size", "48"]
+    arguments = ["reconstruct", str(capture), "--model", str(run / "checkpoint"), "--image-size", "48"]
     assert main([*arguments, "--out", str(tmp_path / "scene.npz")]) == 0
     with np.load(tmp_path / "scene.npz") as arrays:
         depth = Reconstruction.load(run / "prediction").prediction.depth.numpy()
@@ -150,7 +150,7 @@ def test_ctrl_c_then_resume_equals_the_uninterrupted_run(capture, tmp_path) -> N
 
 @pytest.mark.slow
 def test_kill_9_then_resume_equals_the_uninterrupted_run(capture, tmp_path) -> None:
-    arguments = ["fit", str(capture), "--depth", "simulated", "--steps", "60", "--save-every", "0.5", *SIZE]
+    arguments = ["fit", str(capture), "--depth", "simulated", "--steps", "60", "save_every=0.5", *SIZE]
     command = [sys.executable, "-m", "reliev3r.cli", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.Popen(
@@ -183,32 +183,32 @@ def test_unknown_intrinsics_are_estimated(capture, tmp_path) -> None:
     # the checkpoint predicts the focal length, so plain images are enough for it
     images = tmp_path / "images"
     shutil.copytree(capture / "images", images)
-    arguments = ["reconstruct", str(images), "--checkpoint", str(tmp_path / "run" / "checkpoint"), "--image-size", "48"]
+    arguments = ["reconstruct", str(images), "--model", str(tmp_path / "run" / "checkpoint"), "--image-size", "48"]
     assert main([*arguments, "--out", str(tmp_path / "cameras.json")]) == 0
 
 
 @pytest.mark.parametrize(
-    "flags",
+    "setting",
     [
-        ["--objective.reprojection.form", "pixel"],
-        ["--objective.depth-weight", "0"],
-        ["--objective.tracks-weight", "0"],
+        "objective.reprojection.form=pixel",
+        "objective.depth_weight=0",
+        "objective.tracks_weight=0",
     ],
 )
-def test_ablations_are_one_flag_each(capture, tmp_path, flags) -> None:
+def test_ablations_are_one_setting_each(capture, tmp_path, setting) -> None:
     out = tmp_path / "run"
     # labels are the same for all, so they are copied and found valid
     arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "2", *SIZE]
-    assert main([*arguments, *flags]) == 0
+    assert main([*arguments, setting]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     names = {name for row in rows for name in row}
-    assert ("tracks" in names) == ("--objective.tracks-weight" not in flags)
-    assert ("teacher" in names) == ("--objective.tracks-weight" not in flags)
-    assert ("depth" in names) == ("--objective.depth-weight" not in flags)
+    assert ("tracks" in names) == (setting != "objective.tracks_weight=0")
+    assert ("teacher" in names) == (setting != "objective.tracks_weight=0")
+    assert ("depth" in names) == (setting != "objective.depth_weight=0")
 
 
 def test_init_from_a_checkpoint_starts_where_it_ended(run, capture, tmp_path) -> None:
-    start = dataclasses.replace(config(), init=str(run / "checkpoint"), steps=1, lr=1e-9)
+    start = dataclasses.replace(config(), model=str(run / "checkpoint"), steps=1, lr=1e-9)
     fit(capture, tmp_path / "run", start)
     a, b = weights(run), weights(tmp_path / "run")
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
@@ -245,7 +245,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capture, tmp_path, capsys) -> Non
     assert "error:" in error_of(capsys, "fit", str(tmp_path / "nowhere"), "--out", out)
     assert "choose one of" in error_of(capsys, "fit", str(capture), "--out", out, "--depth", "magic")
     assert "checkpoint" in error_of(
-        capsys, "fit", str(capture), "--out", out, "--depth", "none", "--init", str(tmp_path / "none")
+        capsys, "fit", str(capture), "--out", out, "--depth", "none", "--model", str(tmp_path / "none")
     )
     (tmp_path / "file").write_text("taken")
     assert "file" in error_of(capsys, "fit", str(capture), "--out", str(tmp_path / "file"), "--depth", "none")

@@ -191,11 +191,3 @@ def test_points_behind_cameras_count_as_the_diagonal():
     error = heldout_error(truth.with_cameras(turned), heldout)
     assert error.median_px <= math.hypot(*small_scene.SIZE)
     assert error.median_px > 50
-
-
-def test_connected_views():
-    seen = torch.zeros(6, 4, dtype=torch.bool)
-    seen[[0, 2], 0] = True
-    seen[[2, 5], 1] = True
-    seen[[1, 4], 2] = True
-    assert adjust.connected_views(seen).tolist() == [0, 1, 0, -1, 1, 0]

@@ -16,7 +16,13 @@ from reliev3r.runs.fit import FitConfig
     [
         (["fit", "photos", "--steps", "-3"], "steps must be at least 1, got -3"),
         (["train", "tiny-cpu", "--accumulate", "0"], "accumulate must be at least 1"),
-        (["train", "tiny-cpu", "--stream-weight", "2"], "stream_weight is a share"),
+        (["fit", "photos", "--image-size", "0"], "image_size must be from 16 to 4096, got 0"),
+        (["fit", "photos", "--views", "1"], "views must be at least 2, got 1"),
+        (["fit", "photos", "lr=nan"], "lr must be positive, got nan"),
+        (["fit", "photos", "batch.tracks=0"], "tracks must be at least 1, got 0"),
+        (["train", "tiny-cpu", "batch.views=8,2"], "views must be the fewest and the most"),
+        (["adapt", "photos", "--model", "m", "--heldout-every", "-1"], "heldout_every must be at least 0, got -1"),
+        (["train", "tiny-cpu", "stream_weight=2"], "stream_weight must be from 0 to 1, got 2"),
     ],
 )
 def test_a_value_that_cannot_be_is_one_line(tmp_path, capsys, arguments, told) -> None:

@@ -122,7 +122,7 @@ def test_file_with_frames_is_matched_by_name(tmp_path):
         ({"K": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "width": 30, "height": 40}, "another aspect ratio"),
         ({"K": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "width": 0, "height": 0}, "width and height"),
         ({"width": 30, "height": 40}, "K is missing"),
-        ({"frames": [{"K": 1}]}, '"name" and "K"'),
+        ({"frames": [{"K": 1}]}, "objects with a 'name'"),
         ([], '"frames" or one "K"'),
     ],
 )

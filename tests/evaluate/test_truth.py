@@ -95,7 +95,7 @@ def test_missing_truth_is_told_in_one_line(tmp_path):
     [
         ({"cam_to_world": None}, "this capture has no ground truth: poses are missing"),
         ({"K": None}, "needs width, height, a 3x3 K"),
-        ({"K": [[1, 2], [3, 4]]}, "needs width, height, a 3x3 K"),
+        ({"K": [[1, 2], [3, 4]]}, "frame 'a': K must be"),
         ({"cam_to_world": [[float("nan")] * 4] * 4}, "not finite"),
         ({"depth": "depth/none.png"}, r"none\.png: not a readable 16-bit PNG depth map"),
     ],

@@ -152,7 +152,7 @@ def test_folder_holds_all_formats_and_is_not_overwritten(tmp_path, tracks):
     written = export_reconstruction(reconstruction, tracks, tmp_path / "out", capture=tmp_path)
     assert all(path.exists() for path in written)
     assert {path.relative_to(tmp_path / "out").as_posix() for path in written} == {
-        "cameras.json", "transforms.json", "sparse/0", "scene.ply", "scene.glb", "scene.npz", "maps",
+        "cameras.json", "transforms.json", "sparse/0", "scene.ply", "scene.glb", "scene.npz", "depth",
     }  # fmt: skip
     assert read_json(tmp_path / "out/transforms.json")["ply_file_path"] == "scene.ply"
     before = (tmp_path / "out/scene.ply").stat().st_mtime_ns

@@ -12,9 +12,8 @@ import trimesh
 import small_scene
 from reliev3r.core.files import read_json
 from reliev3r.export.cameras import upright_from_world
-from reliev3r.export.glb import write_glb
-from reliev3r.export.maps import write_maps, write_npz
-from reliev3r.export.points import colour_map, coloured_points, floating_pixels, view_colours, write_ply
+from reliev3r.export.maps import colour_map, write_maps, write_npz
+from reliev3r.export.points import coloured_points, floating_pixels, view_colours, write_glb, write_ply
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 
 
@@ -173,14 +172,14 @@ def test_npz_round_trip(tmp_path):
 
 def test_maps_are_arrays_pictures_and_their_place(tmp_path):
     reconstruction = dataclasses.replace(small_scene.reconstruction(), names=("a", "b.c", "left/1", "right/1"))
-    write_maps(reconstruction, tmp_path / "maps")
+    write_maps(reconstruction, tmp_path / "depth")
     for i, name in enumerate(reconstruction.names):
         np.testing.assert_array_equal(
-            np.load(tmp_path / f"maps/{name}.depth.npy"), reconstruction.prediction.depth[i].numpy()
+            np.load(tmp_path / f"depth/{name}.depth.npy"), reconstruction.prediction.depth[i].numpy()
         )
-        assert np.load(tmp_path / f"maps/{name}.conf.npy").dtype == np.float32
-        assert cv2.imread(str(tmp_path / f"maps/{name}.depth.png")).shape == (24, 28, 3)
-    manifest = read_json(tmp_path / "maps/maps.json")
+        assert np.load(tmp_path / f"depth/{name}.conf.npy").dtype == np.float32
+        assert cv2.imread(str(tmp_path / f"depth/{name}.depth.png")).shape == (24, 28, 3)
+    manifest = read_json(tmp_path / "depth/maps.json")
     assert manifest["regions"]["b.c"] == list(small_scene.REGION)
     near, far = manifest["colour_scales"]["depth"]
     assert reconstruction.prediction.depth.min() < near < far < reconstruction.prediction.depth.max()

@@ -16,7 +16,6 @@ from reliev3r.geometry.camera import (
     project,
     ray_map,
     rays_from_uv,
-    shift_pixel_convention,
     transform,
     unproject,
 )
@@ -102,12 +101,6 @@ def test_crop_and_resize_move_pixels_and_K_together():
     expected = (project(points, K) - torch.tensor(offset)) * torch.tensor(scale)
     assert torch.allclose(moved, expected)
     assert torch.equal(K, intrinsics())  # the input is left alone
-
-
-def test_pixel_convention_shifts_the_principal_point_only():
-    K = shift_pixel_convention(intrinsics(cx=319.5, cy=239.5), 0.5)
-    assert (K[0, 2], K[1, 2]) == (320, 240)
-    assert torch.equal(shift_pixel_convention(K, -0.5), intrinsics(cx=319.5, cy=239.5))
 
 
 @pytest.mark.parametrize("degrees", [10.0, 60.0, 90.0, 150.0])

@@ -8,6 +8,7 @@ import pytest
 
 from reliev3r.core.errors import UserError
 from reliev3r.labels.depth.depth_anything_v2 import depth_from_disparity
+from reliev3r.labels.depth.onnx import OnnxDepth
 from reliev3r.labels.expert import DepthExpert
 from reliev3r.labels.registry import depth_expert
 
@@ -185,8 +186,10 @@ def test_without_onnxruntime_or_a_gpu_the_remedy_is_named(predict, photos, tmp_p
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(UserError, match="--device cuda:0: not on this machine"):
+        depth_expert(spec, device="cuda:0")
     with pytest.raises(UserError, match="no GPU support; pip install onnxruntime-gpu"):
-        depth_expert(spec, device="cuda:0").predict(picture(), photos.frames[0], photos)
+        OnnxDepth.open(tmp_path / "net.onnx", device="cuda:0").predict(picture(), photos.frames[0], photos)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'reliev3r\[onnx\]'"):
         depth_expert(spec).predict(picture(), photos.frames[0], photos)

@@ -5,10 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from reliev3r.core.files import write_json
+from reliev3r.core.cameras_json import PosedEntry, write_frames
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
-from reliev3r.geometry.camera import shift_pixel_convention
 from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.moving import weigh_moving
 from reliev3r.labels.tracks.union import PairMatches
@@ -62,9 +61,9 @@ def traffic(tmp_path_factory, one_thread):
         masks.append((truth.depth[0] - empty.depth[0]).abs() > 1e-3)
         image = (views.image[0].movedim(0, -1) * 255).round().byte().numpy()
         Image.fromarray(image).save(folder / f"{k}.png")
-        intrinsics = shift_pixel_convention(config.K.double(), -0.5).tolist()
-        frames.append({"name": str(k), "image": f"{k}.png", "width": SIZE[1], "height": SIZE[0], "K": intrinsics})
-    write_json(folder / "cameras.json", {"frames": frames})
+        intrinsics = config.K.double().numpy()
+        frames.append(PosedEntry(name=str(k), image=f"{k}.png", width=SIZE[1], height=SIZE[0], K=intrinsics))
+    write_frames(folder / "cameras.json", frames)
     return load_capture(folder), torch.stack(masks)
 
 

@@ -293,13 +293,13 @@ def test_label_and_verify_from_the_command_line(some_bad, tmp_path, monkeypatch,
     assert out[0].startswith("failed: c001: c001/images/1.png: truncated")
     assert out[1].startswith("failed: c002: c002: no matches")
     assert out[2] == f"2 of 4 captures labelled; index: {store / 'store.json'}"
-    assert cli.main(["labels", "verify", str(store)]) == 0
+    assert cli.main(["verify-labels", str(store)]) == 0
     assert "4 captures (2 failed when labelled)" in capsys.readouterr().out
     damaged = store / "c000" / "depth" / "1.npz"
     damaged.write_bytes(damaged.read_bytes()[:-5])
-    assert cli.main(["labels", "verify", str(store)]) == 2
+    assert cli.main(["verify-labels", str(store)]) == 2
     assert capsys.readouterr().out.splitlines()[0].startswith(f"{damaged}: truncated")
-    assert cli.main(["labels", "verify", str(store), "--json"]) == 2
+    assert cli.main(["verify-labels", str(store), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["damaged"][0]["path"] == str(damaged)
 
 
@@ -307,7 +307,7 @@ def test_wrong_arguments_in_one_line(captures, tmp_path, capsys):
     out = ["--out", str(tmp_path / "store"), "--depth", JOB.depth]
     assert cli.main(["label", str(captures), *out, "--workers", "0"]) == 2
     assert "--workers 0" in capsys.readouterr().err
-    assert cli.main(["labels", "verify", str(tmp_path / "nothing")]) == 2
+    assert cli.main(["verify-labels", str(tmp_path / "nothing")]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert cli.main(["labels", "no-such-verb"]) == 2
     assert "verify" in capsys.readouterr().err

@@ -199,7 +199,7 @@ def test_wrong_intrinsics_are_doubted(store, tmp_path):
 
 
 def test_the_report_of_a_store(store, capsys, tmp_path):
-    assert main(["labels", "report", str(store / "store"), "--out", str(tmp_path)]) == 0
+    assert main(["report-labels", str(store / "store"), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "unusable: turning: the camera only turns" in printed
     assert "failed: bare: " in printed
@@ -212,14 +212,14 @@ def test_the_report_of_a_store(store, capsys, tmp_path):
     assert page.count("data:image/jpeg;base64,") == 2
     assert "hardly any texture" in page
     assert "http" not in page  # nothing is loaded from anywhere
-    assert main(["labels", "report", str(store / "store" / "room"), "--out", str(tmp_path / "one")]) == 0
-    assert main(["labels", "report", str(tmp_path)]) == 2
-    assert main(["labels", "verify", str(store / "store")]) == 0
+    assert main(["report-labels", str(store / "store" / "room"), "--out", str(tmp_path / "one")]) == 0
+    assert main(["report-labels", str(tmp_path)]) == 2
+    assert main(["verify-labels", str(store / "store")]) == 0
 
 
 def test_fit_refuses_unusable_labels(store, tmp_path, capsys):
     capture = str(store / "captures" / "turning")
-    arguments = ["fit", capture, "--depth", "none", "--steps", "1", "--prepare.image-size", "48"]
+    arguments = ["fit", capture, "--depth", "none", "--steps", "1", "--image-size", "48"]
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 2
     message = capsys.readouterr().err
     assert "unusable: the camera only turns" in message
@@ -229,5 +229,5 @@ def test_fit_refuses_unusable_labels(store, tmp_path, capsys):
 @pytest.mark.slow
 def test_fit_can_be_forced(store, tmp_path, capsys):
     arguments = ["fit", str(store / "captures" / "turning"), "--depth", "none", "--steps", "1"]
-    assert main([*arguments, "--prepare.image-size", "48", "--out", str(tmp_path), "--force"]) == 0
+    assert main([*arguments, "--image-size", "48", "--out", str(tmp_path), "--force"]) == 0
     assert "the camera only turns" in capsys.readouterr().out

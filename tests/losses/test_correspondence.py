@@ -156,7 +156,7 @@ def test_the_weak_objective_adds_it_and_asks_for_descriptors() -> None:
     values, weight = correspondence_loss(p, tracks, CONFIG)
     assert float(loss.parts["correspondence"]) == pytest.approx(mean(values, weight), rel=1e-5)
     assert float(loss.total) == pytest.approx(float(plain.total) + 0.3 * mean(values, weight), rel=1e-5)
-    with pytest.raises(UserError, match="match-dim"):
+    with pytest.raises(UserError, match="match_dim"):
         objective(prediction(None), labels, ObjectiveConfig(correspondence_weight=0.3))
 
 

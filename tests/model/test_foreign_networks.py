@@ -30,7 +30,7 @@ def test_a_missing_package_is_told_with_the_remedy(kind, tmp_path, monkeypatch, 
     assert "\n" not in str(caught.value)
     save_file({"weight": torch.ones(1)}, tmp_path / "model.safetensors")
     (tmp_path / "footage").mkdir()
-    arguments = ["--model", f"{kind}:{tmp_path}", "--footage", str(tmp_path / "footage"), "--out", str(tmp_path / "o")]
+    arguments = ["--model", f"{kind}:{tmp_path}", str(tmp_path / "footage"), "--out", str(tmp_path / "o")]
     assert main(["adapt", *arguments]) == 2
     assert "pip install git" in capsys.readouterr().err
 

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Views
 from reliev3r.geometry.camera import K_from_fov
-from reliev3r.model.attention import apply_rope, rope_tables
 from reliev3r.model.load import load_network
 from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R, _confidence, parameter_counts, set_initial_focal
+from reliev3r.model.transformer import apply_rope, rope_tables
 
 SMALLEST = NetworkConfig(
     dim=32, heads=2, encoder_depth=1, decoder_depth=4, patch_size=4, encoder_grid=4, head_dim=32, head_heads=2,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Views
-from reliev3r.model.load import brings_sizes, initial_network, load_model, load_network, weights_hash
+from reliev3r.model.load import initial_network, load_model, load_network, weights_hash
 from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.model.predict import matrices_in_bf16
 from reliev3r.model.weights.pi3 import export_pi3, pi3_name
@@ -234,19 +234,17 @@ def test_names_are_pi3s() -> None:
 def test_the_verb_exports_and_keeps_what_is_there(exported, tmp_path, capsys) -> None:
     network(fov="shared").save_pretrained(tmp_path / "checkpoint")
     out = tmp_path / "pi3.safetensors"
-    assert main(["export-weights", str(tmp_path / "checkpoint"), "--out", str(out)]) == 0
+    assert main(["export-weights", "--model", str(tmp_path / "checkpoint"), "--out", str(out)]) == 0
     assert "no place for camera_head.fc_fov.bias" in capsys.readouterr().out
     assert load_file(out).keys() == load_file(exported[1]).keys()
-    assert main(["export-weights", str(tmp_path / "checkpoint"), "--out", str(out)]) == 2
-    assert main(["export-weights", f"pi3:{exported[1]}", "--out", str(out), "--overwrite"]) == 0
-    assert main(["export-weights", f"pi3:{exported[1]}", "--out", str(tmp_path / "pi3.pt")]) == 2
+    assert main(["export-weights", "--model", str(tmp_path / "checkpoint"), "--out", str(out)]) == 2
+    assert main(["export-weights", "--model", f"pi3:{exported[1]}", "--out", str(out), "--overwrite"]) == 0
+    assert main(["export-weights", "--model", f"pi3:{exported[1]}", "--out", str(tmp_path / "pi3.pt")]) == 2
 
 
 def test_a_training_starts_from_it(exported) -> None:
     spec = f"pi3:{exported[1]}"
-    assert brings_sizes(spec)
     assert initial_network(spec, dataclasses.replace(LIKE_PI3, dim=64)).config.dim == 32
-    assert not brings_sizes("random")
     assert initial_network("random", LIKE_PI3).config == LIKE_PI3
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reliev3r.core.errors import UserError
-from reliev3r.model.encoder import resample_positions
-from reliev3r.model.load import brings_sizes, initial_network, load_network
+from reliev3r.model.load import initial_network, load_network
 from reliev3r.model.network import NetworkConfig, Reliev3R
+from reliev3r.model.transformer import resample_positions
 
 CONFIG = NetworkConfig(
     dim=32, heads=2, encoder_depth=2, decoder_depth=4, patch_size=14, encoder_grid=4, head_dim=32, head_heads=2,
@@ -47,7 +47,7 @@ def test_transformers_dinov2_gives_the_same_tokens(dinov2, tmp_path, names) -> N
         where = tmp_path / "memory.safetensors"
         save_file(theirs.state_dict(), where)
         assert set(load_file(where)) != set(load_file(tmp_path / "dinov2" / "model.safetensors"))
-    ours = initial_network(f"dinov2:{where}", CONFIG).eval()
+    ours = initial_network("random", CONFIG, init_from=f"dinov2:{where}").eval()
     for size in ((56, 56), (42, 70)):
         image = torch.randn(2, 3, *size)
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_dinov2s_own_layout_fills_the_encoder_alone(tmp_path) -> None:
     source = Reliev3R(CONFIG).encoder
     torch.save(own_layout(source), tmp_path / "dinov2_reg.pth")
     torch.manual_seed(0)
-    ours = initial_network(f"dinov2:{tmp_path / 'dinov2_reg.pth'}", CONFIG)
+    ours = initial_network("random", CONFIG, init_from=f"dinov2:{tmp_path / 'dinov2_reg.pth'}")
     torch.manual_seed(0)
     fresh = Reliev3R(CONFIG)
     expected = {**fresh.state_dict(), **{f"encoder.{name}": value for name, value in source.state_dict().items()}}
@@ -79,7 +79,7 @@ def test_positions_come_to_our_grid(tmp_path) -> None:
     with torch.no_grad():
         source.pos_embed[:, 1:] = ramp
     torch.save(own_layout(source), tmp_path / "seven.pth")
-    table = initial_network(f"dinov2:{tmp_path / 'seven.pth'}", CONFIG).encoder.pos_embed
+    table = initial_network("random", CONFIG, init_from=f"dinov2:{tmp_path / 'seven.pth'}").encoder.pos_embed
     assert table.shape == (1, 17, 32)
     assert torch.equal(table[:, :1], source.pos_embed[:, :1])
     rows = table[0, 1:, 0].reshape(4, 4)
@@ -92,8 +92,10 @@ def test_dinov2_without_registers_needs_a_network_without(tmp_path) -> None:
     del tensors["register_tokens"]
     torch.save(tensors, tmp_path / "plain.pth")
     with pytest.raises(UserError, match="1 missing: register_tokens"):
-        initial_network(f"dinov2:{tmp_path / 'plain.pth'}", CONFIG)
-    plain = initial_network(f"dinov2:{tmp_path / 'plain.pth'}", dataclasses.replace(CONFIG, encoder_registers=0))
+        initial_network("random", CONFIG, init_from=f"dinov2:{tmp_path / 'plain.pth'}")
+    plain = initial_network(
+        "random", dataclasses.replace(CONFIG, encoder_registers=0), init_from=f"dinov2:{tmp_path / 'plain.pth'}"
+    )
     assert plain.encoder.register_tokens.shape == (1, 0, 32)
 
 
@@ -101,7 +103,7 @@ def test_another_width_or_patch_is_named(tmp_path) -> None:
     torch.save(own_layout(Reliev3R(CONFIG).encoder), tmp_path / "small.pth")
     other = dataclasses.replace(CONFIG, patch_size=12)
     with pytest.raises(UserError, match=r"patch_embed\.proj\.weight 32x3x14x14 instead of 32x3x12x12"):
-        initial_network(f"dinov2:{tmp_path / 'small.pth'}", other)
+        initial_network("random", other, init_from=f"dinov2:{tmp_path / 'small.pth'}")
 
 
 def test_dinov3_is_refused_in_one_line(tmp_path) -> None:
@@ -110,7 +112,7 @@ def test_dinov3_is_refused_in_one_line(tmp_path) -> None:
         tmp_path / "v3.safetensors",
     )
     with pytest.raises(UserError, match="no learned positions"):
-        initial_network(f"dinov2:{tmp_path / 'v3.safetensors'}", CONFIG)
+        initial_network("random", CONFIG, init_from=f"dinov2:{tmp_path / 'v3.safetensors'}")
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def vggt(tmp_path):
 def test_vggt_fills_encoder_and_alternating_blocks(vggt) -> None:
     tensors, path = vggt
     torch.manual_seed(0)
-    ours = initial_network(f"vggt:{path}", CONFIG)
+    ours = initial_network("random", CONFIG, init_from=f"vggt:{path}")
     state = ours.state_dict()
     for ours_block, theirs in enumerate(("frame_blocks.0", "global_blocks.0", "frame_blocks.1", "global_blocks.1")):
         for part in ("attn.qkv.weight", "attn.k_norm.bias", "ls2.gamma", "mlp.fc2.weight"):
@@ -153,11 +155,21 @@ def test_vggt_fills_encoder_and_alternating_blocks(vggt) -> None:
 def test_what_vggt_lacks_is_named_as_vggt_names_it(vggt) -> None:
     deeper = dataclasses.replace(CONFIG, decoder_depth=8)
     with pytest.raises(UserError, match=re.escape("aggregator.frame_blocks.3.norm1.weight")):
-        initial_network(f"vggt:{vggt[1]}", deeper)
+        initial_network("random", deeper, init_from=f"vggt:{vggt[1]}")
 
 
-@pytest.mark.parametrize("kind", ["vggt", "dinov2"])
-def test_a_part_is_no_checkpoint(kind) -> None:
-    assert not brings_sizes(f"{kind}:x")
-    with pytest.raises(UserError, match="gives no whole network of ours"):
+@pytest.mark.parametrize(("kind", "told"), [("vggt", "gives no whole network of ours"), ("dinov2", "a checkpoint is")])
+def test_a_part_is_no_checkpoint(kind, told) -> None:
+    with pytest.raises(UserError, match=told):
         load_network(f"{kind}:x")
+
+
+@pytest.mark.parametrize("init_from", ["pi3:x", "folder", "dinov2:"])
+def test_only_parts_fill_a_random_network(init_from) -> None:
+    with pytest.raises(UserError, match="a whole network is --model"):
+        initial_network("random", CONFIG, init_from=init_from)
+
+
+def test_parts_and_a_whole_network_are_one_too_many() -> None:
+    with pytest.raises(UserError, match="brings all weights; drop one"):
+        initial_network("RUN/checkpoint", CONFIG, init_from="dinov2:x")

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from reliev3r.core.device import CPU_BF16, resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.types import DepthLabels, Loss, PseudoLabels, Tracks, Views
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.model.device import CPU_BF16, resolve_precision
 from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.train.checkpoint import load_newest_state
 from reliev3r.train.config import TrainConfig

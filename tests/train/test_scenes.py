@@ -259,7 +259,7 @@ def test_weak_training_takes_labelled_captures_and_tunes_a_checkpoint(store, tmp
     network = dataclasses.replace(SMALL, fov="shared")
     train_scenes(tmp_path / "full", settings(RECIPES["synthetic-full"], network=network))
     config = settings(
-        RECIPES["synthetic-to-real"], init=str(tmp_path / "full" / "checkpoint"), captures=captures(store),
+        RECIPES["synthetic-to-real"], model=str(tmp_path / "full" / "checkpoint"), captures=captures(store),
         network=network,
         batch=SceneBatchConfig(views=(2, 2), images=4, hide_intrinsics=True),
     )  # fmt: skip
@@ -303,8 +303,8 @@ def test_the_verb(tmp_path, capsys) -> None:
     assert main(["train", "nothing"]) == 2
     assert "tiny-cpu" in capsys.readouterr().err
     arguments = [
-        "--steps", "2", "--stream.height", "24", "--stream.width", "32", "--heldout-scenes", "1", "--batch.images", "8",
-        "--network.dim", "32", "--network.heads", "2", "--network.decoder-depth", "2", "--objective.depth.alpha", "0.5",
+        "--steps", "2", "stream.height=24", "stream.width=32", "heldout_scenes=1", "batch.images=8",
+        "network.dim=32", "network.heads=2", "network.decoder_depth=2", "objective.depth.alpha=0.5",
     ]  # fmt: skip
     assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), *arguments]) == 0
     stored = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]

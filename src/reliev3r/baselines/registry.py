@@ -33,7 +33,7 @@ _PROBE = "import importlib.util, json, sys; print(json.dumps([m for m in sys.arg
 
 
 def card(name: str) -> dict[str, Any]:
-    """What the adapter ``name`` says about its system (docs/baselines.md lists the entries).
+    """What the adapter ``name`` says about its system (docs/contributing/baseline.md lists the entries).
 
     Raises:
         UserError: no such adapter.

@@ -1,25 +1,33 @@
-"""Verbs about one capture: render, fit, reconstruct, export."""
+"""Verbs about one capture: fit it, refine, reconstruct and export."""
 
 # No postponed annotations here: tyro reads the fields' types where the verbs define them.
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from reliev3r.cli.terminal import parse, progress_bars, write_table
+from reliev3r.cli.terminal import in_new_words, parse, parse_with_settings, progress_bars, write_table
 from reliev3r.core.progress import staged
+
+SAME = ("depth", "tracks", "intrinsics", "labels", "views", "preset", "model", "init_from", "minutes", "steps", "seed",
+        "precision", "device", "refine", "force")  # fmt: skip
+"""Flags of fit that are settings of the same name."""
 
 
 def fit(argv: list[str]) -> int:
     """``reliev3r fit CAPTURE --out RUN``."""
     from reliev3r.runs.fit import FitConfig
-    from reliev3r.runs.fit import fit as run
+
+    usual = FitConfig()
 
     @dataclass(frozen=True)
     class Fit:
-        """Label one capture and train a network on the labels alone; cameras, depth, points and a report come out."""
+        """Label one capture and train a network on the labels alone; cameras, depth, points and a report come out.
+
+        Every other setting is written NAME=VALUE, for instance objective.depth.alpha=0.5; --help-all lists them.
+        """
 
         capture: Positional[Path]
         """A folder of images, a folder with images/ + cameras.json (only its K is read), or a video."""
@@ -27,23 +35,83 @@ def fit(argv: list[str]) -> int:
         """Where everything goes: a new or empty folder."""
         resume: bool = False
         """Go on with the interrupted run in --out, under its own settings."""
-        config: Annotated[FitConfig, arg(name="")] = field(default_factory=FitConfig)
+        depth: str = usual.depth
+        """Depth expert; `reliev3r experts` lists them: folder:PATH (your own maps), moge-2, onnx:FILE, none, ..."""
+        tracks: str = usual.tracks
+        """Track expert: sift, aliked, cotracker:FILE, ..."""
+        intrinsics: str | None = None
+        """FILE, fov:DEG (horizontal), exif, expert, or estimate; by default cameras.json, else EXIF, else estimate."""
+        labels: Path | None = None
+        """Folder of labels that `reliev3r label` made of this capture, instead of making them."""
+        views: int | None = None
+        """This many images, evenly spaced; of a video at most that many frames, by motion and sharpness."""
+        image_size: int = usual.prepare.image_size
+        """Long side of the network's images in pixels."""
+        preset: Literal["tiny", "small", "base", "large"] = usual.preset
+        """Sizes of a random network; tiny trains on a CPU."""
+        model: str = usual.model
+        """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID."""
+        init_from: str | None = None
+        """Weights for a part of a random network: dinov2:PATH (encoder) or vggt:PATH (encoder and decoder)."""
+        minutes: float = usual.minutes
+        """Of training."""
+        steps: int | None = None
+        """Steps of the optimiser, instead of minutes: the same result on every run."""
+        seed: int = usual.seed
+        precision: Literal["auto", "fp32", "bf16"] = usual.precision
+        """auto: bf16 where it is faster."""
+        device: str = usual.device
+        """auto (the accelerator where there is one), cpu, cuda, ..."""
+        refine: bool = False
+        """Bundle-adjust the cameras at the end; `reliev3r refine RUN` does so later."""
+        force: bool = False
+        """Train even on labels that were judged unusable."""
 
-    given = parse(Fit, "fit", argv)
+    flags = {name: name for name in SAME} | {"image_size": "prepare.image_size"}
+    given, config = parse_with_settings(Fit, "fit", argv, usual, flags)
+    from reliev3r.runs.fit import fit as run
+
     with progress_bars() as report:
-        result = run(given.capture, given.out, given.config, resume=given.resume, report=report)
+        result = run(given.capture, given.out, config, resume=given.resume, report=report)
     if result is None:
         print(f"interrupted; go on with: reliev3r fit {given.capture} --out {given.out} --resume", file=sys.stderr)
         return 130
     print(result.quality.summary)
     for note in result.notes:
         print(f"note: {note}")
-    print(f"\nopen {given.out / 'report.html'}; cameras.json, scene.ply, scene.glb and sparse/0 (COLMAP) lie beside it")
+    _point_at(given.out, refined=(given.out / "refined").is_dir())
+    return 0
+
+
+def _point_at(run: Path, *, refined: bool) -> None:
+    """Where the best there is lies."""
+    best = run / "refined" if refined else run
+    kind = "refined cameras and points" if refined else "cameras.json, scene.ply, scene.glb and sparse/0 (COLMAP)"
+    print(f"\nopen {run / 'report.html'}; {kind}: {best}")
+
+
+def refine(argv: list[str]) -> int:
+    """``reliev3r refine RUN``."""
+
+    @dataclass(frozen=True)
+    class Refine:
+        """Bundle-adjust the cameras of a finished fit; they are kept where held-out tracks do not disagree."""
+
+        run: Positional[Path]
+        """Folder of a finished `reliev3r fit`."""
+
+    given = parse(Refine, "refine", argv)
+    from reliev3r.runs.refine import refine_run
+
+    with progress_bars() as report:
+        result = refine_run(given.run, report=report)
+    print(result.reason)
+    _point_at(given.run, refined=result.kept)
     return 0
 
 
 def reconstruct(argv: list[str]) -> int:
-    """``reliev3r reconstruct IMAGES --checkpoint CHECKPOINT --out scene.glb``."""
+    """``reliev3r reconstruct IMAGES --model CHECKPOINT --out scene.glb``."""
 
     @dataclass(frozen=True)
     class Reconstruct:
@@ -51,29 +119,30 @@ def reconstruct(argv: list[str]) -> int:
 
         images: Positional[Path]
         """A folder of images, a capture folder, or a video."""
-        checkpoint: str
-        """Folder with config.json and model.safetensors, for instance RUN/checkpoint; pi3:PATH (docs/weights.md); or
-        another system's (docs/adapt.md), whose package must be installed."""
+        model: str
+        """Folder of a checkpoint, for instance RUN/checkpoint; pi3:PATH_OR_ID; vggt:, mapanything: or da3:PATH."""
         out: Path
         """scene.glb, scene.ply, scene.npz, cameras.json, transforms.json, or a folder for all of them."""
         intrinsics: str | None = None
         """FILE, fov:DEG (horizontal) or exif; by default the capture's own, else the network's."""
         views: int | None = None
-        image_size: int = 96
-        """Long side of the network's images: the one it was trained with."""
-        precision: Literal["auto", "fp32", "bf16"] = "auto"
-        """auto: bf16 where the device multiplies bf16 matrices in hardware."""
+        """This many images, evenly spaced; of a video at most that many frames."""
+        image_size: int | None = None
+        """Long side of the network's images in pixels; by default the one that it was trained with."""
+        precision: Literal["auto", "fp32", "bf16"] | None = None
+        """By default the one that it was trained with; auto: bf16 where it is faster."""
+        device: str = "auto"
+        """auto (the accelerator where there is one), cpu, cuda, ..."""
         overwrite: bool = False
 
-    given = parse(Reconstruct, "reconstruct", argv)
+    given = parse(Reconstruct, "reconstruct", in_new_words(argv))
     from reliev3r.export.write import export_reconstruction
     from reliev3r.runs.reconstruct import reconstruct as run
 
     with progress_bars() as report:
         result = run(
-            given.images, given.checkpoint, intrinsics=given.intrinsics, views=given.views,
-            image_size=given.image_size, precision=given.precision,
-            progress=staged(report, "frames"),
+            given.images, given.model, intrinsics=given.intrinsics, views=given.views, image_size=given.image_size,
+            precision=given.precision, device=given.device, progress=staged(report, "frames"),
         )  # fmt: skip
     for path in export_reconstruction(result, None, given.out, overwrite=given.overwrite, capture=given.images):
         print(path)
@@ -88,7 +157,7 @@ def export(argv: list[str]) -> int:
         """Write a run's reconstruction in the format that the suffix of --out names."""
 
         run: Positional[Path]
-        """Folder of a finished ``reliev3r fit``."""
+        """Folder of a finished `reliev3r fit`."""
         out: Path
         """FILE.glb, .ply, .npz, cameras.json, transforms.json (nerfstudio), or a folder for all, COLMAP included."""
         refined: bool = False
@@ -98,37 +167,19 @@ def export(argv: list[str]) -> int:
         overwrite: bool = False
 
     given = parse(Export, "export", argv)
-    from reliev3r.core.files import read_json
     from reliev3r.core.reconstruction import Reconstruction
     from reliev3r.export.write import export_reconstruction
     from reliev3r.labels.store import load_tracks
+    from reliev3r.runs.fit import finished_run
 
+    run = finished_run(given.run)
     reconstruction = Reconstruction.load(given.run / ("refined" if given.refined else "prediction"))
-    capture = Path(read_json(given.run / "config.json")["capture"])
     paths = export_reconstruction(
-        reconstruction, load_tracks(given.run / "labels"), given.out, overwrite=given.overwrite, capture=capture,
+        reconstruction, load_tracks(run.labels), given.out, overwrite=given.overwrite, capture=run.capture,
         keep=given.keep,
     )  # fmt: skip
     for path in paths:
         print(path)
-    return 0
-
-
-def synth(argv: list[str]) -> int:
-    """``reliev3r synth --out CAPTURE``."""
-    from reliev3r.synthetic.capture import SynthConfig, write_capture
-
-    @dataclass(frozen=True)
-    class Synth:
-        """Render a textured room with objects: images, z-depth, intrinsics and cameras, exact and seeded."""
-
-        out: Path
-        config: Annotated[SynthConfig, arg(name="")] = field(default_factory=SynthConfig)
-
-    given = parse(Synth, "synth", argv)
-    with progress_bars() as report:
-        write_capture(given.out, given.config, progress=staged(report, "render"))
-    print(given.out)
     return 0
 
 

@@ -1,10 +1,11 @@
-"""Verbs about datasets: which formats are read, what lies in a folder, and a scene as a capture folder of our own."""
+"""Verbs about data: which formats are read, what lies in a folder, a scene as a capture folder, a rendered one."""
 
 # No postponed annotations here: tyro reads the fields' types where the verbs define them.
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from reliev3r.cli.terminal import parse, progress_bars
 from reliev3r.core.progress import staged
@@ -66,4 +67,22 @@ def convert(argv: list[str]) -> int:
     print(given.out)
     for caveat in scene.caveats if given.truth else ():
         print(f"note: {caveat}")
+    return 0
+
+
+def synth(argv: list[str]) -> int:
+    """``reliev3r synth --out CAPTURE``."""
+    from reliev3r.synthetic.capture import SynthConfig, write_capture
+
+    @dataclass(frozen=True)
+    class Synth:
+        """Render a textured room with objects: images, z-depth, intrinsics and cameras, exact and seeded."""
+
+        out: Path
+        config: Annotated[SynthConfig, arg(name="")] = field(default_factory=SynthConfig)
+
+    given = parse(Synth, "synth", argv)
+    with progress_bars() as report:
+        write_capture(given.out, given.config, progress=staged(report, "render"))
+    print(given.out)
     return 0

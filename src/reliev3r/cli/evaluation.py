@@ -1,11 +1,12 @@
-"""The verb that scores systems."""
+"""Verbs that score systems against ground truth, and list the other ones."""
 
 # No postponed annotations here: tyro reads the fields' types where the verbs define them.
+import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -21,7 +22,7 @@ def evaluate(argv: list[str]) -> int:
         """Score systems against ground truth, side by side; predictions are kept in --out and not made twice."""
 
         system: Positional[tuple[str, ...]]
-        """fit:RUN, fit:RUN@refined, colmap, ours:CHECKPOINT[@SIZE], or names of --systems."""
+        """fit:RUN, fit:RUN@refined, colmap, model:MODEL[@SIZE], or names of --systems."""
         capture: Path | None = None
         """Capture folder with ground truth (cameras.json with poses; depth where there is any)."""
         benchmark: str | None = None
@@ -34,6 +35,8 @@ def evaluate(argv: list[str]) -> int:
         """Views a scene, evenly spaced; 2,4,8 gives a table each and curves. A fit: brings its own frames."""
         systems: Path | None = None
         """TOML file with a table for each baseline: weights, python, repo, ... (docs/evaluation.md)."""
+        device: str = "auto"
+        """Of model: systems; auto (the accelerator where there is one), cpu, cuda, ... Others have one in --systems."""
 
     given = parse(Evaluate, "evaluate", argv)
     if (given.capture is None) == (given.benchmark is None):
@@ -47,12 +50,12 @@ def evaluate(argv: list[str]) -> int:
         return _evaluate(given, settings, Path(folder), keep=False)
 
 
-def _evaluate(given, settings, out: Path, *, keep: bool) -> int:
+def _evaluate(given: Any, settings: Any, out: Path, *, keep: bool) -> int:
     from reliev3r.evaluate.benchmarks import capture_benchmark, open_benchmark
     from reliev3r.evaluate.pages import write_results
     from reliev3r.evaluate.run import evaluate_benchmark, fitted_frames, systems_from_specs
 
-    systems = systems_from_specs(given.system, settings)
+    systems = systems_from_specs(given.system, settings, device=given.device)
     counts = _counts(given.views)
     names = fitted_frames(systems)
     if names is not None and len(counts) > 1:
@@ -91,3 +94,27 @@ def _counts(views: str | None) -> list[int | None]:
     if min(counts) < 2:
         raise UserError(f"--views {views}: a reconstruction needs at least 2 views")
     return list(counts)
+
+
+def baselines(argv: list[str]) -> int:
+    """``reliev3r baselines``."""
+
+    @dataclass(frozen=True)
+    class Baselines:
+        """List the systems that ``evaluate`` compares with: licences, what they predict, found or how to install."""
+
+        python: Path | None = None
+        """Interpreter to look for their packages in; by default this one."""
+        checkouts: Path | None = field(default_factory=_checkouts)
+        """Folder of checkouts, each named as its repository; by default what RELIEV3R_UPSTREAM names."""
+
+    given = parse(Baselines, "baselines", argv)
+    from reliev3r.baselines.registry import baseline_table
+
+    print(baseline_table(python=given.python, checkouts=given.checkouts))
+    return 0
+
+
+def _checkouts() -> Path | None:
+    named = os.environ.get("RELIEV3R_UPSTREAM")
+    return Path(named) if named else None

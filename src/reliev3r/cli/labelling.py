@@ -1,7 +1,6 @@
-"""Verbs about labels: make them, look after them, list the experts."""
+"""Verbs about labels: make them, check them, list the experts."""
 
 # No postponed annotations here: tyro reads the fields' types where the verbs define them.
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +30,8 @@ def label(argv: list[str]) -> int:
         """FILE, fov:DEG (horizontal), exif, expert, expert:EXPERT, or estimate."""
         views: int | None = None
         """Of each capture."""
-        device: str = "cpu"
-        """Of the experts: cpu or cuda."""
+        device: str = "auto"
+        """Of the experts: auto (the accelerator where there is one), cpu, cuda, ..."""
         judge: bool = True
         """Measure the labels of each capture and give a verdict; seconds a capture."""
         workers: int | None = None
@@ -97,21 +96,9 @@ def _label_many(tasks: Any, job: Any, given: Any) -> int:
     return 3 if failed else 0
 
 
-def labels(argv: list[str]) -> int:
-    """``reliev3r labels verify ROOT``, ``reliev3r labels report ROOT``."""
-    verbs = {
-        "verify": (_verify_labels, "find every damaged file of a folder of labels or a store"),
-        "report": (_report_labels, "say which captures are good, weak or unusable, as JSON and HTML"),
-    }
-    if not argv or argv[0] not in verbs:
-        known = "\n".join(f"  {name:<12} {text}" for name, (_, text) in verbs.items())
-        asked_for_help = bool(argv) and argv[0] in ("-h", "--help")
-        print(f"usage: reliev3r labels VERB ...\n\n{known}", file=sys.stdout if asked_for_help else sys.stderr)
-        return 0 if asked_for_help else 2
-    return verbs[argv[0]][0](argv[1:])
+def report_labels(argv: list[str]) -> int:
+    """``reliev3r report-labels ROOT``."""
 
-
-def _report_labels(argv: list[str]) -> int:
     @dataclass(frozen=True)
     class Report:
         """Gather the verdicts of a folder of labels or of a store in labels.json and labels.html."""
@@ -121,9 +108,9 @@ def _report_labels(argv: list[str]) -> int:
         out: Path | None = None
         """Folder of labels.json and labels.html: ROOT itself unless given."""
 
-    given = parse(Report, "labels report", argv)
+    given = parse(Report, "report-labels", argv)
     from reliev3r.core.files import write_json
-    from reliev3r.labels.many.gather import gather_quality
+    from reliev3r.labels.many.index import gather_quality
     from reliev3r.report.labels import summary, write_label_report
 
     out = given.out or given.root
@@ -139,7 +126,9 @@ def _report_labels(argv: list[str]) -> int:
     return 0
 
 
-def _verify_labels(argv: list[str]) -> int:
+def verify_labels(argv: list[str]) -> int:
+    """``reliev3r verify-labels ROOT``."""
+
     @dataclass(frozen=True)
     class Verify:
         """Find every damaged file: truncated, changed, missing, foreign, of another version. Exit code 2 if any."""
@@ -149,7 +138,7 @@ def _verify_labels(argv: list[str]) -> int:
         json: bool = False
         """Print the result as JSON."""
 
-    given = parse(Verify, "labels verify", argv)
+    given = parse(Verify, "verify-labels", argv)
     import json
 
     from reliev3r.labels.verify_files import verify

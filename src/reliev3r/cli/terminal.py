@@ -1,32 +1,156 @@
-"""What the verbs share: arguments, progress bars, log lines, tables."""
+"""What the verbs share: flags, NAME=VALUE for every other setting (as Hydra's users know it), progress bars, tables."""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
 import logging
-from collections.abc import Iterator
+import re
+import sys
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import tyro
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report
+from reliev3r.core.settings import flatten, to_plain, with_changes
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-def parse(kind: type, verb: str, argv: list[str]) -> Any:
+T = TypeVar("T")
+
+_CHANGE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
+PAIRS = ("--data", "--replay")
+"""Flags that take several values, which look like NAME=VALUE."""
+FORMER = {"--init": "--model", "--checkpoint": "--model", "--footage": None}
+"""Spellings of version 0.1 (``None``: the value stands without a flag now); they still work in 0.2."""
+
+
+def parse(kind: type[T], verb: str, argv: Sequence[str]) -> T:
     """The verb's options as its dataclass ``kind``; help and bad options end the program.
 
     Raises:
         UserError: a value that the settings refuse.
     """
     try:
-        return tyro.cli(kind, prog=f"reliev3r {verb}", args=argv)
+        return tyro.cli(kind, prog=f"reliev3r {verb}", args=list(argv), config=(tyro.conf.FlagCreatePairsOff,))
     except ValueError as error:
         raise UserError(f"reliev3r {verb}: {error}") from error
+
+
+def parse_with_settings(
+    kind: type[Any], verb: str, argv: Sequence[str], settings: T, flags: Mapping[str, str]
+) -> tuple[Any, T]:
+    """(the verb's options, its settings as flags and NAME=VALUE change them).
+
+    Args:
+        kind: dataclass of the flags.
+        verb: as it is typed.
+        argv: its arguments.
+        settings: with every default.
+        flags: which setting each flag is, by the flag's name in ``kind``; a flag that is ``None`` changes nothing.
+
+    Raises:
+        UserError: an unknown setting, or a value that the settings refuse.
+    """
+    if "--help-all" in argv:
+        print(all_settings(settings, verb))
+        raise SystemExit(0)
+    known = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)} | {"--help"}
+    rest, changes = split_changes(in_new_words(argv), verb, flatten(to_plain(settings)).keys(), known)
+    given = parse(kind, verb, rest)
+    told = {setting: getattr(given, flag) for flag, setting in flags.items() if getattr(given, flag) is not None}
+    return given, with_changes(settings, {**told, **changes}, source=f"reliev3r {verb}")
+
+
+def split_changes(
+    argv: Sequence[str], verb: str, settings: Collection[str], flags: Collection[str]
+) -> tuple[list[str], dict[str, str]]:
+    """(what is left for the flags, changed settings by name).
+
+    Args:
+        argv: the words after the verb; a setting may stand anywhere among them.
+        verb: for messages.
+        settings: all names of settings.
+        flags: all flags, with their dashes.
+
+    Raises:
+        UserError: a setting that is written like a flag.
+    """
+    rest: list[str] = []
+    changes: dict[str, str] = {}
+    flag, since = "", 0
+    for word in argv:
+        if word.startswith("--"):
+            flag, since = word.partition("=")[0], 0
+            name = flag[2:].replace("-", "_")
+            if "." in name or (flag not in flags and name in settings):
+                raise UserError(f"reliev3r {verb}: {flag} is no flag; write {name}=VALUE")
+        else:
+            since += 1
+        change = None if word.startswith("-") else _CHANGE.fullmatch(word)
+        is_value = flag in PAIRS or (flag in flags and since == 1)  # of the flag before it
+        if change is None or (is_value and change[1] not in settings):
+            rest.append(word)
+        else:
+            changes[change[1]] = change[2]
+    return rest, changes
+
+
+def in_new_words(argv: Sequence[str]) -> list[str]:
+    """Arguments with former spellings replaced; a line says so."""
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name not in FORMER:
+            words.append(word)
+            continue
+        new = FORMER[name]
+        print(f"note: {name} is {new or 'written without a flag'} now", file=sys.stderr)
+        words += [f"{new}{equals}{value}"] if new else [value] if equals else []
+    return words
+
+
+def all_settings(settings: Any, verb: str) -> str:
+    """Every setting with its default and what it says, a line or two each."""
+    told = descriptions(type(settings))
+    lines = [f"Settings of `reliev3r {verb}`, written NAME=VALUE (none: nothing; 2,8: several values)", ""]
+    for name, value in flatten(to_plain(settings)).items():
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else value
+        lines.append(f"{name}={shown}")
+        lines += textwrap.wrap(told.get(name, ""), 112, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def descriptions(kind: type, prefix: str = "") -> dict[str, str]:
+    """The text below each field in the source of a dataclass and of those nested in it, by dotted name."""
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(owner):
+            found |= {prefix + name: text for name, text in _below_fields(owner).items()}
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            found |= descriptions(hints[field.name], f"{prefix}{field.name}.")
+    return found
+
+
+def _below_fields(kind: type) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, text in zip(body.body, body.body[1:]):
+        is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
+            found[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[attr-defined]
+    return found
 
 
 def write_table(table: Any, out: Path) -> None:

@@ -112,11 +112,8 @@ def read_json(path: Path | str) -> Any:
 
 def file_hash(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tree_hash(path: Path | str, pattern: str = "*") -> str:

@@ -53,7 +53,7 @@ class TensorStruct:
         return self.map(lambda x: x.detach())
 
     def select_views(self: _Self, index: Tensor | list[int]) -> _Self:
-        """The views named by ``index`` (1D, in that order)."""
+        """The views named by ``index`` (1D, in order); the view axis comes before each field's own dimensions."""
         return self._take(index, "v")
 
     def _take(self: _Self, index: Tensor | list[int], axis: str) -> _Self:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from reliev3r.core.cameras_json import CAMERAS_JSON, read_about
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -33,7 +33,7 @@ def refuse_benchmark(names: Iterable[str], benchmark: Path | str) -> None:
     if not str(benchmark):
         raise UserError(
             f"{len(ours)} scenes of DL3DV, but nothing says which of them are its benchmark; "
-            "give --captures.dl3dv-benchmark benchmark-meta.csv (or the benchmark's folder)"
+            "give --dl3dv-benchmark benchmark-meta.csv (or the benchmark's folder)"
         )
     shared = sorted(ours & benchmark_hashes(Path(benchmark)))
     if shared:
@@ -45,9 +45,8 @@ def refuse_benchmark(names: Iterable[str], benchmark: Path | str) -> None:
 
 def _source(folder: Path) -> str:
     """The scene that a capture folder was converted from, "" where it does not say."""
-    file = folder / "cameras.json"
-    content = read_json(file) if file.is_file() else None
-    return str(content.get("source", "")) if isinstance(content, dict) else ""
+    file = folder / CAMERAS_JSON
+    return read_about(file).source if file.is_file() else ""
 
 
 def benchmark_hashes(path: Path) -> set[str]:

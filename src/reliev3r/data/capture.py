@@ -6,14 +6,14 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from reliev3r.core.cameras_json import CAMERAS_JSON, FrameEntry, read_about, read_frames, refuse_same_names
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json
 from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
 from reliev3r.data.lenses import Rectification
@@ -93,7 +93,7 @@ def load_capture(
     """Find the images of a capture: a folder of images, ``images/`` beside ``cameras.json``, or a video file.
 
     ``views`` picks that many evenly spaced images, or at most that many frames of a video by motion and sharpness
-    (``data.select``; 24 by default); all where there are fewer. K is taken from ``cameras.json``; its poses and depth
+    (``data.video``; 24 by default); all where there are fewer. K is taken from ``cameras.json``; its poses and depth
     are not read. Video frames are written to ``cache``/frames (by default below the user's cache folder) and reused
     while the video is the same.
 
@@ -107,13 +107,13 @@ def load_capture(
         return _video_capture(path, views or VIDEO_VIEWS, cache, progress)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder or video; give a folder of images or a video file")
-    if (path / "cameras.json").is_file():
-        entries, synthetic = _camera_entries(path / "cameras.json")
+    if (path / CAMERAS_JSON).is_file():
+        entries, synthetic = _entries_with_images(path / CAMERAS_JSON), bool(read_about(path / CAMERAS_JSON).synthetic)
         frames = [_frame_from_entry(path, entry) for entry in evenly_spaced(_at_least_two(entries, path), views)]
     else:
         files, synthetic = _image_files(path), False
         frames = [_frame_from_file(path, file) for file in evenly_spaced(_at_least_two(files, path), views)]
-    source = "cameras.json" if all(frame.K is not None for frame in frames) else None
+    source = CAMERAS_JSON if all(frame.K is not None for frame in frames) else None
     return Capture(root=path, frames=tuple(frames), synthetic=synthetic, K_source=source)
 
 
@@ -124,23 +124,6 @@ def evenly_spaced(items: Sequence[T], count: int | None) -> list[T]:
     return [items[index] for index in np.rint(np.linspace(0, len(items) - 1, count)).astype(int)]
 
 
-def intrinsics_from_entry(entry: dict[str, Any], where: str) -> Float[np.ndarray, "3 3"]:
-    """K of an entry in the format of ``cameras.json`` (integer pixel centres) in our corner convention.
-
-    Raises:
-        UserError: not a 3x3 pinhole matrix without skew.
-    """
-    try:
-        K = np.array(entry["K"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: K is missing or not a matrix of numbers") from error
-    pinhole = K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0
-    if not pinhole or abs(K[0, 1]) > 1e-3 * K[0, 0] or not np.allclose([K[1, 0], *K[2]], [0, 0, 0, 1]):
-        raise UserError(f"{where}: K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels; undistort the images")
-    K[:2, 2] += 0.5
-    return K
-
-
 def _at_least_two(items: list[T], path: Path) -> list[T]:
     if not items:
         raise UserError(f"{path}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}); give a folder of images")
@@ -149,36 +132,24 @@ def _at_least_two(items: list[T], path: Path) -> list[T]:
     return items
 
 
-def _camera_entries(file: Path) -> tuple[list[dict[str, Any]], bool]:
-    """Checked entries of ``cameras.json`` and whether it says that the capture is synthetic."""
-    content = read_json(file)
-    entries = content.get("frames") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f'{file}: has no list "frames" of objects; see docs/conventions.md for its format')
+def _entries_with_images(file: Path) -> list[FrameEntry]:
+    entries = list(read_frames(file))
     for entry in entries:
-        if not isinstance(entry.get("image"), str):
-            raise UserError(f'{file}: a frame has no "image"; every frame needs the path of its image')
-        image = PurePosixPath(entry["image"])
-        name = entry.setdefault("name", image.stem)
-        if image.is_absolute() or ".." in image.parts:
-            raise UserError(f"{file}: image {image} lies outside the capture; use a path relative to its folder")
-        if not isinstance(name, str) or not re.fullmatch(r"[^\s./\\][^/\\\0]*", name):
-            raise UserError(f"{file}: frame name {name!r} cannot name files; use letters and digits")
-    _reject_duplicates([entry["name"] for entry in entries], file)
-    return entries, bool(content.get("synthetic"))
+        if entry.image is None:
+            raise UserError(f"{file}: frame '{entry.name}' has no \"image\"; every frame needs the path of its image")
+    return entries
 
 
-def _frame_from_entry(root: Path, entry: dict[str, Any]) -> Frame:
-    path = root / entry["image"]
-    width, height = image_size(path)
-    stated = (entry.get("width", width), entry.get("height", height))
+def _frame_from_entry(root: Path, entry: FrameEntry) -> Frame:
+    file = str(entry.image)
+    width, height = image_size(root / file)
+    stated = (entry.width or width, entry.height or height)
     if stated != (width, height):
         raise UserError(
-            f"{path}: is {width}x{height} when upright but cameras.json says {stated[0]}x{stated[1]}; "
+            f"{root / file}: is {width}x{height} when upright but {CAMERAS_JSON} says {stated[0]}x{stated[1]}; "
             "correct width, height and K there"
         )
-    K = intrinsics_from_entry(entry, f"{root / 'cameras.json'}: frame {entry['name']}") if entry.get("K") else None
-    return Frame(name=entry["name"], file=entry["image"], path=path, width=width, height=height, K=K)
+    return Frame(name=entry.name, file=file, path=root / file, width=width, height=height, K=entry.K)
 
 
 def _image_files(root: Path) -> list[Path]:
@@ -191,7 +162,7 @@ def _image_files(root: Path) -> list[Path]:
     others = [file.name for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
     if images and others:
         logger.warning("%s: ignored %d file(s) that are not images: %s", folder, len(others), ", ".join(others[:20]))
-    _reject_duplicates([file.stem for file in images], folder)
+    refuse_same_names([file.stem for file in images], folder)
     return images
 
 
@@ -207,14 +178,6 @@ def _frame_from_file(root: Path, file: Path) -> Frame:
 def natural(path: Path | str) -> list[Any]:
     """Sort key in which frame2 comes before frame10."""
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", Path(path).name) if p]
-
-
-def _reject_duplicates(names: list[str], where: Path) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name.lower() in seen:
-            raise UserError(f"{where}: two images are named {name!r}; rename one, the name identifies the frame")
-        seen.add(name.lower())
 
 
 def _video_capture(video: Path, views: int, cache: Path | None, progress: Progress | None) -> Capture:

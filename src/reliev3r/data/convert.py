@@ -9,22 +9,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 
+from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, write_frames
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import atomic_directory, write_json
+from reliev3r.core.files import atomic_directory
 from reliev3r.core.progress import Progress
 from reliev3r.data.truth import Scene, TruthSource
-from reliev3r.geometry.camera import shift_pixel_convention
 
 logger = logging.getLogger(__name__)
 
-CONVENTION = (
-    "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w = T X_c; K pixel centres at integer "
-    "coords; depth uint16 PNG, z-depth in mm, 0 = invalid"
-)
 FURTHEST = 65.535
 """Metres that a 16-bit PNG of millimetres can hold."""
 _FAR = 40.0  # where the far end of a scene of unknown unit is put: what lies further still has room
@@ -50,25 +45,22 @@ def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Prog
         for index, frame in enumerate(scene.capture.frames):
             if progress:
                 progress(index, len(scene.capture.frames), frame.name)
-            entry: dict[str, Any] = {
-                "name": frame.name, "image": _write_image(scene, index, folder),
-                "width": frame.width, "height": frame.height,
-            }  # fmt: skip
-            if frame.K is not None:
-                entry["K"] = _integer_centres(frame.K)
+            image, pose, depth_file = _write_image(scene, index, folder), None, None
             if source is not None:
                 pose = source.camera(frame.name).world_from_cam.numpy().copy()
                 pose[:3, 3] *= scale
-                entry["cam_to_world"] = pose.tolist()
                 depth = source.depth(frame.name)
                 if depth is not None:
-                    entry["depth"] = f"depth/{frame.name}.png"
-                    cut += _write_depth(depth * scale, folder / entry["depth"])
-            frames.append(entry)
-        content: dict[str, Any] = {"convention": CONVENTION, "source": scene.name, "caveats": list(scene.caveats)}
-        if source is not None:
-            content |= {"metric": source.metric, "scale": scale}
-        write_json(folder / "cameras.json", {**content, "frames": frames})
+                    depth_file = f"depth/{frame.name}.png"
+                    cut += _write_depth(depth * scale, folder / depth_file)
+            frames.append(
+                PosedEntry(
+                    name=frame.name, image=image, width=frame.width, height=frame.height, K=frame.K,
+                    world_from_cam=pose, depth=depth_file,
+                )
+            )  # fmt: skip
+        unit: dict[str, Any] = {} if source is None else {"metric": source.metric, "scale": scale}
+        write_frames(folder / CAMERAS_JSON, frames, source=scene.name, caveats=list(scene.caveats), **unit)
     if cut:
         logger.warning("%s: %d depth values beyond %.1f m are unknown in the copy", out, cut, FURTHEST)
     if progress:
@@ -102,7 +94,3 @@ def _write_depth(depth: Float[np.ndarray, "h w"], file: Path) -> int:
     file.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(file), np.where(fits, np.rint(depth * 1000), 0).astype(np.uint16))
     return int((~fits).sum())
-
-
-def _integer_centres(K: Float[np.ndarray, "3 3"]) -> list[list[float]]:
-    return shift_pixel_convention(torch.from_numpy(K), -0.5).tolist()

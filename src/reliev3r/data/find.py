@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from reliev3r.core.cameras_json import CAMERAS_JSON
 from reliev3r.core.errors import UserError
 from reliev3r.data.images import IMAGE_SUFFIXES
 
@@ -57,7 +58,7 @@ def _tasks(found: list[tuple[str, Path]], store: Path, where: Path) -> list[Capt
 def _is_capture(path: Path) -> bool:
     if path.is_file():
         return path.suffix.lower() in VIDEO_SUFFIXES
-    return (path / "cameras.json").is_file() or _holds_images(path) or _holds_images(path / "images")
+    return (path / CAMERAS_JSON).is_file() or _holds_images(path) or _holds_images(path / "images")
 
 
 def _holds_images(folder: Path) -> bool:

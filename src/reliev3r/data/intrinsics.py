@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from reliev3r.core.cameras_json import FrameEntry, read_frames, read_shared_intrinsics
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json
-from reliev3r.data.capture import Capture, Frame, intrinsics_from_entry
+from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import is_transposed
 from reliev3r.geometry.camera import focal_from_35mm
 
@@ -53,7 +53,7 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
 
 
 def is_expert_spec(spec: str | None) -> bool:
-    """Whether ``spec`` (``expert`` or ``expert:EXPERT``) asks for what an expert predicts: ``labels.fov`` does that."""
+    """Whether ``spec`` (``expert`` or ``expert:EXPERT``) asks for an expert; ``labels.intrinsics`` runs it."""
     return spec is not None and (spec == "expert" or spec.startswith("expert:"))
 
 
@@ -87,35 +87,30 @@ def _from_file(capture: Capture, file: Path) -> Capture:
     if not file.is_file():
         choices = "give a JSON file, fov:DEG, exif or estimate, or expert where labels are made"
         raise UserError(f"--intrinsics {file}: no such file; {choices}")
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise UserError(f'{file}: must hold "frames" or one "K", "width" and "height"')
-    if "frames" not in content:
-        return _replaced(capture, lambda frame: _fitted_K(frame, content, file), file.name)
-    try:
-        entries = {str(entry["name"]): entry for entry in content["frames"]}
-    except (TypeError, KeyError) as error:
-        raise UserError(f'{file}: "frames" must be a list of objects with "name" and "K"') from error
+    shared = read_shared_intrinsics(file)
+    if shared is not None:
+        return _replaced(capture, lambda frame: _fitted_K(frame, shared, file), file.name)
+    entries = {entry.name: entry for entry in read_frames(file)}
     missing = [frame.name for frame in capture.frames if frame.name not in entries]
     if missing:
         raise UserError(f"{file}: no intrinsics for {_some(missing)}; add them or give one shared K")
     return _replaced(capture, lambda frame: _fitted_K(frame, entries[frame.name], file), file.name)
 
 
-def _fitted_K(frame: Frame, entry: dict[str, Any], file: Path) -> Float[np.ndarray, "3 3"]:
+def _fitted_K(frame: Frame, entry: FrameEntry, file: Path) -> Float[np.ndarray, "3 3"]:
     """K of an entry, scaled where it was measured on the same images at another resolution."""
     where = f"{file}: intrinsics of {frame.name}"
-    K = intrinsics_from_entry(entry, where)
-    try:
-        scale = np.array([frame.width / float(entry["width"]), frame.height / float(entry["height"])])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{where}: need the image's width and height in pixels") from error
-    if (scale <= 0).any() or abs(scale[0] / scale[1] - 1) > 0.01:
+    if entry.K is None:
+        raise UserError(f"{where}: K is missing; add it, or choose other --intrinsics")
+    if entry.width is None or entry.height is None:
+        raise UserError(f"{where}: need the image's width and height in pixels")
+    scale = np.array([frame.width / entry.width, frame.height / entry.height])
+    if abs(scale[0] / scale[1] - 1) > 0.01:
         raise UserError(
-            f"{where}: for {entry['width']}x{entry['height']}, but {frame.file} is {frame.width}x{frame.height} "
+            f"{where}: for {entry.width}x{entry.height}, but {frame.file} is {frame.width}x{frame.height} "
             "(another aspect ratio); give a K measured on these images"
         )
-    return np.diag([*scale, 1.0]) @ K
+    return np.diag([*scale, 1.0]) @ entry.K
 
 
 def centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, read_about, read_posed_frames
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json
 from reliev3r.core.types import Truth
 from reliev3r.data.capture import Capture
-from reliev3r.geometry.camera import K_of_crop_resize, shift_pixel_convention
+from reliev3r.geometry.camera import K_of_crop_resize
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,7 +106,7 @@ class CameraFile:
     """Truth of a capture folder: ``cameras.json`` and the depth maps (16-bit PNG, millimetres) that it names."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.file = root, root / "cameras.json"
+        self.root, self.file = root, root / CAMERAS_JSON
         if not self.file.is_file():
             raise UserError(f"{self.file}: not found, so this capture has no ground truth to score against")
 
@@ -114,22 +114,20 @@ class CameraFile:
         return str(self.file)
 
     @functools.cached_property
-    def _content(self) -> Any:
-        return read_json(self.file)
-
-    @property
     def metric(self) -> bool:
         """Metres, unless the file says ``"metric": false`` (a converted scene of unknown unit)."""
-        return not isinstance(self._content, dict) or self._content.get("metric") is not False
+        return read_about(self.file).metric
+
+    @property
+    def has_poses(self) -> bool:
+        """Whether any frame has one: a capture without is a capture without truth."""
+        return any(frame.world_from_cam is not None for frame in self._frames.values())
 
     @functools.cached_property
-    def _frames(self) -> dict[str, dict[str, Any]]:
-        try:
-            return {frame["name"]: frame for frame in self._content["frames"]}
-        except (TypeError, KeyError) as error:
-            raise UserError(f"{self.file}: needs a list 'frames' of objects with a 'name'") from error
+    def _frames(self) -> dict[str, PosedEntry]:
+        return {frame.name: frame for frame in read_posed_frames(self.file)}
 
-    def _frame(self, name: str) -> dict[str, Any]:
+    def _frame(self, name: str) -> PosedEntry:
         if name not in self._frames:
             raise UserError(
                 f"{self.file}: has no frame '{name}'; score against the capture the prediction was made from"
@@ -139,25 +137,20 @@ class CameraFile:
     def camera(self, name: str) -> TrueCamera:
         """As :class:`TruthSource` says."""
         frame = self._frame(name)
-        if frame.get("cam_to_world") is None:
+        if frame.world_from_cam is None:
             raise UserError(f"{self.file}: this capture has no ground truth: poses are missing (frame '{name}')")
-        try:
-            size = (int(frame["width"]), int(frame["height"]))
-            K = torch.tensor(frame["K"], dtype=torch.float64).reshape(3, 3)
-            pose = torch.tensor(frame["cam_to_world"], dtype=torch.float64).reshape(4, 4)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{self.file}: frame '{name}' needs width, height, a 3x3 K and a 4x4 cam_to_world"
-            ) from error
-        if not (K.isfinite().all() and pose.isfinite().all()):
-            raise UserError(f"{self.file}: frame '{name}' has a K or pose that is not finite; leave the frame out")
-        # the file's pixel centres are integers
-        return TrueCamera(K=shift_pixel_convention(K, 0.5), world_from_cam=pose, size=size)
+        if frame.K is None or frame.width is None or frame.height is None:
+            raise UserError(f"{self.file}: frame '{name}' needs width, height, a 3x3 K and a 4x4 cam_to_world")
+        if not np.isfinite(frame.world_from_cam).all():
+            raise UserError(f"{self.file}: frame '{name}' has a pose that is not finite; leave the frame out")
+        return TrueCamera(
+            K=torch.tensor(frame.K), world_from_cam=torch.tensor(frame.world_from_cam), size=(frame.width, frame.height)
+        )
 
     def depth(self, name: str) -> np.ndarray | None:
         """As :class:`TruthSource` says; metres."""
-        entry = self._frame(name).get("depth")
-        if not entry:
+        entry = self._frame(name).depth
+        if entry is None:
             return None
         file = self.root / entry
         stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None

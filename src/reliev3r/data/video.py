@@ -33,7 +33,7 @@ def user_cache(video: Path) -> Path:
 
 
 def extract_frames(video: Path, folder: Path, count: int, *, progress: Progress | None = None) -> list[Path]:
-    """At most ``count`` frames of a video, spread by motion and sharp (``data.select``), in order.
+    """At most ``count`` frames of a video, spread by motion and sharp (``data.video``), in order.
 
     They are upright JPEG files named by frame number. All frames where the video has no more. Written atomically; a
     folder that holds the same frames of the same video is used as it is. A video with a broken end gives the frames
@@ -290,7 +290,7 @@ def _follow(last: np.ndarray, picture: np.ndarray, points: np.ndarray) -> tuple[
 
 
 def _motion(origin: np.ndarray, moved: np.ndarray) -> float:
-    """Pixels: the common part of the flow with ``TURN_SHARE`` of its say, and the mean of what differs from it."""
+    """Motion in pixels: ``TURN_SHARE`` x |median flow| + mean |flow - median flow|."""
     flow = moved - origin
     common = np.median(flow, axis=0)
     return float(TURN_SHARE * np.linalg.norm(common) + np.linalg.norm(flow - common, axis=-1).mean())

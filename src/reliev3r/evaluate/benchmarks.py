@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reliev3r.core.cameras_json import CAMERAS_JSON, read_about
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json
 from reliev3r.data.capture import load_capture
@@ -101,9 +102,9 @@ def _synthetic(options: str, cache: Path) -> Benchmark:
     def open_room(scene: str, views: int | None) -> Scene:
         folder = cache / scene
         settings = dataclasses.asdict(configs[scene])
-        if not (folder / "cameras.json").is_file():
+        if not (folder / CAMERAS_JSON).is_file():
             write_capture(folder, configs[scene])
-        elif read_json(folder / "cameras.json").get("synthetic") != settings:
+        elif read_about(folder / CAMERAS_JSON).synthetic != settings:
             raise UserError(f"{folder}: holds a room of other settings; remove it or choose another --out")
         return _capture_scene(folder, scene, views)
 

@@ -114,7 +114,7 @@ def _as_folder(name: str) -> str:
 
 
 def systems_from_specs(
-    specs: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None
+    specs: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None, *, device: str = "auto"
 ) -> tuple[System, ...]:
     """Every system once, in the order given.
 
@@ -123,7 +123,7 @@ def systems_from_specs(
     """
     if not specs:
         raise UserError(f"name at least one system to evaluate; {KNOWN}")
-    return tuple(system_from_spec(spec, settings) for spec in dict.fromkeys(specs))
+    return tuple(system_from_spec(spec, settings, device=device) for spec in dict.fromkeys(specs))
 
 
 def fitted_frames(systems: Sequence[System]) -> tuple[str, ...] | None:

@@ -47,7 +47,7 @@ def measured() -> Iterator[dict[str, Any]]:
     cost.update(peak_memory("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-KNOWN = f"known are fit:RUN, fit:RUN@refined, colmap, ours:CHECKPOINT, ours:CHECKPOINT@SIZE, {', '.join(NAMES)}"
+KNOWN = f"known are fit:RUN, fit:RUN@refined, colmap, model:MODEL, model:MODEL@SIZE, {', '.join(NAMES)}"
 _THUMBNAIL = 64
 """Long side of the images that a cameras-only system carries along."""
 _OPTIONS = {"baseline", "python", "repo", "weights", "device", "timeout_s", "memory_gb", "sizes", "prepare"}
@@ -69,12 +69,15 @@ class System:
     """Capture that a finished run was made from, where it is known."""
 
 
-def system_from_spec(spec: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> System:
+def system_from_spec(
+    spec: str, settings: Mapping[str, Mapping[str, Any]] | None = None, *, device: str = "auto"
+) -> System:
     """The system that ``spec`` names.
 
     ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted; ``colmap`` runs with known intrinsics;
-    ``ours:CHECKPOINT@SIZE`` is a forward pass of a checkpoint on images of that long side; any other name is a baseline
-    with its entry of ``settings`` (:func:`read_settings`), or an entry's own name.
+    ``model:MODEL`` is a forward pass of a network (``model.load`` says how it is named) on ``device``, ``@SIZE`` on
+    images of that long side instead of its own; any other name is a baseline with its entry of ``settings``
+    (:func:`read_settings`), or an entry's own name.
 
     Raises:
         UserError: an unknown name, a run without the reconstruction asked for, no such checkpoint or weights.
@@ -82,8 +85,8 @@ def system_from_spec(spec: str, settings: Mapping[str, Mapping[str, Any]] | None
     kind, _, argument = spec.partition(":")
     if kind == "fit" and argument:
         return _fitted(spec, argument)
-    if kind == "ours" and argument:
-        return _ours(spec, argument)
+    if kind in ("model", "ours") and argument:  # ours: its spelling in version 0.1
+        return _model(spec, argument, device)
     if spec == "colmap":
         return System(name=spec, run=_run_colmap, fingerprint=_colmap_fingerprint)
     if settings is not None and spec in settings:
@@ -154,7 +157,7 @@ def _fitted(spec: str, argument: str) -> System:
     )
 
 
-def _ours(spec: str, argument: str) -> System:
+def _model(spec: str, argument: str, device: str) -> System:
     from reliev3r.model.load import weights_hash
     from reliev3r.model.predict import reconstruct_capture
 
@@ -165,7 +168,7 @@ def _ours(spec: str, argument: str) -> System:
 
     def run(capture: Capture, folder: Path) -> Reconstruction:
         with measured() as cost:
-            result = reconstruct_capture(capture, checkpoint, image_size=asked)
+            result = reconstruct_capture(capture, checkpoint, image_size=asked, device=device)
         return dataclasses.replace(result, meta={**result.meta, **cost})
 
     def fingerprint() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The upright y-up frame in which a reconstruction is shown: its own world frame is an arbitrary gauge."""
+"""Cameras as other programs want them: our ``cameras.json``, nerfstudio's ``transforms.json``, an upright frame."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.cameras_json import PosedEntry, write_frames
 from reliev3r.core.files import write_json
 from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.geometry.camera import shift_pixel_convention
 from reliev3r.geometry.rigid import rigid_from
 
 
@@ -35,29 +35,16 @@ def upright_from_world(world_from_cam: Float[Tensor, "v 4 4"]) -> Float[Tensor, 
     return rigid_from(rotation, -(rotation @ cameras[:, :3, 3].mean(0)))
 
 
-CONVENTION = (
-    "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w = T X_c, up to one global similarity; "
-    "K in pixels of the original image, pixel centres at integer coords"
-)
-
-
 def write_cameras(reconstruction: Reconstruction, path: Path | str) -> None:
-    """Write per frame: name, image, width, height, K (original pixels, integer centres), cam_to_world."""
-    K = shift_pixel_convention(reconstruction.K_original, -0.5)
+    """Write the predicted cameras in the format of a capture's own ``cameras.json``, and the reconstruction's meta."""
+    K, world_from_cam = reconstruction.K_original.numpy(), reconstruction.prediction.world_from_cam.double().numpy()
     frames = [
-        {
-            "name": name,
-            "image": file,
-            "width": width,
-            "height": height,
-            "K": K[i].tolist(),
-            "cam_to_world": reconstruction.prediction.world_from_cam[i].double().tolist(),
-        }
+        PosedEntry(name=name, image=file, width=width, height=height, K=K[i], world_from_cam=world_from_cam[i])
         for i, (name, file, (width, height)) in enumerate(
             zip(reconstruction.names, reconstruction.image_files, reconstruction.sizes, strict=True)
         )
     ]
-    write_json(path, {"convention": CONVENTION, "meta": reconstruction.meta, "frames": frames})
+    write_frames(Path(path), frames, predicted=True, meta=reconstruction.meta)
 
 
 def write_transforms(

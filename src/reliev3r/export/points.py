@@ -1,4 +1,4 @@
-"""Colours for people: maps as pictures and one distinct colour per view."""
+"""What a reconstruction looks like: its confident pixels as coloured points, and as a scene with the cameras."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import colorsys
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -16,35 +16,10 @@ from torch import Tensor
 from reliev3r.core.files import atomic_path
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
+from reliev3r.export.cameras import upright_from_world
+from reliev3r.geometry.camera import transform
+from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import depth_edges
-
-COLOUR_MAPS = {"depth": cv2.COLORMAP_TURBO, "conf": cv2.COLORMAP_VIRIDIS}
-_NOTHING = 128  # grey: neither map contains it
-
-
-def colour_map(
-    values: np.ndarray, low: float, high: float, *, kind: str, valid: np.ndarray | None = None
-) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB picture of a map [h, w] on a linear scale from ``low`` to ``high`` (clipped); grey where not ``valid``."""
-    known = np.isfinite(values) if valid is None else np.isfinite(values) & valid
-    unit = np.where(known, (values - low) / max(high - low, 1e-12), 0.0)
-    picture = cv2.applyColorMap((unit.clip(0, 1) * 255).round().astype(np.uint8), COLOUR_MAPS[kind])
-    picture[~known] = _NOTHING
-    return np.ascontiguousarray(picture[..., ::-1])
-
-
-def depth_picture(depth: np.ndarray, near: float, far: float) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB picture of a depth map, logarithmic from ``near`` (blue) to ``far`` (red); grey where not positive."""
-    known = np.isfinite(depth) & (depth > 0)
-    logarithm = np.log(np.where(known, depth, 1.0))
-    return colour_map(logarithm, float(np.log(near)), float(np.log(far)), kind="depth", valid=known)
-
-
-def view_colours(count: int) -> UInt8[np.ndarray, "count 3"]:
-    """RGB colours that run through the hues from red to violet in the order of the views."""
-    hues = np.linspace(0, 0.83, count)
-    return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(h, 0.85, 0.9)] for h in hues], dtype=np.uint8)
-
 
 _log = logging.getLogger(__name__)
 _FEWEST = 100
@@ -112,3 +87,65 @@ def write_ply(reconstruction: Reconstruction, path: Path | str, *, keep: float =
     with atomic_path(path) as temporary:
         temporary.write_bytes(cloud.export(file_type="ply"))
     return len(points)
+
+
+def view_colours(count: int) -> UInt8[np.ndarray, "count 3"]:
+    """RGB colours that run through the hues from red to violet in the order of the views."""
+    hues = np.linspace(0, 0.83, count)
+    return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(h, 0.85, 0.9)] for h in hues], dtype=np.uint8)
+
+
+def write_glb(reconstruction: Reconstruction, path: Path | str, *, keep: float = 0.8) -> int:
+    """Write the confident points and one coloured frustum per camera; returns the number of points.
+
+    glTF is y-up with the viewer looking along -z, so everything is turned by
+    :func:`~reliev3r.export.cameras.upright_from_world`; its inverse is stored as ``world_from_gltf`` (16 numbers, row
+    by row) in the scene's extras, so that coordinates can be taken back. The frustum of frame NAME is the mesh
+    ``camera NAME``; its apex is the camera's centre.
+    """
+    import trimesh
+
+    world_from_cam = reconstruction.prediction.world_from_cam.double()
+    gltf_from_world = upright_from_world(world_from_cam)
+    points, colours = coloured_points(reconstruction, keep=keep)
+    points_gltf = transform(gltf_from_world, points.double())
+    scene = trimesh.Scene(metadata={"world_from_gltf": invert(gltf_from_world).flatten().tolist()})
+    scene.add_geometry(trimesh.PointCloud(points_gltf.numpy(), colors=colours.numpy()), geom_name="points")
+
+    gltf_from_cam = (gltf_from_world @ world_from_cam).numpy()
+    size = _frustum_size(gltf_from_cam[:, :3, 3], points_gltf.numpy())
+    corners = _corner_rays(reconstruction)
+    for name, pose, rays, colour in zip(
+        reconstruction.names, gltf_from_cam, corners, view_colours(len(corners)), strict=True
+    ):
+        frustum = _frustum(rays * size, thickness=0.02 * size)
+        frustum.apply_transform(pose)
+        frustum.visual = trimesh.visual.ColorVisuals(frustum, face_colors=[*colour, 255])
+        scene.add_geometry(frustum, geom_name=f"camera {name}")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(scene.export(file_type="glb"))
+    return len(points)
+
+
+def _frustum_size(centres: np.ndarray, points: np.ndarray) -> float:
+    """A length at which cameras are seen in the scene without hiding it: by their spacing, bounded by the scene's."""
+    extent = float(np.linalg.norm(np.percentile(points, 90, axis=0) - np.percentile(points, 10, axis=0)))
+    spread = float(np.linalg.norm(centres - centres.mean(0), axis=1).mean())
+    return float(np.clip(0.25 * spread, 0.02 * extent, 0.08 * extent)) or 1.0
+
+
+def _corner_rays(reconstruction: Reconstruction) -> Float[np.ndarray, "v 4 3"]:
+    """Rays (z = 1, OpenCV axes) through the corners of the original images, clockwise from the top left."""
+    K = reconstruction.K_original.numpy()
+    corners = np.array([[[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]] for w, h in reconstruction.sizes], dtype=float)
+    return corners @ np.linalg.inv(K).transpose(0, 2, 1)
+
+
+def _frustum(corners: Float[np.ndarray, "4 3"], *, thickness: float) -> Any:
+    """Eight edges of a pyramid with its apex at the origin, as thin bars (viewers draw lines one pixel wide)."""
+    import trimesh
+
+    apex = np.zeros(3)
+    ends = [(apex, corner) for corner in corners] + [(corners[i], corners[(i + 1) % 4]) for i in range(4)]
+    bars = [trimesh.creation.cylinder(radius=thickness, segment=segment, sections=4) for segment in ends]
+    return trimesh.util.concatenate(bars)

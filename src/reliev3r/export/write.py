@@ -1,22 +1,24 @@
-"""One call to write a reconstruction in the format that a path's suffix names."""
+"""What a folder of results holds (the only list of it), and one file of it by the suffix that a path has."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
+from reliev3r.core.cameras_json import CAMERAS_JSON
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.export.cameras import write_cameras, write_transforms
 from reliev3r.export.colmap import write_colmap
-from reliev3r.export.glb import write_glb
 from reliev3r.export.maps import write_maps, write_npz
-from reliev3r.export.points import write_ply
+from reliev3r.export.points import write_glb, write_ply
 
-CAMERA_FILES = ("cameras.json", "transforms.json", "sparse/0")
-DEPTH_FILES = ("scene.ply", "scene.glb", "scene.npz", "maps")
-"""What a folder export writes; the latter only for systems that predict depth."""
+CAMERA_FILES = (CAMERAS_JSON, "transforms.json", "sparse/0")
+ARRAYS, MAPS = "scene.npz", "depth"
+DEPTH_FILES = ("scene.ply", "scene.glb", ARRAYS, MAPS)
+"""What a folder of results holds (docs/conventions.md); the latter only of systems that predict depth."""
 
 
 def export_reconstruction(
@@ -31,9 +33,7 @@ def export_reconstruction(
     """Write one file, or all formats into a folder, and return what was written.
 
     The suffix decides: ``.ply``, ``.glb``, ``.npz``, ``.json`` (``transforms.json`` is nerfstudio's, any other name
-    ours), none: a folder with all of them, ``maps/`` and a COLMAP model in ``sparse/0``. ``tracks`` [v, m] in original
-    pixels give the COLMAP model its points; ``capture`` lets nerfstudio find the images; ``keep`` is the share of
-    pixels in the point clouds. Views whose camera was not found are left out.
+    ours), none: a folder as :func:`write_folder` fills it, which explains the rest.
 
     Raises:
         UserError: unknown suffix, a file that exists already and ``overwrite`` is off, or nothing to write.
@@ -45,16 +45,42 @@ def export_reconstruction(
         raise UserError(f"{path}: is a file, not a folder; choose another name or a suffix")
     if path.suffix in (".ply", ".glb", ".npz") and not reconstruction.predicts_depth:
         raise UserError(f"{path}: this reconstruction has cameras but no depth; export to .json or a folder")
-    reconstruction, tracks = _found_views(reconstruction, tracks)
-    contents = CAMERA_FILES + (DEPTH_FILES if reconstruction.predicts_depth else ())
-    targets = [path] if path.suffix else [path / name for name in contents]
-    for target in targets:
+    for target in [path] if path.suffix else [path / name for name in _contents(reconstruction)]:
         if target.exists() and not overwrite:
             raise UserError(f"{target}: exists already; choose another name or allow overwriting")
-    points = "scene.ply" if path / "scene.ply" in targets else None
-    for target in targets:
-        _write(reconstruction, tracks, target, capture=capture, keep=keep, points=points)
-    return targets
+    if not path.suffix:
+        return write_folder(reconstruction, tracks, path, capture=capture, keep=keep)
+    _write(*_found_views(reconstruction, tracks), path, capture=capture, keep=keep)
+    return [path]
+
+
+def write_folder(
+    reconstruction: Reconstruction,
+    tracks: Tracks | None,
+    folder: Path,
+    *,
+    capture: Path | str | None = None,
+    keep: float = 0.8,
+    without: Collection[str] = (),
+) -> list[Path]:
+    """Write :data:`CAMERA_FILES` and :data:`DEPTH_FILES` except ``without``, over what is there; returns their paths.
+
+    ``tracks`` [v, m] in original pixels give the COLMAP model its points; ``capture`` lets nerfstudio find the images;
+    ``keep`` is the share of pixels in the point clouds. Views whose camera was not found are left out.
+
+    Raises:
+        UserError: no camera was found, or the folder cannot be written.
+    """
+    reconstruction, tracks = _found_views(reconstruction, tracks)
+    names = [name for name in _contents(reconstruction) if name not in without]
+    points = "scene.ply" if "scene.ply" in names else None
+    for name in names:
+        _write(reconstruction, tracks, folder / name, capture=capture, keep=keep, points=points)
+    return [folder / name for name in names]
+
+
+def _contents(reconstruction: Reconstruction) -> tuple[str, ...]:
+    return CAMERA_FILES + (DEPTH_FILES if reconstruction.predicts_depth else ())
 
 
 def _found_views(reconstruction: Reconstruction, tracks: Tracks | None) -> tuple[Reconstruction, Tracks | None]:
@@ -84,7 +110,7 @@ def _write(
     *,
     capture: Path | str | None,
     keep: float,
-    points: str | None,
+    points: str | None = None,
 ) -> None:
     if target.suffix == ".ply":
         write_ply(reconstruction, target, keep=keep)
@@ -96,7 +122,7 @@ def _write(
         write_transforms(reconstruction, target, capture=capture, points=points)
     elif target.suffix == ".json":
         write_cameras(reconstruction, target)
-    elif target.name == "maps":
+    elif target.name == MAPS:
         write_maps(reconstruction, target)
     else:
         write_colmap(reconstruction, tracks, target)

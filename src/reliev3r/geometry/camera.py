@@ -84,13 +84,6 @@ def K_of_crop_resize(
     return moved
 
 
-def shift_pixel_convention(K: Float[Tensor, "*b 3 3"], shift: float) -> Float[Tensor, "*b 3 3"]:
-    """Move the principal point by ``shift`` pixels: +0.5 from integer centres (OpenCV) to corners (ours), -0.5 back."""
-    moved = K.clone()
-    moved[..., :2, 2] += shift
-    return moved
-
-
 def focal_from_35mm(focal_35mm: float, height: int, width: int) -> float:
     """Focal length in pixels from the 35-mm-equivalent one, by the diagonal (43.27 mm), as EXIF 2.3 defines it."""
     return focal_35mm / math.hypot(36.0, 24.0) * math.hypot(height, width)

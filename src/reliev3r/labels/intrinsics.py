@@ -26,7 +26,7 @@ def resolve_intrinsics(
     *,
     depth: DepthExpert,
     out: Path,
-    device: str = "cpu",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Capture:
     """The capture with the intrinsics that ``spec`` asks for: ``expert``, ``expert:EXPERT`` or what ``data`` knows.

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.core.progress import Progress
+from reliev3r.core.settings import require
 from reliev3r.core.types import DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import (
@@ -67,6 +68,10 @@ class PrepareConfig:
     """Bend the monocular depth towards the depths that the solved tracks triangulate; trust it by their agreement."""
     registration: RegisterConfig = field(default_factory=RegisterConfig)
     solver: SolveConfig = field(default_factory=SolveConfig)
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        require(self, image_size=(16, 4096), heldout=(0, 0.9))
 
 
 @dataclass(frozen=True, kw_only=True)

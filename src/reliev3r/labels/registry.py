@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.labels.depth.depth_anything_v2 import DepthAnythingV2
 from reliev3r.labels.depth.depth_pro import DepthPro
@@ -91,13 +92,16 @@ DEPTH_EXPERT_INFO = (
 DEPTH_EXPERTS = tuple(info.name for info in DEPTH_EXPERT_INFO)
 
 
-def depth_expert(spec: str, *, device: str = "cpu") -> DepthExpert:
+def depth_expert(spec: str, *, device: str = "auto") -> DepthExpert:
     """The expert that ``spec`` names, of the form NAME or NAME:ARGUMENT; weights are read at its first use only.
+
+    ``device``: auto (the accelerator where there is one), cpu, cuda, ...
 
     Raises:
         UserError: no such expert, an argument is missing or superfluous, or an ONNX file is not declared.
     """
     name, _, argument = spec.partition(":")
+    device = resolve_device(device).type
     if name == "depth-anything-v2-small":
         return DepthAnythingV2(weights=argument or None, device=device)
     if name == "depth-pro":
@@ -182,13 +186,16 @@ TRACK_EXPERT_INFO = (
 TRACK_EXPERTS = tuple(info.name for info in TRACK_EXPERT_INFO)
 
 
-def track_expert(spec: str, *, device: str = "cpu") -> TrackExpert:
+def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
     """The expert that ``spec`` names, of the form NAME or NAME:WEIGHTS; weights are read at its first use only.
+
+    ``device``: as of :func:`depth_expert`.
 
     Raises:
         UserError: no such expert, or an argument is missing or superfluous.
     """
     name, _, argument = spec.partition(":")
+    device = resolve_device(device).type
     if spec == "sift":
         return PairwiseTracks(matcher=SiftMatcher())
     if name == "aliked":

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reliev3r.core.types import FullLabels, Loss, Prediction
+from reliev3r.geometry.align import align_scale_l1
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import angle_between, rigid_from
-from reliev3r.geometry.sampling import depth_edges
+from reliev3r.geometry.sampling import depth_edges, spread_choice
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.cameras import focal_loss, relative_pose_gap
 from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
-from reliev3r.losses.points import scene_scale
 
 DEGREE = math.pi / 180
 
@@ -41,7 +41,7 @@ class SupervisedConfig:
     """Pixels a scene from which the scale is solved."""
     confidence_weight: float = 1.0
     """W error - alpha log W, the form of Eq. 4, on the error that the points have: the siblings' confidences mean the
-    same. The error is detached, so that the network cannot lower the loss by doubting ground truth. (pi^3 trains its
+    same. The error is detached so that the network cannot lower the loss by doubting ground truth. (pi^3 trains its
     confidence alone, afterwards.)"""
     alpha: float = 0.04
     """As in Eq. 4: pixels worse than alpha / 2 are doubted; here 2 %, the error that pi^3's confidence calls wrong."""
@@ -187,3 +187,22 @@ def _scaled(world_from_cam: Float[Tensor, "*b v 4 4"], factor: Float[Tensor, "*b
 def _mean(values: Tensor, weight: Tensor, dims: int) -> Float[Tensor, ""]:
     """Weighted mean over the last ``dims`` dimensions of a scene, then over scenes."""
     return weighted_mean(values.flatten(-dims), weight.flatten(-dims).to(values.dtype)).mean()
+
+
+def scene_scale(
+    points: Float[Tensor, "*b v h w 3"],
+    target: Float[Tensor, "*b v h w 3"],
+    weight: Float[Tensor, "*b v h w"],
+    limit: int,
+) -> Float[Tensor, "*b"]:
+    """argmin_s sum weight |s * points - target|_1 of each scene over at most ``limit`` pixels, exactly; positive.
+
+    A negative optimum is turned round (pi^3); 1 where nothing has weight.
+    """
+    flat = weight.flatten(-3)
+    chosen, counts = spread_choice(flat > 0, limit)
+    of_points = chosen[..., None].expand(*chosen.shape, 3)
+    x, y = (side.flatten(-4, -2).gather(-2, of_points).flatten(-2) for side in (points, target))
+    chosen_weight = (flat.gather(-1, chosen) * counts)[..., None].expand(of_points.shape).flatten(-2)
+    scale = align_scale_l1(x, y, chosen_weight).abs()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -39,7 +39,7 @@ def correspondence_loss(
     """
     if prediction.descriptors is None:
         raise UserError(
-            "the correspondence loss needs descriptors: give the network --network.match-dim 64 and training mode, "
+            "the correspondence loss needs descriptors: give the network match_dim=64 and training mode, "
             "or set correspondence_weight to 0"
         )
     height, width = prediction.depth.shape[-2:]

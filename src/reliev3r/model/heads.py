@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reliev3r.geometry.rigid import rigid_from, rotation_from_9d
-from reliev3r.model.attention import Block, Rope
+from reliev3r.model.transformer import Block, Rope
 
 USUAL_FOCAL = 0.9
 """Focal length in image widths (58 degrees) that a fresh field-of-view head says."""

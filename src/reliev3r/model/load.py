@@ -2,12 +2,14 @@
 
 A name is the folder of a checkpoint, or a prefix and where the weights are: ``pi3:PATH``, ``vggt:PATH``,
 ``mapanything:PATH``, ``da3:PATH``; PATH is a file, a folder or an id in the Hugging Face cache. A training may also
-*start* from parts: ``dinov2:PATH`` (the encoder) or ``vggt:PATH`` (encoder and decoder).
+fill *parts* of a new network (``--init-from``) with DINOv2's weights or VGGT's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,13 +32,15 @@ Model = Reliev3R | ForeignNetwork
 """A network that was loaded."""
 STARTS: dict[str, Callable[[NetworkConfig, str], Reliev3R]] = {"vggt": vggt_start, "dinov2": dinov2_encoder}
 """Weights that fill a part of a network of ours; the rest is random."""
+RANDOM = "random"
+"""As a name: a new network."""
 FILES = ("config.json", "model.safetensors")
 
 
 def split_name(name: str) -> tuple[str | None, str]:
     """``pi3:PATH`` as (pi3, PATH); a plain folder as (None, itself)."""
     kind, colon, where = name.partition(":")
-    return (kind, where) if colon and kind in {"pi3", *FOREIGN, *STARTS} else (None, name)
+    return (kind, where) if colon and kind in {"pi3", *FOREIGN} else (None, name)
 
 
 def load_model(name: Path | str) -> Reliev3R | ForeignNetwork:
@@ -69,30 +73,36 @@ def load_network(name: Path | str) -> Reliev3R:
         if not (folder / file).is_file():
             raise UserError(f"{folder / file}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
     try:
-        return Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints where it reads from
+            return Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
     except Exception as error:  # safetensors, JSON and shape errors share no base class
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
 
 
-def brings_sizes(init: str) -> bool:
-    """Whether ``init`` is a whole network, whose own sizes and weights replace those of a preset."""
-    return init != "random" and split_name(init)[0] not in STARTS
-
-
-def initial_network(init: str, config: NetworkConfig) -> Reliev3R:
+def initial_network(model: str, config: NetworkConfig, *, init_from: str | None = None) -> Reliev3R:
     """The network that a training starts from; the caller seeds what is random.
 
     Args:
-        init: ``random``; parts (:data:`STARTS`); or whatever :func:`load_network` takes.
-        config: the sizes, unless ``init`` brings its own.
+        model: ``random``, or a whole network as :func:`load_network` takes it, with sizes of its own.
+        config: the sizes of a random one.
+        init_from: weights that fill a part of a random one (:data:`STARTS`).
 
     Raises:
-        UserError: the weights cannot be had, or do not fit ``config``.
+        UserError: the weights cannot be had, do not fit ``config``, or both kinds are asked for.
     """
-    kind, where = split_name(init)
-    if not brings_sizes(init):
-        return Reliev3R(config) if kind is None else STARTS[kind](config, where)
-    return load_network(init)
+    if model != RANDOM:
+        if init_from is not None:
+            raise UserError(f"--init-from {init_from}: --model {model} brings all weights; drop one of the two")
+        return load_network(model)
+    if init_from is None:
+        return Reliev3R(config)
+    kind, _, where = init_from.partition(":")
+    if kind not in STARTS or not where:
+        raise UserError(
+            f"--init-from {init_from}: give dinov2:PATH (fills the encoder) or vggt:PATH (encoder and decoder); "
+            "a whole network is --model"
+        )
+    return STARTS[kind](config, where)
 
 
 def weights_hash(name: Path | str) -> str:

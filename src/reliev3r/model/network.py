@@ -15,16 +15,15 @@ from jaxtyping import Float
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from reliev3r.core.device import Precision
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_focal, ray_map
 from reliev3r.geometry.collapse import CONF_LOGIT_BOUND
-from reliev3r.model.attention import Block, Rope, rope_tables
 from reliev3r.model.card import model_card, write_card
-from reliev3r.model.device import Precision
-from reliev3r.model.encoder import Encoder
 from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
+from reliev3r.model.transformer import Block, Encoder, Rope, rope_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +54,8 @@ class NetworkConfig:
     """``depth``: one channel, rays from the intrinsics (the paper). ``point``: pi^3's head, which gives rays too."""
     camera_contrast: bool = False
     """Add to each view's pooled camera feature its standardised deviation from the sample's other views. A pose is what
-    tells a view from the others, and in a fresh network that is a few per cent of the feature. No parameters; pi^3 does
-    not have this."""
+    tells a view from the others, and in a fresh network that is a few per cent of the feature. No parameters; pi^3
+    does not have this."""
     guided: bool = False
     """Pixel heads see the image again and draw edges with it; False: pi^3's linear heads. Needs an even patch size."""
     fov: Literal["none", "per_view", "shared"] = "none"

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reliev3r.core.device import Precision, resolve_device, resolve_precision
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction, Views
 from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import network_views
-from reliev3r.model.device import Precision, own_device, resolve_precision
 from reliev3r.model.load import Model, load_model, weights_hash
 from reliev3r.model.network import Reliev3R
 
@@ -39,14 +39,16 @@ def reconstruct_capture(
     *,
     image_size: int | None = None,
     precision: Precision | None = None,
+    device: str = "auto",
 ) -> Reconstruction:
     """Depth, confidence and cameras of a capture in one forward pass.
 
     Args:
         capture: its intrinsics are used where they are known.
-        model: a network, which runs where it is, or the name of one (``model.load``), which runs on the device at hand.
+        model: a network, which runs where it is, or the name of one (``model.load``), which runs on ``device``.
         image_size: long side in pixels of the network's images; by default the one that it was trained with.
         precision: by default the one that it was trained with.
+        device: of a network that is named: auto (the accelerator where there is one), cpu, cuda, ...
 
     Raises:
         UserError: a bad checkpoint, one that does not say its image size, or unknown intrinsics that it does not
@@ -58,14 +60,14 @@ def reconstruct_capture(
         raise UserError(f"{capture.root}: the intrinsics are unknown and {name or 'the network'} predicts none; "
                         "give --intrinsics")  # fmt: skip
     size = _image_size(network, name, image_size)
-    device = own_device() if name is not None else next(network.parameters()).device
-    bf16 = resolve_precision(precision or network.precision, device) == "bf16"
+    place = resolve_device(device) if name is not None else next(network.parameters()).device
+    bf16 = resolve_precision(precision or network.precision, place) == "bf16"
     if bf16 and isinstance(network, Reliev3R) and name is not None:
         matrices_in_bf16(network)
     sample, regions = network_views(capture, long_side=size, patch=network.patch_size)
     told = {} if name is None else {"checkpoint_sha256": weights_hash(name)}
     return Reconstruction(
-        prediction=predict(network.to(device), sample, bf16=bf16),
+        prediction=predict(network.to(place), sample, bf16=bf16),
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(sample.image.movedim(-3, -1) * 255).round().to(torch.uint8),

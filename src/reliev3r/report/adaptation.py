@@ -17,12 +17,11 @@ from torch import Tensor
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction
 from reliev3r.export.cameras import upright_from_world
-from reliev3r.export.maps import depth_scale
-from reliev3r.export.points import depth_picture
+from reliev3r.export.maps import depth_picture, depth_scale
 from reliev3r.report.comparison import laid_over, strip
 from reliev3r.report.figures import CameraPlot, blank_figure, camera_svg, draw_cameras, svg_of
+from reliev3r.report.page import write_page
 from reliev3r.report.pictures import data_uri
-from reliev3r.report.style import CSS
 
 COLOURS = {1: "#1a9a5c", 0: "#8a919c", -1: "#d6453d"}
 _INK = "#222222"
@@ -107,13 +106,7 @@ def write_adaptation(
         _table(bars),
         *(_set(number, each) for number, each in enumerate(sets)),
     ]
-    document = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Before and after</title>'
-        f"<style>{CSS}{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_text(document, encoding="utf8")
+    write_page(path, title="Before and after", body=body, style=_STYLE)
     _write_png(Path(path).with_suffix(".png"), verdict, reasons, bars, sets)
 
 

@@ -13,16 +13,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from reliev3r.core.files import atomic_path
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.export.cameras import upright_from_world
-from reliev3r.export.maps import depth_scale
-from reliev3r.export.points import depth_picture
+from reliev3r.export.maps import depth_picture, depth_scale
 from reliev3r.geometry.align import umeyama
 from reliev3r.geometry.rigid import invert
 from reliev3r.report.figures import CameraPlot, camera_svg, line_svg
+from reliev3r.report.page import write_page
 from reliev3r.report.pictures import data_uri
-from reliev3r.report.style import CSS
 
 _MOST_VIEWS = 8
 _HEIGHT = 120
@@ -69,14 +67,7 @@ Curves = Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]
 def write_comparison(path: Path | str, *, title: str, comparisons: Sequence[Comparison], curves: Curves) -> None:
     """Write the page, atomically; everything is inside the file."""
     body = [f"<h1>{escape(title)}</h1>", _curves(curves), *(_comparison(comparison) for comparison in comparisons)]
-    document = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}{_STYLE}</style></head><body><main>{''.join(body)}</main></body>"
-        "</html>\n"
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_text(document, encoding="utf8")
+    write_page(path, title=title, body=body, style=_STYLE)
 
 
 def scene_picture(

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from reliev3r.core.files import atomic_path
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import flatten
 from reliev3r.core.types import Tracks
-from reliev3r.export.maps import depth_scale
-from reliev3r.export.points import colour_map, view_colours
+from reliev3r.export.maps import colour_map, depth_scale
+from reliev3r.export.points import view_colours
 from reliev3r.report.figures import CameraPlot, camera_svg, curve_svgs, write_overview
+from reliev3r.report.page import write_page
 from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, data_uri, view_pictures
-from reliev3r.report.style import CSS
 
 _MOST_VIEWS = 24
 _OVERVIEW_VIEWS = 4
@@ -73,13 +72,7 @@ def write_report(
         _training(metrics),
         _settings(reconstruction, settings or {}),
     ]
-    document = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Reliev3R report</title><style>{CSS}</style></head><body><main>{''.join(body)}</main></body></html>\n"
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_text(document, encoding="utf8")
+    write_page(path, title="Reliev3R report", body=body)
     chosen = [shown[round(i)] for i in np.linspace(0, len(shown) - 1, min(len(shown), _OVERVIEW_VIEWS))]
     write_overview(Path(path).parent / "overview.png", [pictures[view] for view in chosen], plot)
 

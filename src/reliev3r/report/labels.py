@@ -10,8 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
-from reliev3r.core.files import atomic_path
-from reliev3r.report.style import CSS
+from reliev3r.report.page import write_page
 
 FORMAT = "reliev3r-label-report/1"
 VERDICTS = ("unusable", "failed", "unfinished", "not judged", "weak", "good")
@@ -41,7 +40,7 @@ table.list td.name { white-space: normal; min-width: 8rem; }
 
 @runtime_checkable
 class Judged(Protocol):
-    """What is shown of a capture (``labels.quality.gather`` makes it)."""
+    """What is shown of a capture (``labels.many.index`` makes it)."""
 
     @property
     def name(self) -> str:
@@ -90,13 +89,7 @@ def write_label_report(path: Path | str, captures: Sequence[Judged]) -> None:
     ordered = _ordered(captures)
     shown = [capture for capture in ordered if capture.figures is not None][:MOST_PICTURES]
     body = [_head(captures), _table(ordered), *map(_section, shown)]
-    document = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Labels</title>'
-        f"<style>{CSS}{_CSS}</style></head><body><main>{''.join(body)}</main></body></html>\n"
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_text(document, encoding="utf8")
+    write_page(path, title="Labels", body=body, style=_CSS)
 
 
 def _ordered(captures: Sequence[Judged]) -> list[Judged]:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
-from reliev3r.export.maps import depth_scale
-from reliev3r.export.points import colour_map, depth_picture
+from reliev3r.export.maps import colour_map, depth_picture, depth_scale
 from reliev3r.geometry.triangulate import consistent_points, triangulation_angles, world_rays
 
 LONG_SIDE = 320

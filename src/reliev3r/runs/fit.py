@@ -5,39 +5,43 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import file_hash
+from reliev3r.core.files import file_hash, read_json
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.core.settings import to_plain
+from reliev3r.core.settings import from_plain, require, to_plain
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
 from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.find import CaptureTask
 from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
 from reliev3r.evaluate.quality import Quality, assess
 from reliev3r.labels.intrinsics import resolve_intrinsics
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality.assess import quality_of
-from reliev3r.labels.quality.ties import check_labels
+from reliev3r.labels.quality.verdict import check_labels
 from reliev3r.labels.registry import depth_expert, track_expert
+from reliev3r.labels.store import load_labels
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.model.device import resolve_precision
-from reliev3r.model.load import brings_sizes, initial_network, load_network
+from reliev3r.model.load import RANDOM, initial_network, load_network
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.predict import predict
-from reliev3r.runs.folder import RunFolder
-from reliev3r.runs.outputs import write_outputs
-from reliev3r.train.config import TrainConfig
+from reliev3r.runs.folder import RunFolder, start_of
+from reliev3r.runs.outputs import Fitted, write_outputs
+from reliev3r.train.captures import labelled_capture
+from reliev3r.train.config import TrainConfig, teacher_share
 from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.sampling import BatchConfig, CaptureBatches
-from reliev3r.train.schedule import teacher_share
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +61,13 @@ class FitConfig(TrainConfig):
     views: int | None = None
     """Use this many images, evenly spaced; of a video at most that many frames, by motion and sharpness."""
     preset: Literal["tiny", "small", "base", "large"] = "tiny"
-    init: str = "random"
-    """random; the folder of a checkpoint or pi3:PATH_OR_ID (their own sizes replace the preset); dinov2:PATH (the
-    encoder) or vggt:PATH (encoder and decoder), the rest random in the preset's sizes (docs/weights.md)."""
+    model: str = "random"
+    """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID; the latter bring their own
+    sizes instead of --preset (docs/weights.md)."""
+    init_from: str | None = None
+    """Weights for a part of a random network: dinov2:PATH (the encoder) or vggt:PATH (encoder and decoder)."""
+    labels: str | None = None
+    """Folder of labels that `reliev3r label` made of this capture; by default they are made, into RUN/labels."""
     force: bool = False
     """Train even on labels that were judged unusable (labels/quality.json says why they were)."""
     refine: bool = False
@@ -77,6 +85,11 @@ class FitConfig(TrainConfig):
     """What of the teacher stays to the end. At 0 the paper's losses have the last word; where depth is poor and the
     cameras look inwards, they then drift along the bas-relief valley (docs/method.md)."""
     batch: BatchConfig = field(default_factory=BatchConfig)
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        super().__post_init__()
+        require(self, views=(2, inf), teacher_until=(0, inf), teacher_floor=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,18 +117,13 @@ def fit(
     report = report or silent
     run = RunFolder(path=out, verb="fit", inputs={"capture": str(capture_path.resolve())})
     config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
-    capture = load_capture(capture_path, views=config.views, cache=out, progress=staged(report, "frames"))
-    if not is_expert_spec(config.intrinsics):
-        capture = with_intrinsics(capture, config.intrinsics)
-    if not resume:  # bad input leaves nothing behind
-        run.begin(config)
-    depth, tracks = depth_expert(config.depth), track_expert(config.tracks)
-    if is_expert_spec(config.intrinsics):  # runs a network and stores its depth
-        capture = resolve_intrinsics(
-            capture, config.intrinsics, depth=depth, out=out / "labels", progress=staged(report, "intrinsics")
-        )
-    labels = label_capture(capture, depth=depth, tracks=tracks, out=out / "labels", progress=staged(report, "labels"))
-    notes = [*check_labels(labels.tracks, capture.names), *_judged(out / "labels", capture, force=config.force)]
+    begin = (lambda: None) if resume else (lambda: run.begin(config))  # bad input leaves nothing behind
+    if config.labels is None:
+        capture, labels = _label(capture_path, out, config, begin, report)
+    else:
+        capture, labels = _given_labels(capture_path, config, begin)
+    folder = labels_folder(out, config)
+    notes = [*check_labels(labels.tracks, capture.names), *_judged(folder, capture, force=config.force)]
     model = _network(config, known_intrinsics=capture.has_K)
     model.describe(image_size=config.prepare.image_size, precision=config.precision, facts=_facts(capture, config))
     report("prepare", 0, 1, "solving cameras from tracks")
@@ -124,7 +132,7 @@ def fit(
     )
     report("prepare", 1, 1, "")
     notes += prepared.notes
-    if prepared.focal_over_width is not None and not brings_sizes(config.init):
+    if prepared.focal_over_width is not None and config.model == RANDOM:
         set_initial_focal(model, prepared.focal_over_width)
     for note in notes:
         logger.warning(note)
@@ -138,12 +146,71 @@ def fit(
     model.write_card(out / "checkpoint")
     notes += list(quality.alarms)
     report("outputs", 0, 1, "writing cameras, points and the report")
-    write_outputs(
-        out, reconstruction, capture=capture, labels=labels, prepared=prepared, quality=quality, notes=notes,
-        settings=to_plain(config), refine=config.refine,
+    fitted = Fitted(
+        capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction, quality=quality,
+        notes=tuple(notes), settings=to_plain(config),
     )  # fmt: skip
+    refined = write_outputs(out, fitted, refine=config.refine)
+    notes += [] if refined is None else [refined.reason]
     report("outputs", 1, 1, "")
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """What a run's ``config.json`` says."""
+
+    capture: Path
+    labels: Path
+    config: FitConfig
+
+
+def finished_run(folder: Path) -> FinishedRun:
+    """Read what a finished ``fit`` was told.
+
+    Raises:
+        UserError: the folder holds no run of this version.
+    """
+    run = read_json(folder / "config.json")
+    if not isinstance(run, dict) or not {"capture", "settings"} <= run.keys():
+        raise UserError(f"{folder / 'config.json'}: is not of `reliev3r fit`; name the folder that fit wrote")
+    config = from_plain(FitConfig, run["settings"], source=str(folder / "config.json"))
+    return FinishedRun(capture=Path(run["capture"]), labels=labels_folder(folder, config), config=config)
+
+
+def labels_folder(out: Path, config: FitConfig) -> Path:
+    """Where the labels of a run are."""
+    return out / "labels" if config.labels is None else Path(config.labels)
+
+
+def _label(
+    path: Path, out: Path, config: FitConfig, begin: Callable[[], None], report: Report
+) -> tuple[Capture, CaptureLabels]:
+    """The capture, and labels of it that are made or, after an interruption, completed."""
+    capture = load_capture(path, views=config.views, cache=out, progress=staged(report, "frames"))
+    if not is_expert_spec(config.intrinsics):
+        capture = with_intrinsics(capture, config.intrinsics)
+    begin()
+    depth, tracks = depth_expert(config.depth, device=config.device), track_expert(config.tracks, device=config.device)
+    if is_expert_spec(config.intrinsics):  # runs a network and stores its depth
+        capture = resolve_intrinsics(
+            capture, config.intrinsics, depth=depth, out=out / "labels", device=config.device,
+            progress=staged(report, "intrinsics"),
+        )  # fmt: skip
+    labels = label_capture(capture, depth=depth, tracks=tracks, out=out / "labels", progress=staged(report, "labels"))
+    return capture, labels
+
+
+def _given_labels(path: Path, config: FitConfig, begin: Callable[[], None]) -> tuple[Capture, CaptureLabels]:
+    """The frames that were labelled, with the intrinsics that they were labelled with, and their labels."""
+    folder, usual = Path(config.labels or ""), FitConfig()
+    for name in ("depth", "tracks", "intrinsics", "views"):
+        if getattr(config, name) != getattr(usual, name):
+            raise UserError(f"--{name}: the labels in {folder} are made already; drop it, or drop --labels")
+    capture = labelled_capture(CaptureTask(name=folder.name, path=path.resolve(), out=folder.resolve()))
+    labels = load_labels(folder, capture)
+    begin()
+    return capture, labels
 
 
 def _judged(labels: Path, capture: Capture, *, force: bool) -> list[str]:
@@ -157,14 +224,18 @@ def _judged(labels: Path, capture: Capture, *, force: bool) -> list[str]:
 
 
 def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
-    if brings_sizes(config.init):
-        model = load_network(config.init)
+    if config.model != RANDOM:
+        model = load_network(config.model)
         if not known_intrinsics and model.config.fov == "none" and model.config.shape == "depth":
-            raise UserError(f"{config.init}: this checkpoint predicts no field of view; give --intrinsics")
+            raise UserError(f"{config.model}: this checkpoint predicts no field of view; give --intrinsics")
         return model
     torch.manual_seed(config.seed)
     sizes = PRESETS[config.preset]
-    return initial_network(config.init, sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"))
+    return initial_network(
+        config.model,
+        sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"),
+        init_from=config.init_from,
+    )
 
 
 def _facts(capture: Capture, config: FitConfig) -> dict[str, str]:
@@ -174,7 +245,7 @@ def _facts(capture: Capture, config: FitConfig) -> dict[str, str]:
         "Trained on": f"one capture, {capture.root.name} ({len(capture.frames)} images): it knows no other scene",
         "Labels": f"depth by {config.depth.partition(':')[0]}, tracks by {config.tracks.partition(':')[0]}, "
         f"intrinsics {capture.K_source or 'estimated'}",
-        "Started from": "random weights" if config.init == "random" else config.init,
+        "Started from": start_of(config.model, config.init_from),
     }
 
 
@@ -230,7 +301,7 @@ def _reconstruction(
         sizes=tuple((frame.width, frame.height) for frame in capture.frames),
         regions=prepared.regions,
         meta={
-            "system": f"reliev3r fit ({config.preset if config.init == 'random' else config.init})",
+            "system": f"reliev3r fit ({config.preset if config.model == RANDOM else config.model})",
             "checkpoint_sha256": file_hash(out / "checkpoint" / "model.safetensors"),
             "precision": "bf16" if bf16 else "float32",
             "intrinsics": capture.K_source or "estimated",

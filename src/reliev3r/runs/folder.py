@@ -25,6 +25,11 @@ def one_process() -> bool:
     return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
+def start_of(model: str, init_from: str | None) -> str:
+    """For the model card: what a training began with."""
+    return f"random weights, {init_from} in a part" if init_from else f"{model} weights" if model == "random" else model
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
     """Where a verb that trains puts everything; ``config.json`` says what the run is."""

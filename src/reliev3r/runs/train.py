@@ -6,10 +6,11 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
@@ -18,16 +19,18 @@ from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
 from reliev3r.model.load import initial_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.runs.folder import RunFolder, first_process
+from reliev3r.runs.folder import RunFolder, first_process, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
 from reliev3r.synthetic.stream import SyntheticStream
-from reliev3r.train.annotated import AnnotatedScenes
 from reliev3r.train.captures import LabelledCaptures
+from reliev3r.train.config import teacher_share, weak_settings
 from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.recipes import ScenesConfig
 from reliev3r.train.sampling import SceneBatches, Source
-from reliev3r.train.schedule import teacher_share, weak_settings
 from reliev3r.train.validation import HeldoutScene, figures, rooms, tracked_scene, without_intrinsics
+
+if TYPE_CHECKING:
+    from reliev3r.train.annotated import AnnotatedScenes
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +89,7 @@ def _facts(config: ScenesConfig) -> dict[str, str]:
         "Trained by": f"`reliev3r train`, {config.supervision} supervision"
         + (" (no ground truth was read)" if config.supervision == "weak" else " by ground truth"),
         "Trained on": "; ".join(data),
-        "Started from": "random weights" if config.init == "random" else config.init,
+        "Started from": start_of(config.model, config.init_from),
         "Views of a sample": f"{views[0]} to {views[1]}",
     }
 
@@ -101,7 +104,7 @@ def _measured(result: TrainResult) -> dict[str, str]:
 def network_of(config: ScenesConfig) -> Reliev3R:
     """The network that a run starts from, the same for the same seed."""
     torch.manual_seed(config.seed)
-    return initial_network(config.init, config.network)
+    return initial_network(config.model, config.network, init_from=config.init_from)
 
 
 def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Loss]:
@@ -128,13 +131,13 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         sources.append(found)
         shares.append(1 - config.stream_weight)
     elif config.stream_weight < 1 and not config.annotated:
-        raise UserError("no captures are given: add --captures.data IMAGES=STORE, or set --stream-weight 1")
+        raise UserError("no captures are given: add --data IMAGES=STORE, or set --stream-weight 1")
     if config.annotated:
         logger.info("tracks of annotated scenes come from a SIMULATED matcher (projected ground truth made worse)")
         sources.append(_annotated(config, patch, report))
         shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(config.device).type
         sources.append(SyntheticStream(config.stream, supervision=config.supervision, device=device))
         shares.append(config.stream_weight)
         if config.supervision == "weak":
@@ -143,6 +146,8 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
 
 
 def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:
+    from reliev3r.train.annotated import AnnotatedScenes  # reads ground truth: only full supervision loads it
+
     noise = config.stream.track_noise
     return AnnotatedScenes(
         config.annotated, long_side=config.captures.prepare.image_size, patch=patch, heldout=heldout,

@@ -121,7 +121,8 @@ def _labelled(
 
 
 _WIDE = 4.0
-"""Times the angular scale of the first step; it halves with each until it is 1: far from the end, all may speak."""
+"""Multiplier on the angular scale at step 0, halved each step down to 1, so that far outliers still count early
+(graduated robustness)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from reliev3r.core.types import Tracks
@@ -20,7 +20,7 @@ from reliev3r.geometry.triangulate import (
     triangulation_angles,
     world_rays,
 )
-from reliev3r.sfm.graph import connected_views
+from reliev3r.sfm.graph import connected_parts
 
 _MIN_OBSERVATIONS = 12
 """A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
@@ -109,8 +109,8 @@ def adjust_bundle(
     residual, cameras, adjusted_K = best
     if not ((adjusted_K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
         raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
-    points, kept, parts = _usable(tracks, adjusted_K, cameras, residual)
-    return Bundle(world_from_cam=cameras, K=adjusted_K, points=points, kept=kept, adjusted=parts >= 0)
+    points, kept, _ = _usable(tracks, adjusted_K, cameras, residual)
+    return Bundle(world_from_cam=cameras, K=adjusted_K, points=points, kept=kept, adjusted=kept.any(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def _round(
     """(median residual angle, cameras, intrinsics) after one more triangulation, filter and adjustment."""
     points, kept, parts = _usable(problem.tracks, K, cameras, residual)
     model = build_model(
-        [str(view) for view in range(len(parts))],
+        [str(view) for view in range(len(cameras))],
         problem.sizes,
         K,
         cameras,
@@ -142,7 +142,7 @@ def _round(
     )
     loss_scale_px = stage.loss_scale * max(residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
     _solve(model, parts, loss_scale_px=loss_scale_px, focal=problem.focal, iterations=stage.iterations)
-    cameras, K = _read(model, parts, K, problem.camera_of, focal=problem.focal)
+    cameras, K = _read(model, K, problem.camera_of, focal=problem.focal)
     cameras = _in_gauge(cameras, problem.reference, parts)
     return _median_angle(problem.tracks, K, cameras), cameras, K
 
@@ -170,8 +170,8 @@ def _median_angle(tracks: Tracks, K: Tensor, world_from_cam: Tensor) -> float:
 
 def _usable(
     tracks: Tracks, K: Tensor, world_from_cam: Tensor, residual: float
-) -> tuple[Tensor, Bool[Tensor, "v m"], Int[Tensor, " v"]]:
-    """Points, observations to adjust on, and the connected part each view belongs to (-1: too few observations)."""
+) -> tuple[Tensor, Bool[Tensor, "v m"], list[list[int]]]:
+    """Points, observations to adjust on, and the connected parts of the views that have enough of them."""
     max_angle = min(max(_FLOOR_ANGLE, _GENEROUS * residual), _CEILING_ANGLE)
     points, kept = consistent_points(tracks, K, world_from_cam, max_angle=max_angle, min_parallax=_MIN_PARALLAX)
     while True:  # leaving out a view may leave its neighbours with too little
@@ -180,13 +180,13 @@ def _usable(
             break
         kept = kept & ~poor[:, None]
         kept = kept & (kept.sum(0) >= 2)
-    parts = connected_views(kept)
-    if not (parts >= 0).any():
+    parts = [part for part in connected_parts(kept, min_shared=1) if len(part) > 1]
+    if not parts:
         raise NotAdjusted(f"no view has {_MIN_OBSERVATIONS} track observations that agree with the cameras")
     return points, kept, parts
 
 
-def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool, iterations: int) -> None:
+def _solve(model: Any, parts: list[list[int]], *, loss_scale_px: float, focal: bool, iterations: int) -> None:
     """Adjust the poses (and focal lengths) of the views that belong to a part, in place."""
     import pycolmap
 
@@ -198,7 +198,7 @@ def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool, iter
     options.ceres.solver_options.function_tolerance = 1e-6
     options.ceres.solver_options.max_num_iterations = iterations
     config = pycolmap.BundleAdjustmentConfig()
-    for view in (parts >= 0).nonzero()[:, 0].tolist():
+    for view in sorted(view for part in parts for view in part):
         config.add_image(view + 1)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     verbosity, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 2  # else a warning for every rejected step
@@ -210,9 +210,9 @@ def _solve(model: Any, parts: Tensor, *, loss_scale_px: float, focal: bool, iter
         raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
 
 
-def _read(model: Any, parts: Tensor, K: Tensor, camera_of: list[int], *, focal: bool) -> tuple[Tensor, Tensor]:
+def _read(model: Any, K: Tensor, camera_of: list[int], *, focal: bool) -> tuple[Tensor, Tensor]:
     """Cameras and intrinsics of a solved model."""
-    cam_from_world = [model.image(view + 1).cam_from_world().matrix() for view in range(len(parts))]
+    cam_from_world = [model.image(view + 1).cam_from_world().matrix() for view in range(len(K))]
     matrices = torch.stack([torch.from_numpy(matrix) for matrix in cam_from_world])
     K = K.clone()
     if focal:
@@ -222,19 +222,20 @@ def _read(model: Any, parts: Tensor, K: Tensor, camera_of: list[int], *, focal: 
     return invert(rigid_from(matrices[:, :, :3], matrices[:, :, 3])), K
 
 
-def _in_gauge(world_from_cam: Tensor, reference: Tensor, parts: Tensor) -> Tensor:
+def _in_gauge(world_from_cam: Tensor, reference: Tensor, parts: list[list[int]]) -> Tensor:
     """Each part moved onto the reference by a similarity; left-out views put where their neighbour's motion takes them.
 
     The similarity takes its rotation from the cameras' rotations, so that cameras along a line are no special case.
     """
     moved = reference.clone()
-    for part in set(parts[parts >= 0].tolist()):
-        members = parts == part
+    left_out = torch.ones(len(reference), dtype=torch.bool)
+    for members in parts:
+        left_out[members] = False
         scale, rotation, translation = align_cameras(world_from_cam[members], reference[members])
         moved[members, :3, :3] = rotation @ world_from_cam[members, :3, :3]
         moved[members, :3, 3] = scale * world_from_cam[members, :3, 3] @ rotation.T + translation
-    adjusted = (parts >= 0).nonzero()[:, 0]
-    for view in (parts < 0).nonzero()[:, 0]:
+    adjusted = (~left_out).nonzero()[:, 0]
+    for view in left_out.nonzero()[:, 0]:
         distance = (reference[adjusted, :3, 3] - reference[view, :3, 3]).norm(dim=-1)
         neighbour = adjusted[distance.argmin()]
         moved[view] = moved[neighbour] @ invert(reference[neighbour]) @ reference[view]

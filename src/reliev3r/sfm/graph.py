@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tracks as a graph: views are its nodes, and the tracks that two of them share tie them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reliev3r.core.types import Tracks
+
+MIN_SHARED = 8
+"""Two views are tied where they share this many tracks: fewer leave their relative pose open or in doubt."""
+
+
+def shared_tracks(seen: Bool[Tensor, "v m"]) -> Int[Tensor, "v v"]:
+    """How many tracks each pair of views shares; on the diagonal, how many each view sees together with another."""
+    several = (seen & (seen.sum(0) >= 2)).float()
+    return (several @ several.T).round().long()
+
+
+def connected_parts(seen: Bool[Tensor, "v m"], *, min_shared: int = MIN_SHARED) -> list[list[int]]:
+    """The views in parts between which no pair shares ``min_shared`` tracks; the largest part first.
+
+    A view that nothing ties is a part of its own.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    count, part = connected_components((shared_tracks(seen) >= min_shared).numpy(), directed=False)
+    parts = [(part == number).nonzero()[0].tolist() for number in range(count)]
+    return sorted(parts, key=lambda views: (-len(views), views))
 
 
 def pair_rarity(tracks: Tracks) -> Float[Tensor, " m"]:
@@ -24,14 +45,22 @@ def balanced_tracks(tracks: Tracks, count: int) -> Tensor:
     return pair_rarity(tracks).topk(count).indices.sort().values
 
 
-def connected_views(seen: Bool[Tensor, "v m"]) -> Int[Tensor, " v"]:
-    """Number of the connected part of the track graph that each view lies in; -1 for views that see no track."""
-    linked = (seen.double() @ seen.double().T) > 0
-    parts = torch.where(seen.any(1), torch.arange(len(seen)), torch.full((len(seen),), -1))
-    for _ in range(len(seen)):  # spread the smallest number; a chain of v views needs v - 1 steps
-        reach = torch.where(linked, parts[None, :], torch.full_like(linked, len(seen), dtype=parts.dtype))
-        spread = torch.where(parts >= 0, torch.minimum(reach.amin(1), parts), parts)
-        if torch.equal(spread, parts):
-            break
-        parts = spread
-    return parts
+def survival(seen: Bool[Tensor, "v m"]) -> dict[str, float]:
+    """Share of the tracks that are seen by at least 2, 3, 4, 6, 8, 12, ... views; {} without tracks."""
+    length = seen.sum(0)
+    length = length[length >= 2]
+    steps = [n for k in range(1, 12) for n in (2**k, 3 * 2 ** (k - 1)) if n <= len(seen)]
+    return {str(n): float((length >= n).float().mean()) for n in sorted({*steps}) if len(length)}
+
+
+def lifetimes(seen: Bool[Tensor, "v m"]) -> dict[str, float]:
+    """Share of the tracks that are seen again 1, 2, 4, 8, ... frames or more after their first; views in order.
+
+    {} without tracks.
+    """
+    seen = seen[:, seen.sum(0) >= 2]
+    if not seen.shape[1]:
+        return {}
+    first, last = seen.int().argmax(0), len(seen) - 1 - seen.flip(0).int().argmax(0)
+    gaps = [2**k for k in range(12) if 2**k < len(seen)]
+    return {str(gap): float((last - first >= gap).float().mean()) for gap in gaps}

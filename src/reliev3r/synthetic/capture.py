@@ -14,19 +14,15 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, write_frames
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import atomic_directory, write_json
+from reliev3r.core.files import atomic_directory
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Truth, Views
-from reliev3r.geometry.camera import K_from_fov, shift_pixel_convention
+from reliev3r.geometry.camera import K_from_fov
 from reliev3r.synthetic.path import PathConfig, PathKind, sample_path
 from reliev3r.synthetic.render import render
 from reliev3r.synthetic.scene import TextureFamily, make_scene
-
-CONVENTION = (
-    "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w = T X_c; K pixel centres at integer "
-    "coords; depth uint16 PNG, z-depth in mm, 0 = invalid"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +111,6 @@ def write_capture(
         views, truth = render_capture(config, device=device, progress=progress)
         (temporary / "images").mkdir()
         (temporary / "depth").mkdir()
-        K = shift_pixel_convention(truth.K.double(), -0.5)
         frames = []
         for k in range(config.views):
             name = f"{k:06d}"
@@ -123,18 +118,14 @@ def write_capture(
             Image.fromarray(image).save(temporary / "images" / f"{name}.png")
             Image.fromarray(_millimetres(truth.depth[k], truth.valid[k])).save(temporary / "depth" / f"{name}.png")
             frames.append(
-                {
-                    "name": name,
-                    "image": f"images/{name}.png",
-                    "width": config.width,
-                    "height": config.height,
-                    "K": K[k].tolist(),
-                    "cam_to_world": truth.world_from_cam[k].double().tolist(),
-                    "depth": f"depth/{name}.png",
-                }
-            )
-        settings = dataclasses.asdict(config)
-        write_json(temporary / "cameras.json", {"convention": CONVENTION, "synthetic": settings, "frames": frames})
+                PosedEntry(
+                    name=name, image=f"images/{name}.png", width=config.width, height=config.height,
+                    K=truth.K[k].double().cpu().numpy(),
+                    world_from_cam=truth.world_from_cam[k].double().cpu().numpy(),
+                    depth=f"depth/{name}.png",
+                )
+            )  # fmt: skip
+        write_frames(temporary / CAMERAS_JSON, frames, synthetic=dataclasses.asdict(config))
     return folder
 
 

@@ -21,7 +21,7 @@ from reliev3r.losses.tracks import ReprojectionConfig, reprojection_loss
 @torch.no_grad()
 def signs_of_collapse(prediction: Prediction, tracks: Tracks) -> dict[str, float]:
     """What the alarms listen to: medians over the samples of a batch, shares over its pixels, and the median angle of
-    its tracks in degrees (a full circle's half where no track is seen twice: nothing speaks for the prediction)."""
+    its tracks in degrees (180 if no track is seen twice)."""
     prediction = prediction.detach().to(torch.float32)
     angles, _ = reprojection_loss(prediction, tracks, ReprojectionConfig(form="angle"))
     return {

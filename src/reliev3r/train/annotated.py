@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -54,9 +55,9 @@ class AnnotatedScenes:
         refuse_benchmark([*names, *dict.fromkeys(map(str, folders))], benchmark)
         self._scenes = [scene for scene in self._scenes if is_heldout(scene[2], share) == heldout]
         if not self._scenes and not heldout:
-            raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower --captures.heldout")
-        self._patch, self._long_side, self._noise, self._cached = patch, long_side, tracks, cached
-        self._open: OrderedDict[int, Scene] = OrderedDict()
+            raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower captures.heldout")
+        self._patch, self._long_side, self._noise = patch, long_side, tracks
+        self._open = lru_cache(maxsize=cached)(_open)  # of this object alone
         buckets = bucket_sizes(bucket_pixels(long_side), patch)
         self._bucket: list[tuple[int, int]] = []
         for index, (_, _, name) in enumerate(self._scenes):
@@ -71,13 +72,7 @@ class AnnotatedScenes:
 
     def scene(self, index: int) -> Scene:
         """One scene, all of its frames; nothing of them but headers is in memory."""
-        if index not in self._open:
-            kind, root, name = self._scenes[index]
-            self._open[index] = READERS[kind].open(root, name)
-            while len(self._open) > self._cached:
-                self._open.popitem(last=False)
-        self._open.move_to_end(index)
-        return self._open[index]
+        return self._open(*self._scenes[index])
 
     def size(self, group: int) -> tuple[int, int]:
         """That of the bucket in which scene number ``group`` (modulo their count) is."""
@@ -109,6 +104,10 @@ class AnnotatedScenes:
         assert scene.truth is not None  # checked when it was found
         truth = load_truth(scene.truth, capture.names, regions=regions, size=seen.size)
         return seen, FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
+
+
+def _open(kind: str, root: Path, name: str) -> Scene:
+    return READERS[kind].open(root, name)
 
 
 def _checked(scene: Scene) -> tuple[int, int]:

@@ -7,8 +7,9 @@ import hashlib
 import json
 import logging
 import zlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, file_hash, read_json
 from reliev3r.core.progress import Progress
-from reliev3r.core.settings import to_plain
+from reliev3r.core.settings import require, to_plain
 from reliev3r.core.types import Ambiguity, CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.data.benchmark_guard import refuse_benchmark
 from reliev3r.data.capture import Capture, load_capture
@@ -49,11 +50,15 @@ class CapturesConfig:
     heldout: float = 0.02
     """Share of the captures, chosen by the hash of their name, that is never trained on."""
     heldout_frames: int = 0
-    """Every how manieth frame of each capture is in no sample (its images judge the result); 0: all are trained on."""
+    """Hold out every N-th frame of each capture for evaluation; 0 disables."""
     cached: int = 64
     """Captures held in memory."""
     dl3dv_benchmark: str = ""
     """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused; needed to train on DL3DV."""
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        require(self, tracks=(1, inf), heldout=(0, 1), heldout_frames=(0, inf), cached=(1, inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,7 @@ class LabelledCaptures:
         chosen = [task for task in chosen if is_heldout(task.name, config.heldout) == heldout]
         if not chosen and not heldout:
             raise UserError(
-                f"{', '.join(config.data)}: every capture is held out; give more, or lower --captures.heldout"
+                f"{', '.join(config.data)}: every capture is held out; give more, or lower captures.heldout"
             )
         self.files: list[tuple[str, Path]] = []
         self._bucket: list[tuple[int, int]] = []
@@ -115,7 +120,7 @@ class LabelledCaptures:
                 logger.warning("%s: its intrinsics are unknown and could not be estimated; left out", task.name)
         if progress:
             progress(len(chosen), len(chosen), "")
-        self._cache: OrderedDict[Path, PreparedCapture] = OrderedDict()
+        self._read = lru_cache(maxsize=config.cached)(read_prepared)  # of this object alone
 
     def __len__(self) -> int:
         return len(self.files)
@@ -123,12 +128,7 @@ class LabelledCaptures:
     def capture(self, index: int) -> PreparedCapture:
         """One capture, all of its views."""
         name, file = self.files[index]
-        if file not in self._cache:
-            self._cache[file] = read_prepared(file, name)
-            while len(self._cache) > self.config.cached:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(file)
-        return self._cache[file]
+        return self._read(file, name)
 
     def size(self, group: int) -> tuple[int, int]:
         """That of the bucket in which capture number ``group`` (modulo their count) is: common ones come up more."""

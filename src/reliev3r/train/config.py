@@ -1,11 +1,15 @@
-"""Settings of the training loop."""
+"""Settings of the training loop, and how the weak objective changes over a run."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
-from reliev3r.model.device import Precision
+from reliev3r.core.device import Precision
+from reliev3r.core.settings import require
+from reliev3r.losses.weak import ObjectiveConfig
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
@@ -33,6 +37,8 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights, which is then what is evaluated and kept; None: off."""
     precision: Precision = "auto"
     """``auto``: bf16 autocast where the device multiplies bf16 matrices in hardware, else float32."""
+    device: str = "auto"
+    """Of networks and experts: auto (the accelerator where there is one), cpu, cuda, ..."""
     accumulate: int = 1
     """Batches that each process goes through before a step of the optimiser; their gradients are averaged."""
     parallel: Parallel = "auto"
@@ -59,9 +65,31 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Settings that cannot work are told at once."""
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if self.steps is None and self.minutes <= 0:
+        if self.steps is None and not self.minutes > 0:
             raise ValueError(f"minutes must be positive, got {self.minutes}")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        require(
+            self, steps=(1, inf), accumulate=(1, inf), warmup=(0, 0.99), final_lr=(0, 1), encoder_lr=(0, inf),
+            weight_decay=(0, inf), clip=(0, inf), ema=(0, 1), log_every=(1, inf), evaluate_every=(0, inf),
+            save_every=(0, inf), alarm_checks=(0, inf),
+        )  # fmt: skip
+
+
+def weak_settings(objective: ObjectiveConfig, *, hide_intrinsics: bool) -> ObjectiveConfig:
+    """The weak objective where intrinsics may be hidden from the network: then angles are multiplied by the focal
+    length, for a longer lens alone would shrink them."""
+    if not hide_intrinsics or objective.reprojection.form != "angle":
+        return objective
+    return dataclasses.replace(
+        objective, reprojection=dataclasses.replace(objective.reprojection, form="focal_angle")
+    )  # fmt: skip
+
+
+def teacher_share(progress: float, *, until: float, since: float = 0.0, floor: float = 0.0) -> float:
+    """Share of the teacher's weight at ``progress`` in [0, 1]: 1 up to ``since``, then linearly down to ``floor`` at
+    ``until``, and ``floor`` from there on."""
+    if progress >= until:
+        return floor
+    left = 1.0 if progress <= since else (until - progress) / (until - since)
+    return floor + (1 - floor) * left

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import UserError
-from reliev3r.model.device import resolve_precision
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import Batches, Objective
 from reliev3r.train.parallel import WithLoss, blocks_of
@@ -91,8 +91,7 @@ def estimate_training(network: nn.Module, objective: Objective, batches: Batches
             activations, seconds = _measured(model, batches, device)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            "one batch does not fit on the device: lower --batch.images or --prepare.image-size, or add "
-            "--checkpoint-activations"
+            "one batch does not fit on the device: lower batch.images or --image-size, or add --checkpoint-activations"
         ) from error
     finally:
         network.zero_grad(set_to_none=True)

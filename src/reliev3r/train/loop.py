@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Loss, Prediction, Tracks, Views
-from reliev3r.model.device import resolve_precision
 from reliev3r.train.alarms import Alarms, signs_of_collapse
 from reliev3r.train.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
 from reliev3r.train.config import TrainConfig
@@ -127,7 +127,7 @@ class _Run:
     ) -> None:
         self.config = config
         self.folder = folder / "training"
-        self.workers = Workers(config.parallel)
+        self.workers = Workers(config.parallel, config.device)
         self.kept, self.network = model, self.workers.own_copy(model)
         for block in blocks_of(self.network):
             block.recompute = config.checkpoint_activations
@@ -259,7 +259,7 @@ class _Run:
         )
 
     def log(self, outcome: _Outcome, progress: float) -> None:
-        """Every ``log_every`` steps: means over all processes to the log, and an ear for the alarms."""
+        """Every ``log_every`` steps: log means over all processes and check the collapse alarms."""
         if self.done % self.config.log_every and self.done > 1:
             return
         listens = self.config.alarm_checks > 0

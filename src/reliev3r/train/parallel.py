@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Loss, Prediction, Views
-from reliev3r.model.attention import Block
+from reliev3r.model.transformer import Block
 from reliev3r.train.config import Parallel
 
 LONGEST_WAIT = timedelta(hours=2)
@@ -50,12 +51,12 @@ class WithLoss(nn.Module):
 class Workers:
     """The processes of a run, this one among them. Alone, every method is the identity."""
 
-    def __init__(self, parallel: Parallel) -> None:
+    def __init__(self, parallel: Parallel, device: str = "auto") -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
         # mixed_precision: autocast is ours. Accelerate fixes its own once per process, and two runs may differ.
         self.accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(), mixed_precision="no",
+            cpu=resolve_device(device).type == "cpu", mixed_precision="no",
             kwargs_handlers=[
                 DistributedDataParallelKwargs(find_unused_parameters=True),
                 InitProcessGroupKwargs(timeout=LONGEST_WAIT),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
+from reliev3r.core.settings import require
 from reliev3r.core.types import Supervision
 from reliev3r.data.augment import AugmentConfig
 from reliev3r.labels.prepare import PrepareConfig
@@ -26,11 +28,13 @@ class ScenesConfig(TrainConfig):
     supervision: Supervision = "weak"
     """weak: pseudo-labels alone; full: ground truth (pi3-dagger), the same data and schedule otherwise."""
     network: NetworkConfig = PRESETS["tiny"]
-    init: str = "random"
-    """random; the folder of a checkpoint or pi3:PATH_OR_ID (their own sizes replace ``network``); dinov2:PATH (the
-    encoder) or vggt:PATH (encoder and decoder), the rest random (docs/weights.md)."""
+    model: str = "random"
+    """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID; the latter bring their own
+    sizes instead of ``network`` (docs/weights.md)."""
+    init_from: str | None = None
+    """Weights for a part of a random network: dinov2:PATH (the encoder) or vggt:PATH (encoder and decoder)."""
     captures: CapturesConfig = field(default_factory=CapturesConfig)
-    """Labelled captures, by ``--captures.data IMAGES=STORE ...``; weak supervision only."""
+    """Labelled captures, by ``--data IMAGES=STORE ...``; weak supervision only."""
     annotated: tuple[str, ...] = ()
     """Scenes with true poses and depth, as FORMAT:PATH (``reliev3r datasets`` lists formats); full supervision only.
     They and the rooms, if any, come up equally often. Their tracks are *simulated* from the truth."""
@@ -53,8 +57,7 @@ class ScenesConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Settings that cannot work together are told at once."""
         super().__post_init__()
-        if not 0 <= self.stream_weight <= 1:
-            raise ValueError(f"stream_weight is a share of the batches, got {self.stream_weight:g}")
+        require(self, stream_weight=(0, 1), teacher_until=(0, inf), heldout_scenes=(0, inf))
         if self.captures.data and self.supervision == "full":
             raise ValueError("labelled captures have no ground truth: full supervision takes the stream or --annotated")
         if self.annotated and self.supervision == "weak":
@@ -111,7 +114,7 @@ def synthetic_full() -> ScenesConfig:
 
 
 def synthetic_to_real() -> ScenesConfig:
-    """Weak fine-tuning of a synthetic-full checkpoint (--init) on labelled captures of unknown intrinsics."""
+    """Weak fine-tuning of a synthetic-full checkpoint (--model) on labelled captures of unknown intrinsics."""
     start = synthetic_full()
     return dataclasses.replace(
         start, supervision="weak", lr=1e-4, minutes=20.0, stream_weight=0.0,

@@ -6,12 +6,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reliev3r.core.settings import require
 from reliev3r.core.types import Labels, PseudoLabels, Views, stack
 from reliev3r.data.augment import AugmentConfig, augment
 from reliev3r.sfm.graph import pair_rarity
@@ -110,6 +112,10 @@ class BatchConfig:
     tracks: int = 768
     """Tracks a step, drawn so that loosely tied pairs of views are heard as often as others."""
 
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        require(self, views=(2, inf), tracks=(1, inf))
+
 
 class CaptureBatches:
     """Batches [1, v, ...] of one capture; a pure function of the step."""
@@ -180,6 +186,12 @@ class SceneBatchConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig.none)
     hide_intrinsics: bool = False
     """The network has to predict them (its field-of-view head); weak labels then carry them as an expert would."""
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        require(self, views=(2, inf), images=(1, inf))
+        if self.views[0] > self.views[1]:
+            raise ValueError(f"views must be the fewest and the most, got {self.views}")
 
 
 class SceneBatches:

@@ -1,9 +1,8 @@
 """What a network is judged by: the images, matched anew when it is judged.
 
-Held-out tracks come from the matcher that made the training labels, so what is wrong with the labels is wrong with them
-too: another capture's labels agree perfectly with themselves. The images cannot be fooled that way. Their matches are
-found again (SIFT, MAGSAC++ for each pair, union-find), and cameras and points are solved from them; neither network has
-a say in any of it.
+Held-out tracks share the labels' errors, so wrong labels pass their own test. We therefore match the images again
+(SIFT, MAGSAC++ for each pair, union-find), and solve cameras and points from those matches. Neither network takes part
+in any of it.
 """
 
 from __future__ import annotations

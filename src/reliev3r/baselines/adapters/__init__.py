@@ -1,7 +1,8 @@
 """Adapters: one file for each upstream system, run by ``baselines/worker.py`` in that system's own interpreter.
 
 They import the standard library and numpy at module level, never ``reliev3r``; what they share is ``shared.py``, which
-they import under the private name ``reliev3r_adapters`` on either side. docs/baselines.md says how to write one.
+they import under the private name ``reliev3r_adapters`` on either side. docs/contributing/baseline.md says how to
+write one.
 """
 
 import sys

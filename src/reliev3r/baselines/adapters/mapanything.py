@@ -1,4 +1,8 @@
-"""MapAnything (facebookresearch/map-anything) from images alone: metric rays, depth and cameras."""
+"""MapAnything (facebookresearch/map-anything) from images alone: metric rays, depth and cameras.
+
+``reliev3r.model.foreign.mapanything`` reads the same outputs in torch, to train on them; this runs where reliev3r is
+not installed. Who changes one changes the other.
+"""
 
 from __future__ import annotations
 

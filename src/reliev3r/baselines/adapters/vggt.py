@@ -1,4 +1,8 @@
-"""VGGT (facebookresearch/vggt): cameras and z-depth of the camera and depth heads, up to scale."""
+"""VGGT (facebookresearch/vggt): cameras and z-depth of the camera and depth heads, up to scale.
+
+``reliev3r.model.foreign.vggt`` reads the same outputs in torch, to train on them; this runs where reliev3r is not
+installed. Who changes one changes the other.
+"""
 
 from __future__ import annotations
 

@@ -27,13 +27,13 @@ class LabelJob:
     """How every capture of a run is labelled; plain values, so that it can be sent anywhere."""
 
     depth: str
-    """Of ``labels.depth.registry``; ``{capture}`` stands for the capture's own path."""
+    """Of ``labels.registry``; ``{capture}`` stands for the capture's own path."""
     tracks: str
     intrinsics: str | None = None
     views: int | None = None
     video_views: int = VIDEO_VIEWS
     """Frames of a video where ``views`` is not given."""
-    device: str = "cpu"
+    device: str = "auto"
     judge: bool = True
     """Judge the labels and keep the verdict beside them (``labels.quality``): seconds a capture."""
 

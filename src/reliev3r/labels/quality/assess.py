@@ -41,9 +41,9 @@ from reliev3r.labels.quality.images import appearance, repetition
 from reliev3r.labels.quality.pairs import judge_pairs
 from reliev3r.labels.quality.sheet import FILE as SHEET
 from reliev3r.labels.quality.sheet import write_sheet
-from reliev3r.labels.quality.ties import connected_parts, lifetimes, shared_tracks, survival
 from reliev3r.labels.quality.verdict import TURNED_ONLY, Finding, Verdict, explain_pictures, judge
 from reliev3r.labels.store import CaptureLabels, load_labels
+from reliev3r.sfm.graph import connected_parts, lifetimes, shared_tracks, survival
 
 FORMAT = "reliev3r-label-quality/1"
 FILE = "quality.json"
@@ -159,12 +159,13 @@ def measure(capture: Capture, tracks: Tracks, labels: CaptureLabels | None) -> F
 
 
 def _ties(capture: Capture, tracks: Tracks) -> TrackFigures:
-    parts = tuple(tuple(capture.names[view] for view in part) for part in connected_parts(tracks))
+    seen = tracks.visible
+    parts = tuple(tuple(capture.names[view] for view in part) for part in connected_parts(seen))
     return TrackFigures(
-        count=int((tracks.visible.sum(0) >= 2).sum()),
-        per_view=tuple(shared_tracks(tracks).diagonal().tolist()),
-        survival=survival(tracks),
-        lifetimes=lifetimes(tracks) if capture.ordered else None,
+        count=int((seen.sum(0) >= 2).sum()),
+        per_view=tuple(shared_tracks(seen).diagonal().tolist()),
+        survival=survival(seen),
+        lifetimes=lifetimes(seen) if capture.ordered else None,
         parts=parts,
     )
 

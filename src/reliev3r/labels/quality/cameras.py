@@ -14,8 +14,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.triangulate import parallax, world_rays
 from reliev3r.labels.quality.pairs import focal_pixels, precision
-from reliev3r.labels.quality.ties import MIN_SHARED, connected_parts, shared_tracks
-from reliev3r.sfm.graph import balanced_tracks
+from reliev3r.sfm.graph import MIN_SHARED, balanced_tracks, connected_parts, shared_tracks
 from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
 
 MOST_VIEWS = 12
@@ -56,13 +55,13 @@ def sample_views(tracks: Tracks, count: int) -> list[int]:
 
     The cluster starts at the best tied view and adds the view that shares most tracks with it, again and again.
     """
-    part = connected_parts(tracks)[0]
+    part = connected_parts(tracks.visible)[0]
     if len(part) <= count:
         return part
     spread = [part[k] for k in np.rint(np.linspace(0, len(part) - 1, count)).astype(int)]
-    if len(connected_parts(tracks.select_views(spread), min_shared=2 * MIN_SHARED)) == 1:
+    if len(connected_parts(tracks.select_views(spread).visible, min_shared=2 * MIN_SHARED)) == 1:
         return spread
-    shared = shared_tracks(tracks)[part][:, part].float()
+    shared = shared_tracks(tracks.visible)[part][:, part].float()
     chosen = [int((shared.sum(1) - shared.diagonal()).argmax())]
     while len(chosen) < count:
         tied = shared[chosen].sum(0)

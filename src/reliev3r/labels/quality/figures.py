@@ -57,16 +57,9 @@ def compare_depth(
 
 def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     """Rank correlation; ties share their mean rank; 0 where either is constant."""
-    x, y = (_ranks(values) for values in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / scale if scale > 0 else 0.0
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    end = np.cumsum(counts)
-    return ((end - counts) + (end - 1))[inverse] / 2.0
+    return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
 
 
 def _spread(log_ratio: Float[np.ndarray, " n"]) -> float:

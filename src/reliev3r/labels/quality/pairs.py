@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
+from reliev3r.geometry.camera import rays_from_uv
+from reliev3r.geometry.rigid import angle_between, rotation_from_9d
 from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 MIN_MATCHES = 16
@@ -106,7 +110,7 @@ def _turned(
         if len(used) < 3:
             continue
         K_a, K_b = focal_pixels(capture, a, fov), focal_pixels(capture, b, fov)
-        angle = unexplained_angle(_rays(uv[a, used], K_a), _rays(uv[b, used], K_b), threshold / K_b[0, 0])
+        angle = unexplained_angle(_rays(uv[a, used], K_a), _rays(uv[b, used], K_b), threshold / K_b[0, 0]).numpy()
         largest[used] = np.maximum(largest[used], angle)
         excess[used] = np.maximum(excess[used], angle * K_b[0, 0] / threshold)
     judged = largest >= 0
@@ -115,24 +119,18 @@ def _turned(
     return float((excess[judged] < 1).mean()), float(np.median(largest[judged]))
 
 
-def unexplained_angle(
-    a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"], scale: float
-) -> Float[np.ndarray, " n"]:
-    """Angle in radians between unit rays b and the best rotation of unit rays a (n >= 3).
+def unexplained_angle(a: Float[Tensor, "n 3"], b: Float[Tensor, "n 3"], scale: float) -> Float[Tensor, " n"]:
+    """Angle in radians between rays b and the best rotation of rays a (unit length, float64, n >= 3).
 
     Robustly fitted (Cauchy, down to ``scale`` radians), so that rays without parallax decide where there are any.
     """
-    weight = np.ones(len(a))
-    angle = np.zeros(len(a))
-    for factor in (16, 8, 4, 2, 1, 1, 1):
-        u, _, vh = np.linalg.svd((weight[:, None] * b).T @ a)
-        rotation = u @ np.diag([1, 1, np.linalg.det(u @ vh)]) @ vh
-        turned = a @ rotation.T
-        angle = np.arctan2(np.linalg.norm(np.cross(turned, b), axis=1), (turned * b).sum(1))
-        weight = 1 / (1 + (angle / (factor * scale)) ** 2)
+    angle = torch.zeros_like(a[:, 0])
+    for factor in (math.inf, 16, 8, 4, 2, 1, 1):
+        weight = 1 / (1 + (angle / (factor * scale)).square())
+        rotation = rotation_from_9d((weight[:, None] * b).mT @ a)
+        angle = angle_between(a @ rotation.mT, b)
     return angle
 
 
-def _rays(uv: np.ndarray, K: np.ndarray) -> Float[np.ndarray, "n 3"]:
-    rays = np.concatenate([(uv - K[:2, 2]) / [K[0, 0], K[1, 1]], np.ones((len(uv), 1))], axis=1)
-    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+def _rays(uv: np.ndarray, K: np.ndarray) -> Float[Tensor, "n 3"]:
+    return torch.nn.functional.normalize(rays_from_uv(torch.from_numpy(uv), torch.from_numpy(K)), dim=-1)

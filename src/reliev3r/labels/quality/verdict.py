@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from reliev3r.core.types import Tracks
 from reliev3r.labels.quality.figures import Figures, FovFigures, ImageFigures, focal_ratio
-from reliev3r.labels.quality.ties import FEW, listed
+from reliev3r.sfm.graph import connected_parts, shared_tracks
 
 Verdict = Literal["good", "weak", "unusable"]
 
@@ -37,6 +38,7 @@ SOFT, STREAKED, STREAK = 0.65, 0.55, 0.18  # blur; blur and its direction: crisp
 BARE = 0.15  # share of blocks that show anything
 SKY = 0.6
 FOCAL_RATIO = 1.2
+FEW = 30  # a view with fewer observations is named as weakly tied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,3 +268,29 @@ def _sky(figures: Figures) -> Finding | None:
         code="sky", level="weak", reason=f"the depth expert leaves out {depth.invalid:.0%} of the pixels (sky, doubt)",
         remedy="point the camera at the scene, or use another depth expert",
     )  # fmt: skip
+
+
+def check_labels(tracks: Tracks, names: Sequence[str]) -> list[str]:
+    """Warnings in plain language: images that nothing ties, parts that no track connects, weakly tied images."""
+    parts = connected_parts(tracks.visible)
+    lonely = [names[part[0]] for part in parts if len(part) == 1]
+    groups = [part for part in parts if len(part) > 1]
+    warnings = []
+    if len(groups) > 1:
+        sets = "; ".join(listed([names[index] for index in part]) for part in groups)
+        warnings.append(
+            f"the images fall into {len(groups)} parts that no track connects ({sets}): "
+            "they cannot be placed relative to each other; add images between them or use one part alone"
+        )
+    if lonely:
+        warnings.append(f"no track ties {listed(lonely)} to the other images; remove them or add images between")
+    counts = shared_tracks(tracks.visible).diagonal().tolist()
+    weak = [f"{names[i]} ({counts[i]} tracks)" for part in groups for i in part if counts[i] < FEW]
+    if weak:
+        warnings.append(f"few tracks tie {listed(weak)}; expect uncertain cameras there")
+    return warnings
+
+
+def listed(names: list[str], most: int = 12) -> str:
+    """Names in a row; beyond ``most`` how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -19,9 +19,8 @@ from reliev3r.core.files import file_hash
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.labels.tracks.clips import agreed, clip_ranges, corners, farthest_frame, frozen, inside
+from reliev3r.labels.tracks.clips import agreed, clip_ranges, corners, farthest_frame, frozen, inside, verified
 from reliev3r.labels.tracks.union import thin
-from reliev3r.labels.tracks.verify import verified
 
 INSTALL = "pip install --no-deps git+https://github.com/facebookresearch/co-tracker"
 LEAST_FRAMES = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
@@ -62,20 +63,11 @@ def _nearest(similarity: Float[np.ndarray, "v v"], count: int) -> np.ndarray:
 
 
 def _spanning_tree(similarity: Float[np.ndarray, "v v"]) -> np.ndarray:
-    """The tree over all views with the largest sum of similarities (Prim), as a mask [child, parent]."""
-    views = len(similarity)
-    best, parent = similarity[0].copy(), np.zeros(views, dtype=int)
-    inside = np.arange(views) == 0
-    mask = np.zeros((views, views), dtype=bool)
-    for _ in range(views - 1):
-        child = int(np.where(inside, -np.inf, best).argmax())
-        if inside[child]:  # nothing but minus infinity is left
-            break
-        mask[child, parent[child]] = True
-        inside[child] = True
-        better = similarity[child] > best
-        best, parent = np.where(better, similarity[child], best), np.where(better, child, parent)
-    return mask
+    """The tree over all views with the largest sum of similarities, as a mask; minus infinity is no edge."""
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    cost = 1 + similarity.max() - similarity  # at least 1: to scipy, 0 is no edge (nor is infinity)
+    return minimum_spanning_tree(cost).toarray() > 0
 
 
 _WORDS = 32
@@ -103,22 +95,16 @@ def global_descriptors(local: Sequence[Float[np.ndarray, "_ d"]]) -> Float[np.nd
 
 
 def _k_means(sample: Float[np.ndarray, "n d"], rng: np.random.Generator) -> Float[np.ndarray, "k d"]:
+    from scipy.cluster.vq import kmeans2
+
     words = sample[rng.permutation(len(sample))[:_WORDS]]
-    for _ in range(_ITERATIONS):
-        nearest = _assign(sample, words)
-        count = np.bincount(nearest, minlength=len(words))
-        total = np.zeros_like(words)
-        np.add.at(total, nearest, sample)
-        words = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], words).astype(np.float32)
-    return words
-
-
-def _assign(x: Float[np.ndarray, "n d"], words: Float[np.ndarray, "k d"]) -> np.ndarray:
-    return (x @ words.T - 0.5 * (words**2).sum(1)).argmax(1)
+    with warnings.catch_warnings():  # a word that is nobody's nearest stays where it is
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        return kmeans2(sample, words, iter=_ITERATIONS, minit="matrix")[0]
 
 
 def _vlad(x: Float[np.ndarray, "n d"], words: Float[np.ndarray, "k d"]) -> Float[np.ndarray, " k_times_d"]:
-    nearest = _assign(x, words)
+    nearest = (x @ words.T - 0.5 * (words**2).sum(1)).argmax(1)
     residual = np.zeros_like(words)
     np.add.at(residual, nearest, x - words[nearest])
     return _unit(_unit(residual).ravel()[None])[0]

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from reliev3r.core.device import Precision
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, read_json, write_json
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.collapse import CONF_LOGIT_BOUND
 from reliev3r.model.card import model_card, write_card
-from reliev3r.model.device import Precision
 
 TRAINED_AS = "reliev3r.json"
 """Beside adapted weights: what inference must match."""

@@ -1,4 +1,8 @@
-"""MapAnything (facebookresearch/map-anything) from images alone: its rays, depth along them and cameras, in metres."""
+"""MapAnything (facebookresearch/map-anything) from images alone: its rays, depth along them and cameras, in metres.
+
+``baselines/adapters/mapanything.py`` reads the same outputs in NumPy, in an interpreter that has no reliev3r. Who
+changes one changes the other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""VGGT (facebookresearch/vggt): cameras of its camera head, z-depth of its depth head, up to scale."""
+"""VGGT (facebookresearch/vggt): cameras of its camera head, z-depth of its depth head, up to scale.
+
+``baselines/adapters/vggt.py`` reads the same outputs in NumPy, in an interpreter that has no reliev3r. Who changes one
+changes the other.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def load_pi3(where: str | Path, *, local_files_only: bool = True) -> Reliev3R:
 
 
 def _confidence_of_points(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A confidence branch made of the point branch; the last layer's values are of no account."""
+    """A confidence branch from the point branch; the last layer is zeroed afterwards, so its values do not matter."""
     branch = {name.replace("point", "conf", 1): x for name, x in tensors.items() if name.startswith("point_")}
     return {name: (x[: len(x) // 3] if name.startswith("conf_head.") else x).clone() for name, x in branch.items()}
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from reliev3r.core.errors import UserError
-from reliev3r.model.encoder import resample_positions
 from reliev3r.model.network import NetworkConfig, Reliev3R
+from reliev3r.model.transformer import resample_positions
 from reliev3r.model.weights.files import read_weights, take, weight_files
 
 _TRANSFORMERS = (

@@ -21,7 +21,7 @@ from reliev3r.train.validation import HeldoutScene, tracked_scene, without_intri
 
 logger = logging.getLogger(__name__)
 
-VIDEO_VIEWS = 60
+FOOTAGE_VIEWS = 60
 """Frames of a video unless the settings say otherwise: six are held out of training, and the verdict needs them."""
 
 
@@ -44,7 +44,7 @@ def labelled(footage: Path, out: Path, config: AdaptConfig, report: Report) -> s
         logger.info("%s: labels that are there stay as they are, whatever --intrinsics and --views say", store)
     job = LabelJob(
         depth=config.depth, tracks=config.tracks, intrinsics=config.intrinsics, views=config.views,
-        video_views=VIDEO_VIEWS, device=config.device,
+        video_views=FOOTAGE_VIEWS, device=config.device,
     )  # fmt: skip
     if missing and found is None:
         label_path(alone, job, job.experts(alone), staged(report, "labels"))

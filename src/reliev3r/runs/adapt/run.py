@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import nn
 
+from reliev3r.core.device import resolve_device
 from reliev3r.core.files import atomic_directory, write_json
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.settings import to_plain
-from reliev3r.model.device import own_device
 from reliev3r.model.load import load_model, weights_hash
 from reliev3r.runs.adapt.footage import labelled, prepared, spaced_captures, tracked_scenes, with_fitting_samples
 from reliev3r.runs.adapt.network import Adaptation, network_unit, weak_objective, with_hidden_intrinsics
@@ -41,7 +41,7 @@ def judged(
         for other in config.replay
         for each in evidence(other, prepared(other, config, captures.patch, silent), config, trained=False)
     ]
-    device = own_device()
+    device = resolve_device(config.device)
     before, adapted = load_model(model).to(device), adapted.to(device).eval()
     settings = JudgeConfig(views=max(config.batch.views[1], 4))
     verdict = judge(before, adapted, heldout, replay, settings)
@@ -137,7 +137,7 @@ def adapt(
     weak = weak_objective(config, unit=unit)
     estimate = None
     if one_process():
-        network.to(own_device())
+        network.to(resolve_device(config.device))
         estimate = estimate_training(network, weak, batches, config)
         (announce or _announce)(estimate)
     training = train(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
+from reliev3r.core.settings import require
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.lora import LoraConfig
@@ -38,15 +40,13 @@ class AdaptConfig(TrainConfig):
     """FILE, fov:DEG (horizontal), exif, expert, expert:EXPERT, or estimate."""
     views: int | None = None
     """Of each capture; by default all images of a folder, and 60 frames of a video."""
-    device: str = "cpu"
-    """Of the experts: cpu or cuda."""
     workers: int = 1
     """Processes that label many captures."""
     prepare: PrepareConfig = field(default_factory=lambda: PrepareConfig(image_size=224))
     sample_tracks: int = 512
     """Tracks of a sample."""
     heldout_every: int = 10
-    """Every how manieth frame of a capture is never trained on; with the held-out tracks these frames judge."""
+    """Hold out every N-th frame of each capture for the verdict, as the held-out tracks are."""
     batch: SceneBatchConfig = field(default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8))
     """Intrinsics are hidden wherever the network predicts them."""
     objective: ObjectiveConfig = field(
@@ -55,8 +55,14 @@ class AdaptConfig(TrainConfig):
     teacher_until: float = 1.0
     """Share of the run at which the handover from the pseudo cameras to the tracks themselves ends; 0: tracks alone.
     On rendered rooms a teacher that ended at half of a short run left the tracks to undo what was learned
-    (docs/study.md); for adaptation as such it is not measured."""
+    (docs/results/study.md); for adaptation as such it is not measured."""
     judged: int = 12
     """Most captures that the verdict looks at, evenly chosen."""
     replay: tuple[str, ...] = ()
     """IMAGES=STORE pairs of other scenes, as of `reliev3r label`: the verdict says how far predictions moved there."""
+
+    def __post_init__(self) -> None:
+        """Settings that cannot work are told at once."""
+        super().__post_init__()
+        require(self, last=(0, inf), views=(2, inf), workers=(1, inf), sample_tracks=(1, inf), heldout_every=(0, inf),
+                teacher_until=(0, inf), judged=(1, inf))  # fmt: skip

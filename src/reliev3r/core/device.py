@@ -30,10 +30,21 @@ def resolve_precision(precision: Precision, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "no"
 
 
-def own_device() -> torch.device:
-    """The accelerator where there is one."""
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device that ``name`` stands for; ``auto``: the accelerator where there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    if name == "auto":
+        return found or torch.device("cpu")
+    if name == "cpu" or (found is not None and name == found.type):
+        return torch.device(name)
+    there = "cpu" if found is None else f"cpu and {found.type}"
+    raise UserError(
+        f"--device {name}: not on this machine, which has {there} (CUDA_VISIBLE_DEVICES chooses among GPUs)"
+    )
 
 
 def _cpu_multiplies_bf16() -> bool:

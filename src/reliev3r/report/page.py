@@ -1,6 +1,14 @@
-"""The report's style sheet: light and dark, from phone to desk."""
+"""What every page of a report is made in: one HTML file with its style sheet, light and dark, from phone to desk."""
 
-CSS = """
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from reliev3r.core.files import atomic_path
+
+_CSS = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1c2330; --faint: #667085; --line: #e3e7ee;
   --card: #f6f8fb; --good: #1a7f4b; --good-back: #e7f6ee; --bad: #b42318; --bad-back: #fdecea; --accent: #3b6fd4; }
 @media (prefers-color-scheme: dark) { :root { --paper: #12161d; --ink: #e6e9ef; --faint: #98a2b3; --line: #2a313c;
@@ -43,3 +51,15 @@ summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 640px) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } h1 { font-size: 1.3rem; } }
 @media print { .view { break-inside: avoid; } }
 """
+
+
+def write_page(path: Path | str, *, title: str, body: Sequence[str], style: str = "") -> None:
+    """Write the file, atomically. ``body`` is HTML, ``style`` what its own parts need beside the common style sheet."""
+    document = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_CSS}{style}</style></head><body><main>{''.join(body)}</main></body>"
+        "</html>\n"
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(document, encoding="utf8")

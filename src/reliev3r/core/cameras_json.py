@@ -1,0 +1,235 @@
+"""``cameras.json``: the one reader and the one writer of what captures and results say about their cameras.
+
+docs/conventions.md has the format. The file counts pixels from the centre of the first one, we count from its corner:
+K is shifted here, once coming in and once going out, and nowhere else.
+
+What anybody may know of a frame (:func:`read_frames`) and its ground truth (:func:`read_posed_frames`) are two
+functions with two types. Only ``data.truth`` calls the second; a test holds that.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json, write_json
+
+CAMERAS_JSON = "cameras.json"
+"""Its name in a capture and in a folder of results."""
+
+_AXES = "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w = T X_c"
+_CAPTURED = f"{_AXES}; K pixel centres at integer coords; depth uint16 PNG, z-depth in mm, 0 = invalid"
+_PREDICTED = f"{_AXES}, up to one global similarity; K in pixels of the original image, pixel centres at integer coords"
+_CORNER_FROM_CENTRE = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameEntry:
+    """What the file says about one image, ground truth apart."""
+
+    name: str
+    """Unique in the file; it names the frame's labels and outputs."""
+    image: str | None = None
+    """Path below the file's folder, with forward slashes; None where a file gives nothing but intrinsics."""
+    width: int | None = None
+    """Pixels of the upright image, as ``height``; None if not stated."""
+    height: int | None = None
+    K: Float[np.ndarray, "3 3"] | None = None
+    """Pinhole intrinsics in pixels of that image, corner convention, float64; None if unknown."""
+
+
+Entry = TypeVar("Entry", bound=FrameEntry)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosedEntry(FrameEntry):
+    """A frame with its camera's place and its depth map: ground truth in a capture, predictions in a result."""
+
+    world_from_cam: Float[np.ndarray, "4 4"] | None = None
+    """OpenCV axes, float64, not finite where the camera was not found; None if unknown."""
+    depth: str | None = None
+    """Path of the depth map below the file's folder; None where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the file says about the capture as a whole."""
+
+    synthetic: Any = None
+    """Settings of the room that was rendered; None for photographs."""
+    source: str = ""
+    """The dataset's scene that it was converted from; "" if from none."""
+    metric: bool = True
+    """Whether lengths are metres."""
+    caveats: tuple[str, ...] = ()
+    """Sentences that must stand beside numbers."""
+
+
+def read_frames(file: Path) -> tuple[FrameEntry, ...]:
+    """The frames in the file's order, without poses and depth.
+
+    Raises:
+        UserError: missing or malformed; names that clash or cannot name files, images outside the folder, a K that is
+            no pinhole's.
+    """
+    return _unique([FrameEntry(**_stated(entry, file)) for entry in _content(file)["frames"]], file)
+
+
+def read_posed_frames(file: Path) -> tuple[PosedEntry, ...]:
+    """The frames with poses and depth. Ground truth: only ``data.truth`` may call this.
+
+    Raises:
+        UserError: as :func:`read_frames`, or a pose that is no 4 x 4 matrix.
+    """
+    frames = []
+    for entry in _content(file)["frames"]:
+        stated = _stated(entry, file)
+        pose = _pose(entry.get("cam_to_world"), f"{file}: frame '{stated['name']}'")
+        frames.append(PosedEntry(**stated, world_from_cam=pose, depth=entry.get("depth") or None))
+    return _unique(frames, file)
+
+
+def read_about(file: Path) -> About:
+    """What is said about all frames together; no frame is looked at.
+
+    Raises:
+        UserError: missing or malformed.
+    """
+    content = _content(file)
+    caveats = content.get("caveats") or ()
+    if not isinstance(caveats, list | tuple) or not all(isinstance(text, str) for text in caveats):
+        raise UserError(f'{file}: "caveats" must be a list of sentences')
+    return About(
+        synthetic=content.get("synthetic"),
+        source=str(content.get("source", "")),
+        metric=content.get("metric") is not False,
+        caveats=tuple(caveats),
+    )
+
+
+def read_shared_intrinsics(file: Path) -> FrameEntry | None:
+    """One {"K", "width", "height"} for all images, as an entry without a name; None if the file lists frames.
+
+    Raises:
+        UserError: not JSON, or neither of the two.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f'{file}: must hold "frames" or one "K", "width" and "height"')
+    return None if "frames" in content else FrameEntry(name="", **_intrinsics(content, str(file)))
+
+
+def write_frames(file: Path, frames: Iterable[PosedEntry], *, predicted: bool = False, **about: Any) -> None:
+    """Write the file, atomically. What a frame does not have is left out.
+
+    ``about`` are further entries on all frames together, those of :class:`About` among them. ``predicted`` says that
+    the poses are a result, known up to one similarity, and not a capture's.
+    """
+    convention = _PREDICTED if predicted else _CAPTURED
+    write_json(file, {"convention": convention, **about, "frames": [_written(frame) for frame in frames]})
+
+
+def refuse_same_names(names: Iterable[str], where: Path) -> None:
+    """Frames are told apart by name, on file systems too that do not tell upper from lower case.
+
+    Raises:
+        UserError: two are the same.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise UserError(f"{where}: two images are named {name!r}; rename one, the name identifies the frame")
+        seen.add(name.lower())
+
+
+def _content(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    entries = content.get("frames") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise _no_frames(file)
+    return content
+
+
+def _no_frames(file: Path) -> UserError:
+    return UserError(
+        f"{file}: needs a list 'frames' of objects with a 'name' or an 'image'; docs/conventions.md has the format"
+    )
+
+
+def _unique(frames: list[Entry], file: Path) -> tuple[Entry, ...]:
+    refuse_same_names((frame.name for frame in frames), file)
+    return tuple(frames)
+
+
+def _stated(entry: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The fields of a :class:`FrameEntry`."""
+    given = entry.get("image")
+    image = PurePosixPath(given) if isinstance(given, str) and given else None
+    name = entry.get("name", None if image is None else image.stem)
+    if name is None:
+        raise _no_frames(file)
+    if not isinstance(name, str) or not re.fullmatch(r"[^\s./\\][^/\\\0]*", name):
+        raise UserError(f"{file}: frame name {name!r} cannot name files; use letters and digits")
+    where = f"{file}: frame '{name}'"
+    if image is not None and (image.is_absolute() or ".." in image.parts):
+        raise UserError(f"{where}: image {image} lies outside the capture; use a path relative to its folder")
+    return {"name": name, "image": None if image is None else given, **_intrinsics(entry, where)}
+
+
+def _intrinsics(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    return {
+        "width": _pixels(entry.get("width"), where),
+        "height": _pixels(entry.get("height"), where),
+        "K": _corner_K(entry["K"], where) if entry.get("K") else None,
+    }
+
+
+def _pixels(value: Any, where: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and math.isfinite(value) and value > 0 and value == int(value):
+        return int(value)
+    raise UserError(f"{where}: width and height must be whole numbers of pixels, not {value!r}")
+
+
+def _corner_K(value: Any, where: str) -> Float[np.ndarray, "3 3"]:
+    K = _matrix(value, f"{where}: K")
+    pinhole = K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0
+    if not pinhole or abs(K[0, 1]) > 1e-3 * K[0, 0] or not np.allclose([K[1, 0], *K[2]], [0, 0, 0, 1]):
+        raise UserError(f"{where}: K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels; undistort the images")
+    return K + _CORNER_FROM_CENTRE
+
+
+def _pose(value: Any, where: str) -> Float[np.ndarray, "4 4"] | None:
+    if value is None:
+        return None
+    pose = _matrix(value, f"{where}: cam_to_world")
+    if pose.shape != (4, 4):
+        raise UserError(f"{where}: cam_to_world must be a 4x4 matrix; leave it out where it is unknown")
+    return pose
+
+
+def _matrix(value: Any, what: str) -> np.ndarray:
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} is not a matrix of numbers; correct it or leave it out") from error
+
+
+def _written(frame: PosedEntry) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": frame.name, "image": frame.image, "width": frame.width, "height": frame.height}
+    if frame.K is not None:
+        entry["K"] = (frame.K - _CORNER_FROM_CENTRE).tolist()
+    if frame.world_from_cam is not None:
+        entry["cam_to_world"] = frame.world_from_cam.tolist()
+    if frame.depth is not None:
+        entry["depth"] = frame.depth
+    return entry
