@@ -36,7 +36,7 @@ from reliev3r.model.load import load_network
 from reliev3r.runs.train import network_of, train_scenes
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise
 from reliev3r.synthetic.stream import SyntheticStream
-from reliev3r.train.metrics import read_metrics
+from reliev3r.train.monitor import read_metrics
 from reliev3r.train.recipes import ScenesConfig
 from reliev3r.train.validation import HeldoutScene, figures, rooms
 

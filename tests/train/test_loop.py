@@ -20,7 +20,7 @@ from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.train.checkpoint import load_newest_state
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import train
-from reliev3r.train.metrics import read_metrics
+from reliev3r.train.monitor import read_metrics
 from reliev3r.train.sampling import BatchConfig, CaptureBatches
 
 SMALLEST = NetworkConfig(

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-import reliev3r.train.captures as prepared
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.settings import from_plain, to_plain
@@ -21,6 +20,7 @@ from reliev3r.model.predict import predict
 from reliev3r.runs.train import network_of, objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.stream import HELDOUT_SEEDS, StreamConfig, SyntheticStream
+from reliev3r.train import captures as prepared
 from reliev3r.train.captures import CapturesConfig, LabelledCaptures, is_heldout
 from reliev3r.train.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
 from reliev3r.train.sampling import SceneBatchConfig, SceneBatches
@@ -144,7 +144,7 @@ def test_captures_of_mixed_aspect_come_in_batches_of_one_size(store) -> None:
 
 def test_captures_are_prepared_once_and_the_same_afterwards(store, monkeypatch) -> None:
     first = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3)
-    monkeypatch.setattr("reliev3r.train.captures._prepare", None)
+    monkeypatch.setattr(prepared, "_prepare", None)
     again = LabelledCaptures(captures(store), patch=8).sample(5, group=0, views=3)
     assert torch.equal(first[0].image, again[0].image)
     assert torch.equal(first[1].tracks.uv, again[1].tracks.uv)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, file_hash, read_json, write_json
-from reliev3r.core.types import Prediction
+from reliev3r.core.types import Prediction, Tracks
 
 FORMAT = "reliev3r-reconstruction/1"
 
@@ -111,3 +111,30 @@ class Reconstruction:
             predicts_depth=manifest["predicts_depth"],
             meta=manifest["meta"],
         )
+
+    def export(
+        self,
+        path: Path | str,
+        *,
+        overwrite: bool = False,
+        keep: float = 0.8,
+        tracks: Tracks | None = None,
+        capture: Path | str | None = None,
+    ) -> list[Path]:
+        """Write cameras, depth and points for other programs; returns the files that were written.
+
+        Args:
+            path: its suffix decides: ``.glb`` or ``.ply`` (points), ``.npz`` (all arrays), ``transforms.json``
+                (nerfstudio's cameras), another ``.json`` (ours), or none: a folder with all of them, depth maps and a
+                COLMAP model.
+            overwrite: replace files that are there.
+            keep: share of the pixels, the most confident ones, in point clouds.
+            tracks: [v, m] in original pixels; they give the COLMAP model its points.
+            capture: folder of the images, for the paths in ``transforms.json``.
+
+        Raises:
+            UserError: an unknown suffix, a file that exists already, or nothing to write.
+        """
+        from reliev3r.export.write import export_reconstruction  # the one import that points up: `scene.export(...)`
+
+        return export_reconstruction(self, tracks, path, overwrite=overwrite, capture=capture, keep=keep)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import from_plain, require, to_plain
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
-from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.capture import Capture, evenly_spaced, load_capture
 from reliev3r.data.find import CaptureTask
 from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
 from reliev3r.evaluate.quality import Quality, assess
@@ -33,15 +34,16 @@ from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.store import load_labels
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.model.load import RANDOM, initial_network, load_network
+from reliev3r.model.load import RANDOM, Model, initial_network, load_model, load_network
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.predict import predict
 from reliev3r.runs.folder import RunFolder, start_of
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.train.captures import labelled_capture
-from reliev3r.train.config import TrainConfig, teacher_share
+from reliev3r.train.config import TrainConfig
 from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.sampling import BatchConfig, CaptureBatches
+from reliev3r.train.schedule import teacher_share
 
 logger = logging.getLogger(__name__)
 
@@ -103,25 +105,32 @@ class FitResult:
     notes: tuple[str, ...]
     """Warnings and choices, in plain language."""
 
+    @cached_property
+    def model(self) -> Model:
+        """The trained network, in evaluation mode; read from the run's checkpoint when it is first asked for."""
+        return load_model(self.folder / "checkpoint")
+
 
 def fit(
-    capture_path: Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
+    capture: Capture | Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
 ) -> FitResult | None:
     """Label a capture, train a network on the labels alone, and write everything a user needs to ``out``.
 
-    Returns ``None`` after Ctrl-C (a checkpoint was saved; ``resume`` goes on).
+    A capture that is open already keeps its frames and intrinsics, unless ``config`` says others. After Ctrl-C it
+    returns ``None`` (a checkpoint was saved; ``resume`` goes on).
 
     Raises:
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
     """
     report = report or silent
-    run = RunFolder(path=out, verb="fit", inputs={"capture": str(capture_path.resolve())})
+    place = capture.root if isinstance(capture, Capture) else capture
+    run = RunFolder(path=out, verb="fit", inputs={"capture": str(place.resolve())})
     config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
     begin = (lambda: None) if resume else (lambda: run.begin(config))  # bad input leaves nothing behind
     if config.labels is None:
-        capture, labels = _label(capture_path, out, config, begin, report)
+        capture, labels = _label(capture, out, config, begin, report)
     else:
-        capture, labels = _given_labels(capture_path, config, begin)
+        capture, labels = _given_labels(place, config, begin)
     folder = labels_folder(out, config)
     notes = [*check_labels(labels.tracks, capture.names), *_judged(folder, capture, force=config.force)]
     model = _network(config, known_intrinsics=capture.has_K)
@@ -183,13 +192,22 @@ def labels_folder(out: Path, config: FitConfig) -> Path:
     return out / "labels" if config.labels is None else Path(config.labels)
 
 
+def _open(capture: Capture | Path, config: FitConfig, out: Path, report: Report) -> Capture:
+    """The frames with their intrinsics, but for those that an expert is still to predict."""
+    if not isinstance(capture, Capture):
+        capture = load_capture(capture, views=config.views, cache=out, progress=staged(report, "frames"))
+    else:
+        capture = dataclasses.replace(capture, frames=tuple(evenly_spaced(capture.frames, config.views)))
+        if config.intrinsics is None:
+            return capture
+    return capture if is_expert_spec(config.intrinsics) else with_intrinsics(capture, config.intrinsics)
+
+
 def _label(
-    path: Path, out: Path, config: FitConfig, begin: Callable[[], None], report: Report
+    capture: Capture | Path, out: Path, config: FitConfig, begin: Callable[[], None], report: Report
 ) -> tuple[Capture, CaptureLabels]:
     """The capture, and labels of it that are made or, after an interruption, completed."""
-    capture = load_capture(path, views=config.views, cache=out, progress=staged(report, "frames"))
-    if not is_expert_spec(config.intrinsics):
-        capture = with_intrinsics(capture, config.intrinsics)
+    capture = _open(capture, config, out, report)
     begin()
     depth, tracks = depth_expert(config.depth, device=config.device), track_expert(config.tracks, device=config.device)
     if is_expert_spec(config.intrinsics):  # runs a network and stores its depth

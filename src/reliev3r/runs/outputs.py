@@ -17,7 +17,7 @@ from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
 from reliev3r.report.html import write_report
 from reliev3r.sfm.refine import RefineResult, refine_cameras
-from reliev3r.train.metrics import read_metrics
+from reliev3r.train.monitor import read_metrics
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,10 +23,10 @@ from reliev3r.runs.folder import RunFolder, first_process, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
 from reliev3r.synthetic.stream import SyntheticStream
 from reliev3r.train.captures import LabelledCaptures
-from reliev3r.train.config import teacher_share, weak_settings
 from reliev3r.train.loop import TrainResult, train
 from reliev3r.train.recipes import ScenesConfig
 from reliev3r.train.sampling import SceneBatches, Source
+from reliev3r.train.schedule import teacher_share, weak_settings
 from reliev3r.train.validation import HeldoutScene, figures, rooms, tracked_scene, without_intrinsics
 
 if TYPE_CHECKING:

@@ -1,15 +1,13 @@
-"""Settings of the training loop, and how the weak objective changes over a run."""
+"""Settings of the training loop."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
 from reliev3r.core.device import Precision
 from reliev3r.core.settings import require
-from reliev3r.losses.weak import ObjectiveConfig
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
@@ -74,22 +72,3 @@ class TrainConfig:
             weight_decay=(0, inf), clip=(0, inf), ema=(0, 1), log_every=(1, inf), evaluate_every=(0, inf),
             save_every=(0, inf), alarm_checks=(0, inf),
         )  # fmt: skip
-
-
-def weak_settings(objective: ObjectiveConfig, *, hide_intrinsics: bool) -> ObjectiveConfig:
-    """The weak objective where intrinsics may be hidden from the network: then angles are multiplied by the focal
-    length, for a longer lens alone would shrink them."""
-    if not hide_intrinsics or objective.reprojection.form != "angle":
-        return objective
-    return dataclasses.replace(
-        objective, reprojection=dataclasses.replace(objective.reprojection, form="focal_angle")
-    )  # fmt: skip
-
-
-def teacher_share(progress: float, *, until: float, since: float = 0.0, floor: float = 0.0) -> float:
-    """Share of the teacher's weight at ``progress`` in [0, 1]: 1 up to ``since``, then linearly down to ``floor`` at
-    ``until``, and ``floor`` from there on."""
-    if progress >= until:
-        return floor
-    left = 1.0 if progress <= since else (until - progress) / (until - since)
-    return floor + (1 - floor) * left

@@ -20,10 +20,9 @@ from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Loss, Prediction, Tracks, Views
-from reliev3r.train.alarms import Alarms, signs_of_collapse
 from reliev3r.train.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
 from reliev3r.train.config import TrainConfig
-from reliev3r.train.metrics import MetricsLog
+from reliev3r.train.monitor import Alarms, MetricsLog, signs_of_collapse
 from reliev3r.train.parallel import (
     WithLoss,
     Workers,
@@ -33,6 +32,7 @@ from reliev3r.train.parallel import (
     place_optimizer_state,
     placed_like,
 )
+from reliev3r.train.schedule import learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -210,17 +210,10 @@ class _Run:
         shown = " ".join(f"{name} {value:.3g}" for name, value in self.live.items())
         return f"step {self.done} {shown}"
 
-    def learning_rate(self, progress: float) -> float:
-        config = self.config
-        if progress < config.warmup:
-            return config.lr * max(progress / config.warmup, 1e-2)
-        cosine = 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
-        return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
-
     def step(self, batches: Batches, progress: float) -> _Outcome:
         """One step of the optimiser over ``accumulate`` batches of each process."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(progress) * group["share"]
+            group["lr"] = learning_rate(progress, self.config) * group["share"]
         self.model.train()
         outcome = self._gradient(batches, progress)
         if any(self.workers.all_reduce_max(float(not torch.isfinite(outcome.total)))):
@@ -268,7 +261,7 @@ class _Run:
         values = self.workers.mean_over_ranks({"loss": float(outcome.total), **parts, **signs})
         shown = {name: value for name, value in values.items() if name not in signs and name != "loss"}
         self.live = {**{k: v for k, v in self.live.items() if k.startswith("heldout")}, **shown}
-        self.write({"step": self.done, "seconds": self._clock(), "lr": self.learning_rate(progress), **values})
+        self.write({"step": self.done, "seconds": self._clock(), "lr": learning_rate(progress, self.config), **values})
         advice = self.alarms.advice(values) if listens and progress >= self.config.warmup else None
         if advice is not None:
             raise TrainingStopped(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import natural
-from reliev3r.data.readers._poses import pose_from_quaternion
+from reliev3r.data.readers._scene import pose_from_quaternion
 
 _LOOKS = 8
 """Folders of a level that are looked into before a format counts as not recognised: a dataset has up to 100 000."""

@@ -18,8 +18,7 @@ from reliev3r.data.images import image_size
 from reliev3r.data.lenses import Rectification, turned_fisheye_rectification
 from reliev3r.data.readers._depth import known, read_png16, z_of_range
 from reliev3r.data.readers._layout import Layout, files_in, pose_rows, same_count
-from reliev3r.data.readers._poses import pose_from_quaternion
-from reliev3r.data.readers._scene import Shot, scene_of
+from reliev3r.data.readers._scene import Shot, pose_from_quaternion, scene_of
 from reliev3r.data.truth import Scene
 
 _SIZE = 704

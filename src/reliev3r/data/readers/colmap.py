@@ -13,8 +13,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.data.capture import natural
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.readers._layout import Layout
-from reliev3r.data.readers._poses import checked_pose
-from reliev3r.data.readers._scene import Shot, frame_names, scene_of
+from reliev3r.data.readers._scene import Shot, checked_pose, frame_names, scene_of
 from reliev3r.data.truth import Scene
 
 MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap", ".")

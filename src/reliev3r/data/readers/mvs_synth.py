@@ -17,8 +17,7 @@ from reliev3r.data.images import image_size
 from reliev3r.data.lenses import pinhole
 from reliev3r.data.readers._depth import known, read_exr
 from reliev3r.data.readers._layout import Layout, existing, files_in
-from reliev3r.data.readers._poses import REFLECTION, checked_pose, matrix
-from reliev3r.data.readers._scene import Shot, scene_of
+from reliev3r.data.readers._scene import REFLECTION, Shot, checked_pose, matrix, scene_of
 from reliev3r.data.truth import Scene
 
 _LAYOUT = Layout(

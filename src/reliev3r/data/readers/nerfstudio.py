@@ -22,8 +22,7 @@ from reliev3r.data.images import IMAGE_SUFFIXES
 from reliev3r.data.lenses import Lens, Rectification, lens_of
 from reliev3r.data.readers._depth import known, read_npy, read_png16
 from reliev3r.data.readers._layout import Layout
-from reliev3r.data.readers._poses import OPENGL_FROM_OPENCV, checked_pose, matrix
-from reliev3r.data.readers._scene import Shot, frame_names, scene_of
+from reliev3r.data.readers._scene import OPENGL_FROM_OPENCV, Shot, checked_pose, frame_names, matrix, scene_of
 from reliev3r.data.truth import Scene
 
 FILE = "transforms.json"

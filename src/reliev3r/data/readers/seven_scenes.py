@@ -14,8 +14,7 @@ import numpy as np
 from reliev3r.data.lenses import pinhole, scaled_K
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout, files_in
-from reliev3r.data.readers._poses import checked_pose, read_matrix
-from reliev3r.data.readers._scene import Shot, scene_of
+from reliev3r.data.readers._scene import Shot, checked_pose, read_matrix, scene_of
 from reliev3r.data.truth import Scene
 
 _K, _SIZE = pinhole(585, 585, 320, 240), (640, 480)

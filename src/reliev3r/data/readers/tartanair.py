@@ -16,8 +16,7 @@ from jaxtyping import Float
 from reliev3r.data.lenses import pinhole, scaled_K
 from reliev3r.data.readers._depth import SKY, known, read_npy
 from reliev3r.data.readers._layout import Layout, files_in, pose_rows, same_count
-from reliev3r.data.readers._poses import NED_FROM_OPENCV
-from reliev3r.data.readers._scene import Shot, scene_of
+from reliev3r.data.readers._scene import NED_FROM_OPENCV, Shot, scene_of
 from reliev3r.data.truth import Scene
 
 _K, _SIZE = pinhole(320, 320, 320, 240), (640, 480)

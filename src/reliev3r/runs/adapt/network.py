@@ -17,8 +17,8 @@ from reliev3r.model.load import Model
 from reliev3r.model.lora import Lora, train_last
 from reliev3r.model.predict import predict
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.train.config import teacher_share, weak_settings
 from reliev3r.train.loop import is_head
+from reliev3r.train.schedule import teacher_share, weak_settings
 from reliev3r.train.validation import HeldoutScene
 
 
