@@ -38,7 +38,7 @@ wheel: setup
 	rm -rf build dist/*.whl
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
-# The loss forms and options on a rendered capture, three seeds each (docs/results/ablation.md); resumable, about two hours on two cores
+# The loss forms and options on a rendered capture, three seeds each (docs/results/ablation.md); resumable
 ablation: setup
 	$(BIN)/python studies/one_capture.py --out $(OUT)/ablation --seeds 0 1 2
 
