@@ -90,7 +90,7 @@ def test_adapters_are_found_as_files(fresh, tmp_path) -> None:
 
 
 def test_the_demonstration_runs_outside_of_the_repository(fresh, tmp_path) -> None:
-    done = run(fresh / "reliev3r", "demo", "--out", "demo", "--minutes", "0.05", cwd=tmp_path)
+    done = run(fresh / "reliev3r", "demo", "--out", "demo", "--steps", "20", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     found = tmp_path / "demo" / "run"
     for name in (
