@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from reliev3r.core.device import resolve_precision
+from reliev3r.core.device import resolve_device, resolve_precision
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, read_json
 from reliev3r.core.progress import Report, silent, staged
@@ -126,6 +126,7 @@ def fit(
     place = capture.root if isinstance(capture, Capture) else capture
     run = RunFolder(path=out, verb="fit", inputs={"capture": str(place.resolve())})
     config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
+    resolve_device(config.device)  # one that is not there is told before anything is made
     begin = (lambda: None) if resume else (lambda: run.begin(config))  # bad input leaves nothing behind
     if config.labels is None:
         capture, labels = _label(capture, out, config, begin, report)

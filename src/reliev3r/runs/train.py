@@ -54,6 +54,7 @@ def train_scenes(
     report = report or silent
     run = RunFolder(path=out, verb="train", inputs={})
     config = run.settings(config, recipe or config, resume=resume)
+    resolve_device(config.device)
     if not resume:
         run.begin(config)
     model = network_of(config)

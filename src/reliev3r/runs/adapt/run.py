@@ -123,6 +123,7 @@ def adapt(
     inputs = {"model": model, "model_sha256": weights_hash(model), "footage": str(footage.resolve())}
     run = RunFolder(path=out, verb="adapt", inputs=inputs)
     config = run.settings(config, AdaptConfig(), resume=resume)
+    resolve_device(config.device)
     if not resume:
         run.begin(config)
     network = load_model(model)
