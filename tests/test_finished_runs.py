@@ -1,4 +1,4 @@
-"""What is done with a finished fit: its network is used at its own size, it is refined later, its labels serve again."""
+"""What is done with a finished fit: its network at its own size, a later refinement, its labels once more."""
 
 import dataclasses
 import json
