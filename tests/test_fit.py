@@ -1,6 +1,5 @@
 """The whole way on a rendered capture of a few small views: fit, resume, reconstruct, export, evaluate, bad input."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import builders
 from reliev3r.cli import main
 from reliev3r.core.device import CPU_BF16
 from reliev3r.core.errors import UserError
@@ -31,15 +31,14 @@ SIZE = ["--image-size", "48"]
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "capture"
-    write_capture(folder, SynthConfig(seed=3, views=5, width=240, height=180, span=35.0, supersample=1))
-    return folder
+    return builders.capture(tmp_path_factory.mktemp("data") / "capture")
 
 
 @pytest.fixture(scope="module")
 def run(capture, tmp_path_factory) -> Path:
+    """Trained so briefly that bundle adjustment has something to mend on any machine."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "150", *SIZE]
+    arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "60", "--refine", *SIZE]
     assert main(arguments) == 0
     return out
 
@@ -56,26 +55,17 @@ def test_a_run_learns_and_leaves_everything_behind(run, capture, capsys) -> None
     printed = capsys.readouterr().out
     assert "SIMULATED" in printed
     scores = json.loads((run / "scores" / "scores.json").read_text())["rows"][0]["scores"]
-    assert scores["auc30"] > 60  # a constant guess has 0
-    assert scores["depth_rel"] < 0.15
+    assert scores["auc30"] > 60  # a constant guess has 0, one step 3
+    assert scores["depth_rel"] < 0.3  # one step has 0.42
     quality = json.loads((run / "quality.json").read_text())
-    assert quality["network"]["median_angle_deg"] < 1.5
+    assert quality["network"]["median_angle_deg"] < 1.5  # one step has 8.6
 
 
-@pytest.fixture(scope="module")
-def refined_run(capture, tmp_path_factory) -> Path:
-    """Trained so briefly that bundle adjustment has something to mend on any machine."""
-    out = tmp_path_factory.mktemp("runs") / "refined"
-    arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "60", "--refine", *SIZE]
-    assert main(arguments) == 0
-    return out
-
-
-def test_refined_cameras_are_better(refined_run, capture) -> None:
-    assert json.loads((refined_run / "quality.json").read_text())["refined"]["kept"]
-    systems = [f"fit:{refined_run}", f"fit:{refined_run}@refined"]
-    assert main(["evaluate", *systems, "--capture", str(capture), "--out", str(refined_run / "both")]) == 0
-    rows = json.loads((refined_run / "both" / "scores.json").read_text())["rows"]
+def test_refined_cameras_are_better(run, capture) -> None:
+    assert json.loads((run / "quality.json").read_text())["refined"]["kept"]
+    systems = [f"fit:{run}", f"fit:{run}@refined"]
+    assert main(["evaluate", *systems, "--capture", str(capture), "--out", str(run / "both")]) == 0
+    rows = json.loads((run / "both" / "scores.json").read_text())["rows"]
     network, refined = (row["scores"] for row in rows)
     assert refined["ate"] < network["ate"]
     assert refined["rotation_median_deg"] < network["rotation_median_deg"]
@@ -104,18 +94,20 @@ def test_reconstruct_repeats_the_run_without_training(run, capture, tmp_path) ->
 
 
 @pytest.mark.parametrize(("told", "precision"), [("yes", "bf16"), ("no", "float32")])
-def test_fit_and_reconstruct_predict_in_the_same_precision(monkeypatch, capture, tmp_path, told, precision) -> None:
+def test_fit_and_reconstruct_predict_in_the_same_precision(
+    monkeypatch, run, capture, tmp_path, told, precision
+) -> None:
     monkeypatch.setenv(CPU_BF16, told)
-    result = fit(capture, tmp_path / "run", config(views=3))
-    again = reconstruct(capture, tmp_path / "run" / "checkpoint", views=3, image_size=48)
+    result = fit(capture, tmp_path / "run", labelled(run, steps=2))
+    again = reconstruct(capture, tmp_path / "run" / "checkpoint", image_size=48)
     assert result.reconstruction.meta["precision"] == again.meta["precision"] == precision
     torch.testing.assert_close(again.prediction.depth, result.reconstruction.prediction.depth, rtol=1e-5, atol=0)
     torch.testing.assert_close(again.prediction.world_from_cam, result.reconstruction.prediction.world_from_cam)
 
 
-def test_export_writes_other_formats(refined_run, tmp_path) -> None:
-    assert main(["export", str(refined_run), "--out", str(tmp_path / "transforms.json")]) == 0
-    assert main(["export", str(refined_run), "--refined", "--out", str(tmp_path / "all")]) == 0
+def test_export_writes_other_formats(run, tmp_path) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "transforms.json")]) == 0
+    assert main(["export", str(run), "--refined", "--out", str(tmp_path / "all")]) == 0
     assert (tmp_path / "all" / "sparse" / "0").is_dir()
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "x.ply")]) == 2
 
@@ -125,20 +117,25 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def config(**changes) -> FitConfig:
-    return FitConfig(**{"depth": "simulated", "steps": 24, "prepare": PrepareConfig(image_size=48), **changes})
+    return FitConfig(**{"depth": "simulated", "steps": 8, "prepare": PrepareConfig(image_size=48), **changes})
 
 
-def test_ctrl_c_then_resume_equals_the_uninterrupted_run(capture, tmp_path) -> None:
-    whole = fit(capture, tmp_path / "whole", config())
+def labelled(run: Path, **changes) -> FitConfig:
+    """The same with the labels of another run instead of its own."""
+    return config(depth=FitConfig().depth, labels=str(run / "labels"), **changes)
+
+
+def test_ctrl_c_then_resume_equals_the_uninterrupted_run(run, capture, tmp_path) -> None:
+    whole = fit(capture, tmp_path / "whole", labelled(run))  # labels of its own would be the same
 
     def interrupt(stage: str, done: float, total: float, what: str) -> None:
-        if stage == "train" and done == 11:
+        if stage == "train" and done == 3:
             raise KeyboardInterrupt
 
     assert fit(capture, tmp_path / "parts", config(), report=interrupt) is None
     assert not (tmp_path / "parts" / "checkpoint").exists()
     resumed = fit(capture, tmp_path / "parts", config(), resume=True)
-    assert resumed.training.steps == whole.training.steps == 24
+    assert resumed.training.steps == whole.training.steps == 8
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(a[name], b[name]) for name in a)
     # the settings are the run's own: a flag that differs is an error, not a silent nothing
@@ -173,12 +170,13 @@ def test_kill_9_then_resume_equals_the_uninterrupted_run(capture, tmp_path) -> N
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_unknown_intrinsics_are_estimated(capture, tmp_path) -> None:
-    result = fit(capture, tmp_path / "run", dataclasses.replace(config(), intrinsics="estimate", steps=40))
+def test_unknown_intrinsics_are_estimated(tmp_path) -> None:
+    capture = builders.capture(tmp_path / "capture", views=4, fov=50.0)  # far from the 65 degrees of rooms
+    result = fit(capture, tmp_path / "run", config(intrinsics="estimate", steps=4))
     true = json.loads((capture / "cameras.json").read_text())["frames"][0]["K"][0][0]
     focal = result.reconstruction.K_original[:, 0, 0]
     assert focal.std() < 1e-3 * focal.mean()  # one camera took them all
-    assert float(focal[0]) == pytest.approx(true, rel=0.15)
+    assert float(focal[0]) == pytest.approx(true, rel=0.05)
     assert any("field of view" in note for note in result.notes)
     # the checkpoint predicts the focal length, so plain images are enough for it
     images = tmp_path / "images"
@@ -195,10 +193,9 @@ def test_unknown_intrinsics_are_estimated(capture, tmp_path) -> None:
         "objective.tracks_weight=0",
     ],
 )
-def test_ablations_are_one_setting_each(capture, tmp_path, setting) -> None:
+def test_ablations_are_one_setting_each(run, capture, tmp_path, setting) -> None:
     out = tmp_path / "run"
-    # labels are the same for all, so they are copied and found valid
-    arguments = ["fit", str(capture), "--out", str(out), "--depth", "simulated", "--steps", "2", *SIZE]
+    arguments = ["fit", str(capture), "--out", str(out), "--labels", str(run / "labels"), "--steps", "2", *SIZE]
     assert main([*arguments, setting]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     names = {name for row in rows for name in row}
@@ -208,7 +205,7 @@ def test_ablations_are_one_setting_each(capture, tmp_path, setting) -> None:
 
 
 def test_init_from_a_checkpoint_starts_where_it_ended(run, capture, tmp_path) -> None:
-    start = dataclasses.replace(config(), model=str(run / "checkpoint"), steps=1, lr=1e-9)
+    start = labelled(run, model=str(run / "checkpoint"), steps=1, lr=1e-9)
     fit(capture, tmp_path / "run", start)
     a, b = weights(run), weights(tmp_path / "run")
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
@@ -224,7 +221,7 @@ def test_two_unrelated_sets_of_images_are_told_apart(tmp_path) -> None:
         )
         for image in sorted((part / "images").iterdir()):
             shutil.copy(image, mixed / f"{texture}_{image.name}")
-    settings = dataclasses.replace(config(), depth="none", intrinsics="fov:65", steps=3)
+    settings = config(depth="none", intrinsics="fov:65", steps=2)
     result = fit(mixed, tmp_path / "run", settings)
     text = " ".join(result.notes)
     assert "masonry" in text
@@ -283,7 +280,7 @@ def test_training_never_reads_the_truth(capture, tmp_path, monkeypatch) -> None:
         (spoiled / frame.pop("depth")).unlink()
     (spoiled / "cameras.json").write_text(json.dumps(cameras))
     monkeypatch.setattr(Truth, "__init__", lambda *a, **k: pytest.fail("Truth was made while training"))
-    settings = dataclasses.replace(config(), depth="none", steps=4)
+    settings = config(depth="none", steps=2, views=3)
     fit(capture, tmp_path / "a", settings)
     fit(spoiled, tmp_path / "b", settings)
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")

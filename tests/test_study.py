@@ -18,10 +18,15 @@ sys.path.insert(0, str(STUDIES))  # as when one is called: its parts lie beside 
 one_capture, paradigm, study = (importlib.import_module(name) for name in ("one_capture", "paradigm", "study"))
 
 
-def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
+def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd) -> None:
     arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger", "depth only"]
-    paradigm.main([*arguments[:-1], "--jobs", "2"])
-    assert (tmp_path / "runs" / "pi3-dagger-0" / "result.json").is_file()
+    # two processes at a time, one of which fails: it knows no such variant; the other is finished first
+    with monkeypatch.context() as patch:
+        patch.setitem(paradigm.VARIANTS, "nobody's", lambda c: c)
+        with pytest.raises(SystemExit, match=r"^failed: nobody's$"):
+            paradigm.main([*arguments[:4], "--only", "nobody's", "weak", "--jobs", "2"])
+    assert 'invalid choice: "nobody\'s"' in capfd.readouterr().err
+    assert (tmp_path / "runs" / "weak-0" / "result.json").is_file()
     paradigm.main(arguments)
     table = (tmp_path / "study.md").read_text()
     assert "simulated expert" in table

@@ -41,7 +41,7 @@ def fit(argv: list[str]) -> int:
         """Track expert: sift, aliked, cotracker:FILE, ..."""
         intrinsics: str | None = None
         """FILE, fov:DEG (horizontal), exif, expert, or estimate; by default cameras.json, else EXIF, else estimate."""
-        labels: Path | None = None
+        labels: str | None = None
         """Folder of labels that `reliev3r label` made of this capture, instead of making them."""
         views: int | None = None
         """This many images, evenly spaced; of a video at most that many frames, by motion and sharpness."""
