@@ -66,7 +66,7 @@ def labels(footage, tmp_path_factory) -> str:
 
 def config(labels: str, **changes) -> AdaptConfig:
     values = {
-        "labels": labels, "depth": "simulated", "steps": 6, "prepare": PrepareConfig(image_size=48),
+        "labels": labels, "depth": "simulated", "steps": 6, "precision": "fp32", "prepare": PrepareConfig(image_size=48),
         "heldout_every": 4, "batch": SceneBatchConfig(views=(3, 4), images=4), "lora": LoraConfig(rank=2), **changes,
     }  # fmt: skip
     return AdaptConfig(**values)
@@ -87,7 +87,7 @@ def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, t
     arguments = [
         "adapt", "--model", str(base), str(footage), "--out", str(tmp_path / "run"), "--depth",
         "simulated",
-        "--train", "all", "--lr", "2e-3", "--steps", "40", "--image-size", "48",
+        "--train", "all", "--lr", "2e-3", "--steps", "40", "--precision", "fp32", "--image-size", "48",
         "--heldout-every", "4", "batch.views=4,6", "batch.images=6",
     ]  # fmt: skip
     with caplog.at_level("INFO", logger="reliev3r"):
@@ -112,7 +112,7 @@ def test_what_is_not_better_is_kept_aside(footage, base, labels, tmp_path, monke
     out = tmp_path / "run"
     arguments = [
         "adapt", "--model", str(base), str(footage), "--out", str(out), "--labels", labels, "--steps", "2",
-        "--depth", "simulated", "--image-size", "48", "--heldout-every", "4", "batch.views=3,4",
+        "--depth", "simulated", "--precision", "fp32", "--image-size", "48", "--heldout-every", "4", "batch.views=3,4",
     ]  # fmt: skip
     assert main(arguments) == code
     assert ("kept aside" in capsys.readouterr().out) == (verdict != "better")
@@ -198,7 +198,7 @@ def test_a_signal_ends_the_command_with_130_and_the_line_that_goes_on(
     monkeypatch.setattr(run, "train", interrupted)
     arguments = [
         "adapt", "--model", str(base), str(footage), "--out", str(tmp_path / "run"), "--labels", labels,
-        "--depth", "simulated", "--steps", "2", "--image-size", "48", "--heldout-every", "4",
+        "--depth", "simulated", "--steps", "2", "--precision", "fp32", "--image-size", "48", "--heldout-every", "4",
         "batch.views=3,4",
     ]  # fmt: skip
     assert main(arguments) == 130

@@ -26,7 +26,7 @@ from reliev3r.runs.fit import FitConfig, fit
 from reliev3r.runs.reconstruct import reconstruct
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
-SIZE = ["--image-size", "48"]
+SIZE = ["--image-size", "48", "--precision", "fp32"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_cameras_json_has_the_captures_own_intrinsics(run, capture) -> None:
 
 
 def test_reconstruct_repeats_the_run_without_training(run, capture, tmp_path) -> None:
-    arguments = ["reconstruct", str(capture), "--model", str(run / "checkpoint"), "--image-size", "48"]
+    arguments = ["reconstruct", str(capture), "--model", str(run / "checkpoint")]
     assert main([*arguments, "--out", str(tmp_path / "scene.npz")]) == 0
     with np.load(tmp_path / "scene.npz") as arrays:
         depth = Reconstruction.load(run / "prediction").prediction.depth.numpy()
@@ -98,7 +98,7 @@ def test_fit_and_reconstruct_predict_in_the_same_precision(
     monkeypatch, run, capture, tmp_path, told, precision
 ) -> None:
     monkeypatch.setenv(CPU_BF16, told)
-    result = fit(capture, tmp_path / "run", labelled(run, steps=2))
+    result = fit(capture, tmp_path / "run", labelled(run, steps=2, precision="auto"))
     again = reconstruct(capture, tmp_path / "run" / "checkpoint", image_size=48)
     assert result.reconstruction.meta["precision"] == again.meta["precision"] == precision
     torch.testing.assert_close(again.prediction.depth, result.reconstruction.prediction.depth, rtol=1e-5, atol=0)
@@ -117,7 +117,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def config(**changes) -> FitConfig:
-    return FitConfig(**{"depth": "simulated", "steps": 8, "prepare": PrepareConfig(image_size=48), **changes})
+    return FitConfig(
+        **{"depth": "simulated", "steps": 8, "precision": "fp32", "prepare": PrepareConfig(image_size=48), **changes}
+    )
 
 
 def labelled(run: Path, **changes) -> FitConfig:
@@ -181,7 +183,7 @@ def test_unknown_intrinsics_are_estimated(tmp_path) -> None:
     # the checkpoint predicts the focal length, so plain images are enough for it
     images = tmp_path / "images"
     shutil.copytree(capture / "images", images)
-    arguments = ["reconstruct", str(images), "--model", str(tmp_path / "run" / "checkpoint"), "--image-size", "48"]
+    arguments = ["reconstruct", str(images), "--model", str(tmp_path / "run" / "checkpoint")]
     assert main([*arguments, "--out", str(tmp_path / "cameras.json")]) == 0
 
 

@@ -209,7 +209,7 @@ def test_the_report_of_a_store(store, capsys, tmp_path):
 
 def test_fit_refuses_unusable_labels(store, tmp_path, capsys):
     capture = str(store / "captures" / "turning")
-    arguments = ["fit", capture, "--depth", "none", "--steps", "1", "--image-size", "48"]
+    arguments = ["fit", capture, "--depth", "none", "--steps", "1", "--precision", "fp32", "--image-size", "48"]
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 2
     message = capsys.readouterr().err
     assert "unusable: the camera only turns" in message
