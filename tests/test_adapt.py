@@ -66,7 +66,8 @@ def labels(footage, tmp_path_factory) -> str:
 
 def config(labels: str, **changes) -> AdaptConfig:
     values = {
-        "labels": labels, "depth": "simulated", "steps": 6, "precision": "fp32", "prepare": PrepareConfig(image_size=48),
+        "labels": labels, "depth": "simulated", "steps": 6, "precision": "fp32",
+        "prepare": PrepareConfig(image_size=48),
         "heldout_every": 4, "batch": SceneBatchConfig(views=(3, 4), images=4), "lora": LoraConfig(rank=2), **changes,
     }  # fmt: skip
     return AdaptConfig(**values)
