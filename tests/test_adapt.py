@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import builders
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, write_sealed
@@ -33,7 +34,6 @@ from reliev3r.runs.adapt.footage import prepared
 from reliev3r.runs.adapt.network import in_unit
 from reliev3r.runs.adapt.run import adapt
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.train.captures import labelled_capture
 from reliev3r.train.config import TrainConfig
 from reliev3r.train.forecast import estimate_training
@@ -44,9 +44,7 @@ from reliev3r.verdict.rule import Verdict
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "capture"
-    write_capture(folder, SynthConfig(seed=3, views=8, width=240, height=180, span=35.0, supersample=1))
-    return folder
+    return builders.capture(tmp_path_factory.mktemp("data") / "capture", views=8)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +84,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, tmp_path, capsys, caplog) -> None:
     before = file_hash(base / "model.safetensors")
     arguments = [
-        "adapt", "--model", str(base), str(footage), "--out", str(tmp_path / "run"), "--depth",
-        "simulated",
+        "adapt", "--model", str(base), str(footage), "--out", str(tmp_path / "run"), "--depth", "simulated",
         "--train", "all", "--lr", "2e-3", "--steps", "40", "--precision", "fp32", "--image-size", "48",
         "--heldout-every", "4", "batch.views=4,6", "batch.images=6",
     ]  # fmt: skip

@@ -1,10 +1,14 @@
 """Runs of two processes for test_parallel.py: ``spread.py OUT MODE...``, one after another in one process group."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
+from torch.distributed import fsdp  # noqa: F401  (imported once, before the processes part)
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -43,6 +47,12 @@ def run_and_save(out: Path, mode: str, settings: TrainConfig, **more) -> None:
         torch.save({"weights": weights, "gradients": found, "best": result.best}, out / f"{mode}.pt")
 
 
+def as_rank(environment: dict[str, str], out: Path, modes: list[str]) -> None:
+    """One of the processes: ``environment`` says which, as torchrun does."""
+    os.environ.update(environment)
+    main(out, modes)
+
+
 def main(out: Path, modes: list[str]) -> None:
     torch.set_num_threads(1)
     for mode in modes:
@@ -58,9 +68,6 @@ def main(out: Path, modes: list[str]) -> None:
 
 
 def interrupted(folder: Path) -> None:
-    import os
-    import signal
-
     def stop(step, progress, micro):
         if (step, micro) == (3, 1):
             os.kill(os.getpid(), signal.SIGINT)

@@ -1,5 +1,6 @@
 """One process, two under DDP and two under FSDP2 (gloo) train the same network; any of them goes on with another's."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from spread import SHORT, STEPS, config, run_and_save
+from spread import SHORT, STEPS, as_rank, config, run_and_save
 from test_loop import batches, network, weak
 
 from reliev3r.losses.weak import ObjectiveConfig, objective
@@ -25,25 +26,33 @@ direction that differs from CPU to CPU. Only how far it can have gone is checked
 SCRIPT = Path(__file__).with_name("spread.py")
 
 
-def spread(out: Path, *modes: str, launcher: tuple[str, ...] = ()) -> None:
-    """Run ``spread.py`` in two processes (started as torchrun starts them, without torchrun's own seconds)."""
-    shared = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if launcher:
-        subprocess.run([*launcher, SCRIPT, out, *modes], check=True, env=shared, timeout=250)
-        return
+def spread(out: Path, *modes: str) -> None:
+    """Run ``spread.py`` in two processes as torchrun starts them, but that share one import of torch."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["spread"])
     processes = [
-        subprocess.Popen([sys.executable, SCRIPT, out, *modes], env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)})
-        for r in (0, 1)
+        context.Process(target=as_rank, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, out, list(modes)))
+        for rank in ("0", "1")
     ]
     try:
-        assert [process.wait(timeout=250) for process in processes] == [0, 0]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(250)
+        assert [process.exitcode for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
+
+
+def launched(out: Path, mode: str, *launcher: str) -> None:
+    """Run ``spread.py`` by a launcher of two processes."""
+    command = [sys.executable, "-m", *launcher, str(SCRIPT), str(out), mode]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250)
 
 
 def load(out: Path, mode: str) -> dict:
@@ -174,12 +183,11 @@ def test_weights_that_the_loss_does_not_reach_stay(tmp_path) -> None:
 @pytest.mark.slow
 def test_launchers(tmp_path) -> None:
     run_and_save(tmp_path, "one", config(accumulate=2))
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    spread(tmp_path, "ddp", launcher=torchrun)
+    launched(tmp_path, "ddp", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     assert_same(load(tmp_path, "ddp"), load(tmp_path, "one"))
     accelerate = (
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
-        "--mixed_precision=no", "--dynamo_backend=no",
+        "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
+        "--dynamo_backend=no",
     )  # fmt: skip
-    spread(tmp_path, "fsdp2", launcher=accelerate)
+    launched(tmp_path, "fsdp2", *accelerate)
     assert_same(load(tmp_path, "fsdp2"), load(tmp_path, "one"))
