@@ -123,7 +123,7 @@ def _report_labels(argv: list[str]) -> int:
 
     given = parse(Report, "labels report", argv)
     from reliev3r.core.files import write_json
-    from reliev3r.labels.many.gather import gather_quality
+    from reliev3r.labels.many.index import gather_quality
     from reliev3r.report.labels import summary, write_label_report
 
     out = given.out or given.root

@@ -172,7 +172,7 @@ class Tracks(_Tensors):
 
 @dataclass(frozen=True, kw_only=True)
 class CameraLabels(_Tensors):
-    """Pseudo cameras solved from tracks alone (``labels.solve``): an optional early teacher, never ground truth."""
+    """Pseudo cameras solved from tracks alone (``sfm.incremental``): an optional early teacher, never ground truth."""
 
     world_from_cam: Float[Tensor, "*b v 4 4"]
     """In the unit in which the tracks' geometric mean distance from the cameras that see them is 1; any world frame."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.video import extract_frames, user_cache
+from reliev3r.geometry.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def load_capture(
     """Find the images of a capture: a folder of images, ``images/`` beside ``cameras.json``, or a video file.
 
     ``views`` picks that many evenly spaced images, or at most that many frames of a video by motion and sharpness
-    (``data.select``; 24 by default); all where there are fewer. K is taken from ``cameras.json``; its poses and depth
+    (``data.video``; 24 by default); all where there are fewer. K is taken from ``cameras.json``; its poses and depth
     are not read. Video frames are written to ``cache``/frames (by default below the user's cache folder) and reused
     while the video is the same.
 
@@ -115,13 +115,6 @@ def load_capture(
         frames = [_frame_from_file(path, file) for file in evenly_spaced(_at_least_two(files, path), views)]
     source = "cameras.json" if all(frame.K is not None for frame in frames) else None
     return Capture(root=path, frames=tuple(frames), synthetic=synthetic, K_source=source)
-
-
-def evenly_spaced(items: Sequence[T], count: int | None) -> list[T]:
-    """``count`` of the items at indices round(linspace(0, n - 1, count)); all where there are not more."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[index] for index in np.rint(np.linspace(0, len(items) - 1, count)).astype(int)]
 
 
 def intrinsics_from_entry(entry: dict[str, Any], where: str) -> Float[np.ndarray, "3 3"]:

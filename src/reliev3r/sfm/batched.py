@@ -1,4 +1,8 @@
-"""Pseudo cameras of whole batches at once, from tracks and label depths: the early teacher of streamed training."""
+"""Pseudo cameras of whole batches at once, from tracks and label depths: the early teacher of streamed training.
+
+:func:`polish` is the bundle adjustment for samples that are seen once: a few steps, no loop over samples. One capture
+without depths, until nothing moves: ``sfm.bundle``. Finished cameras in pixels: ``sfm.colmap``.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +34,8 @@ def with_pseudo_cameras(
 
     For each pair of views the similarity between their lifted tracks (Umeyama, re-weighted against false matches and
     wrong depth), then the cameras along the spanning tree of the pairs that agree most, then a few steps of bundle
-    adjustment (``config``; ``labels.polish``). Without a loop over samples, unlike
-    :func:`labels.solve.solve_cameras`: made for batches that are seen once. Cameras come in the unit of
+    adjustment (``config``; :func:`polish`). Without a loop over samples, unlike
+    :func:`sfm.incremental.solve_cameras`: made for batches that are seen once. Cameras come in the unit of
     ``CameraLabels``; views that nothing ties have weight 0, observations that the cameras contradict have depth 0.
     Pseudo-labels only, no ground truth; no gradient.
     """
@@ -167,7 +171,7 @@ def polish(
     """(world_from_cam, depth factors, world points of the tracks) after ``steps`` steps from the given ones.
 
     Minimises the Cauchy loss of two residuals at every sighting: the angle (its chord) between the observed ray and its
-    track's point - the residual of ``losses.reprojection``, with free points - and the log of the point's distance over
+    track's point - the residual of ``losses.tracks``, with free points - and the log of the point's distance over
     the label's distance times the view's factor. The first view with sightings keeps its pose and factor, which fixes
     the gauge; views without any do not move. The points are eliminated (Schur complement); no loop over samples, views
     or tracks.
