@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from reliev3r.core.errors import UserError
-from reliev3r.data.capture import evenly_spaced, load_capture
+from reliev3r.data.capture import load_capture
 
 
 def put(path, width=40, height=30, value=0):
@@ -61,9 +61,6 @@ def test_synthetic_captures_say_so(tmp_path):
 
 
 def test_views_are_evenly_spaced(tmp_path):
-    assert evenly_spaced(range(50), 12) == [0, 4, 9, 13, 18, 22, 27, 31, 36, 40, 45, 49]
-    assert evenly_spaced(range(3), 12) == [0, 1, 2]
-    assert evenly_spaced(range(3), None) == [0, 1, 2]
     for number in range(10):
         put(tmp_path / f"{number}.png")
     assert load_capture(tmp_path, views=4).names == ("0", "3", "6", "9")

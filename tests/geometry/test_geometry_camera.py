@@ -12,6 +12,8 @@ from reliev3r.geometry.camera import (
     K_from_fov,
     K_of_crop_resize,
     focal_from_35mm,
+    focal_from_fov,
+    fov_from_focal,
     pixel_grid,
     project,
     ray_map,
@@ -123,3 +125,11 @@ def test_35mm_equivalent_focal_goes_by_the_diagonal():
     assert focal_from_35mm(36.0, 400, 600) == pytest.approx(600)
     # 4:3: the diagonal of 600 x 800 is 1000 pixels on 43.27 mm
     assert focal_from_35mm(28.0, 600, 800) == pytest.approx(28 / 43.2666 * 1000, rel=1e-4)
+
+
+def test_focal_length_and_field_of_view_by_hand():
+    assert focal_from_fov(math.radians(90)) == pytest.approx(0.5)  # in image widths
+    assert focal_from_fov(math.radians(60), 640) == pytest.approx(320 * math.sqrt(3))
+    assert fov_from_focal(320.0, 640) == pytest.approx(math.pi / 2)
+    fov = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
+    torch.testing.assert_close(fov_from_focal(focal_from_fov(fov)), fov)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reliev3r.geometry.camera import pixel_grid, ray_map
-from reliev3r.geometry.sampling import depth_edges, inside, resize_linear, sample_bilinear, spread_choice
+from reliev3r.geometry.sampling import depth_edges, evenly_spaced, inside, resize_linear, sample_bilinear, spread_choice
 
 
 def test_lookup_at_pixel_centres_gives_the_pixels():
@@ -98,3 +98,11 @@ def test_a_choice_of_more_than_there_is_takes_everything():
     mask = torch.tensor([True, False, True])
     index, counts = spread_choice(mask, 5)
     assert index[counts].tolist() == [0, 2]
+
+
+def test_items_are_chosen_evenly():
+    assert evenly_spaced(range(50), 12) == [0, 4, 9, 13, 18, 22, 27, 31, 36, 40, 45, 49]
+    assert evenly_spaced("abcd", 3) == ["a", "c", "d"]  # 1.5 is rounded to the even number
+    assert evenly_spaced("abcd", 1) == ["a"]
+    assert evenly_spaced(range(3), 12) == [0, 1, 2]
+    assert evenly_spaced(range(3), None) == [0, 1, 2]

@@ -8,8 +8,9 @@ from reliev3r.geometry.camera import K_from_fov, project, transform
 from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
 from reliev3r.geometry.triangulate import parallax, world_rays
 from reliev3r.labels.register import RegisterConfig, register_depth
+from reliev3r.sfm.focal import solve_focal
 from reliev3r.sfm.graph import balanced_tracks, pair_rarity
-from reliev3r.sfm.incremental import SolveConfig, solve_cameras, solve_focal
+from reliev3r.sfm.incremental import SolveConfig, solve_cameras
 
 H, W = 72, 96
 
@@ -103,7 +104,7 @@ def test_no_pair_no_solve() -> None:
 @pytest.mark.parametrize("fov", [0.8, 1.3])
 def test_an_unknown_focal_length_is_found(fov: float) -> None:
     tracks, _, world_from_cam, *_ = scene(fov=fov, views=5)
-    focal, solve = solve_focal(tracks, (H, W))
+    focal, solve = solve_focal(tracks, [(H, W)] * 5)
     assert focal == pytest.approx(0.5 / math.tan(fov / 2), rel=0.05)
     assert pose_errors(solve.world_from_cam, world_from_cam)[0] < 3
 

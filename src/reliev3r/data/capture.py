@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.video import extract_frames, user_cache
+from reliev3r.geometry.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -115,13 +115,6 @@ def load_capture(
         frames = [_frame_from_file(path, file) for file in evenly_spaced(_at_least_two(files, path), views)]
     source = CAMERAS_JSON if all(frame.K is not None for frame in frames) else None
     return Capture(root=path, frames=tuple(frames), synthetic=synthetic, K_source=source)
-
-
-def evenly_spaced(items: Sequence[T], count: int | None) -> list[T]:
-    """``count`` of the items at indices round(linspace(0, n - 1, count)); all where there are not more."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[index] for index in np.rint(np.linspace(0, len(items) - 1, count)).astype(int)]
 
 
 def _at_least_two(items: list[T], path: Path) -> list[T]:

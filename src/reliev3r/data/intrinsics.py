@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image
 
@@ -17,7 +18,7 @@ from reliev3r.core.cameras_json import FrameEntry, read_frames, read_shared_intr
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import is_transposed
-from reliev3r.geometry.camera import focal_from_35mm
+from reliev3r.geometry.camera import K_from_focal, focal_from_35mm, focal_from_fov
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ def _from_fov(capture: Capture, spec: str) -> Capture:
         raise UserError(f"{spec}: a horizontal field of view lies between 0 and 180 degrees, for instance fov:60")
     if len({frame.width > frame.height for frame in capture.frames}) > 1:
         raise UserError(f"{spec}: {capture.root} mixes upright and wide images; give a file with a K for each frame")
-    tangent = math.tan(math.radians(degrees) / 2)
-    return _replaced(capture, lambda frame: centred_K(frame, frame.width / 2 / tangent), spec)
+    fov = math.radians(degrees)
+    return _replaced(capture, lambda frame: centred_K(frame, focal_from_fov(fov, frame.width)), spec)
 
 
 def _from_file(capture: Capture, file: Path) -> Capture:
@@ -115,7 +116,7 @@ def _fitted_K(frame: Frame, entry: FrameEntry, file: Path) -> Float[np.ndarray, 
 
 def centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
     """Square pixels and a principal point in the image's centre; ``focal`` in pixels of the upright image."""
-    return np.array([[focal, 0, frame.width / 2], [0, focal, frame.height / 2], [0, 0, 1]])
+    return K_from_focal(torch.tensor(focal, dtype=torch.float64), frame.height, frame.width).numpy()
 
 
 def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import Float, Shaped, UInt8
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.images import image_size
+from reliev3r.geometry.camera import focal_from_fov
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -199,7 +199,7 @@ def lens_of(entry: dict[str, Any], where: str, image: Path, size: tuple[int, int
         raise UserError(f"{where}: camera model {model} cannot be rectified; known: {', '.join(_COEFFICIENTS)}")
     try:
         width, height = (int(entry["w"]), int(entry["h"])) if "w" in entry and "h" in entry else image_size(image)
-        fx = float(entry["fl_x"]) if "fl_x" in entry else _focal(entry["camera_angle_x"], width)
+        fx = float(entry["fl_x"]) if "fl_x" in entry else focal_from_fov(float(entry["camera_angle_x"]), width)
         fy = float(entry.get("fl_y", fx))
         cx, cy = float(entry.get("cx", width / 2)), float(entry.get("cy", height / 2))
         distortion = tuple(float(entry.get(key, 0.0)) for key in _COEFFICIENTS[model])
@@ -209,10 +209,6 @@ def lens_of(entry: dict[str, Any], where: str, image: Path, size: tuple[int, int
         raise UserError(f"{where}: intrinsics that are not finite and positive; restore the file")
     lens = Lens(model=model, width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy, distortion=distortion)
     return lens if size is None else _resized(lens, size, where, image)
-
-
-def _focal(angle: Any, width: int) -> float:
-    return 0.5 * width / math.tan(0.5 * float(angle))
 
 
 def _resized(lens: Lens, size: tuple[int, int], where: str, image: Path) -> Lens:

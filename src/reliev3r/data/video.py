@@ -18,6 +18,7 @@ from PIL import Image
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_directory, file_hash, read_json, write_json
 from reliev3r.core.progress import Progress
+from reliev3r.geometry.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def user_cache(video: Path) -> Path:
 
 
 def extract_frames(video: Path, folder: Path, count: int, *, progress: Progress | None = None) -> list[Path]:
-    """At most ``count`` frames of a video, spread by motion and sharp (``data.video``), in order.
+    """At most ``count`` frames of a video, spread by motion and sharp (:func:`select_frames`), in order.
 
     They are upright JPEG files named by frame number. All frames where the video has no more. Written atomically; a
     folder that holds the same frames of the same video is used as it is. A video with a broken end gives the frames
@@ -201,7 +202,7 @@ def select_frames(signs: FrameSigns, count: int) -> list[int]:
     """
     total = len(signs.way)
     if count >= total or signs.still:
-        return np.unique(np.rint(np.linspace(0, total - 1, min(count, total))).astype(int)).tolist()
+        return evenly_spaced(range(total), count)
     places, step = np.linspace(0, signs.way[-1], count, retstep=True)
     return sorted({_best_frame(signs, place, _REACH * step) for place in places})
 

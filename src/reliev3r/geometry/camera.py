@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Number = TypeVar("Number", float, Tensor)
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | str | None = None) -> Float[Tensor, "h w 2"]:
@@ -63,8 +66,18 @@ def K_from_focal(focal: Float[Tensor, "*b"], height: int, width: int) -> Float[T
 
 def K_from_fov(fov: Float[Tensor, "*b"] | float, height: int, width: int) -> Float[Tensor, "*b 3 3"]:
     """Intrinsics with square pixels and centred principal point from the *horizontal* field of view in radians."""
-    fov = torch.as_tensor(fov, dtype=torch.float32)
-    return K_from_focal(0.5 * width / torch.tan(0.5 * fov), height, width)
+    return K_from_focal(focal_from_fov(torch.as_tensor(fov, dtype=torch.float32), width), height, width)
+
+
+def focal_from_fov(fov: Number, width: float = 1.0) -> Number:
+    """Focal length from the field of view in radians across ``width``, in its unit; by default in widths."""
+    return 0.5 * width / (torch.tan(0.5 * fov) if isinstance(fov, Tensor) else math.tan(0.5 * fov))
+
+
+def fov_from_focal(focal: Number, width: float = 1.0) -> Number:
+    """Field of view in radians across ``width``, in whose unit the focal length is; by default in widths."""
+    tangent = 0.5 * width / focal
+    return 2 * (torch.atan(tangent) if isinstance(tangent, Tensor) else math.atan(tangent))
 
 
 def K_of_crop_resize(

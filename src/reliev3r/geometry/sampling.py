@@ -1,10 +1,16 @@
-"""Reading maps at sub-pixel positions."""
+"""Reading maps at sub-pixel positions, and choosing evenly from many."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def sample_bilinear(maps: Float[Tensor, "*b h w"], uv: Float[Tensor, "*b m 2"]) -> Float[Tensor, "*b m"]:
@@ -32,6 +38,13 @@ def inside(uv: Float[Tensor, "*b m 2"], height: int, width: int) -> Bool[Tensor,
     """Whether a pixel position lies on the image."""
     u, v = uv.unbind(-1)
     return (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
+
+
+def evenly_spaced(items: Sequence[Item], count: int | None) -> list[Item]:
+    """``count`` of the items at indices round(linspace(0, n - 1, count)); all where there are not more."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[index] for index in np.rint(np.linspace(0, len(items) - 1, count)).astype(int)]
 
 
 def spread_choice(mask: Bool[Tensor, "*b n"], count: int) -> tuple[Int[Tensor, "*b k"], Bool[Tensor, "*b k"]]:

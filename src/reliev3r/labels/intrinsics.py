@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Progress
-from reliev3r.data.capture import Capture, Frame, evenly_spaced
+from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.intrinsics import centred_K, is_expert_spec, with_intrinsics
+from reliev3r.geometry.camera import focal_from_fov
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.expert import DepthExpert
 from reliev3r.labels.pipeline import label_depth
 from reliev3r.labels.registry import depth_expert
@@ -49,7 +50,7 @@ def resolve_intrinsics(
         frame = capture.frames[index]
         found = label_depth(capture, index, asked, out) if own else asked.predict(capture.image(index), frame, capture)
         if found.fov is not None:
-            focals.setdefault(_size(frame), []).append(0.5 * frame.width / math.tan(found.fov / 2))
+            focals.setdefault(_size(frame), []).append(focal_from_fov(found.fov, frame.width))
         if progress:
             progress(done, len(chosen), "field of view")
     name = str(asked.fingerprint()["name"])

@@ -20,11 +20,12 @@ from reliev3r.data.network_views import (
     resize_depth,
     uv_in_region,
 )
-from reliev3r.geometry.camera import K_from_focal
+from reliev3r.geometry.camera import K_from_focal, fov_from_focal
 from reliev3r.geometry.sampling import inside
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.register import RegisterConfig, register_depth
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras, solve_focal
+from reliev3r.sfm.focal import solve_focal
+from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
 
 
 def network_sample(
@@ -149,12 +150,12 @@ def _solve(
         solve = solve_cameras(pseudo.tracks, views.K, config.solver) if config.solve else None
         focal = None
     else:
-        found = solve_focal(pseudo.tracks, views.size, config=config.solver, progress=progress)
+        found = solve_focal(pseudo.tracks, [views.size] * len(views.image), config=config.solver, progress=progress)
         if found is None:
             notes.append("the focal length could not be estimated from the matches; 58 degrees is where it starts")
             return None, None
         focal, solve = found
-        fov = 2 * math.degrees(math.atan(0.5 / focal))
+        fov = math.degrees(fov_from_focal(focal))
         notes.append(f"intrinsics estimated: the matches alone suggest a horizontal field of view of {fov:.0f} degrees")
         solve = solve if config.solve else None
     if config.solve and solve is None and not any("focal" in note for note in notes):

@@ -18,6 +18,7 @@ from reliev3r.export.cameras import upright_from_world
 from reliev3r.export.maps import depth_picture, depth_scale
 from reliev3r.geometry.align import umeyama
 from reliev3r.geometry.rigid import invert
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.report.figures import CameraPlot, camera_svg, line_svg
 from reliev3r.report.page import write_page
 from reliev3r.report.pictures import data_uri
@@ -86,7 +87,7 @@ def scene_picture(
     true = true_cameras.double()
     aligned = laid_over(reconstruction.prediction.world_from_cam.double()[found], true[found])
     upright = upright_from_world(true)
-    shown = np.unique(np.linspace(0, len(found) - 1, min(len(found), _MOST_VIEWS)).round().astype(int))
+    shown = evenly_spaced(range(len(found)), _MOST_VIEWS)
     depth = None
     if reconstruction.predicts_depth:
         near, far = depth_scale(reconstruction.prediction.depth)

@@ -15,6 +15,7 @@ from reliev3r.core.settings import flatten
 from reliev3r.core.types import Tracks
 from reliev3r.export.maps import colour_map, depth_scale
 from reliev3r.export.points import view_colours
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.report.figures import CameraPlot, camera_svg, curve_svgs, write_overview
 from reliev3r.report.page import write_page
 from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, data_uri, view_pictures
@@ -56,7 +57,7 @@ def write_report(
     the network's small input is shown). At most 24 views, evenly spaced, have a row of their own.
     """
     count = len(reconstruction.names)
-    shown = sorted({round(i) for i in np.linspace(0, count - 1, min(count, _MOST_VIEWS))})
+    shown = evenly_spaced(range(count), _MOST_VIEWS)
     layer = TrackLayer.of(reconstruction, tracks, heldout)
     labels = None if label_depth is None else np.stack([np.asarray(depth) for depth in label_depth])
     pictures = {
@@ -73,7 +74,7 @@ def write_report(
         _settings(reconstruction, settings or {}),
     ]
     write_page(path, title="Reliev3R report", body=body)
-    chosen = [shown[round(i)] for i in np.linspace(0, len(shown) - 1, min(len(shown), _OVERVIEW_VIEWS))]
+    chosen = evenly_spaced(shown, _OVERVIEW_VIEWS)
     write_overview(Path(path).parent / "overview.png", [pictures[view] for view in chosen], plot)
 
 

@@ -21,10 +21,11 @@ from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import from_plain, require, to_plain
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
-from reliev3r.data.capture import Capture, evenly_spaced, load_capture
+from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.find import CaptureTask
 from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
 from reliev3r.evaluate.quality import Quality, assess
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.intrinsics import resolve_intrinsics
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture

@@ -1,4 +1,8 @@
-"""Pseudo cameras of whole batches at once, from tracks and label depths: the early teacher of streamed training."""
+"""Pseudo cameras of whole batches at once, from tracks and label depths: the early teacher of streamed training.
+
+:func:`polish` is the bundle adjustment for samples that are seen once: a few steps, no loop over samples. One capture
+without depths, until nothing moves: ``sfm.bundle``. Finished cameras in pixels: ``sfm.colmap``.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +34,8 @@ def with_pseudo_cameras(
 
     For each pair of views the similarity between their lifted tracks (Umeyama, re-weighted against false matches and
     wrong depth), then the cameras along the spanning tree of the pairs that agree most, then a few steps of bundle
-    adjustment (``config``). Without a loop over samples, unlike
-    :func:`reliev3r.sfm.incremental.solve_cameras`: made for batches that are seen once. Cameras come in the unit of
+    adjustment (``config``; :func:`polish`). Without a loop over samples, unlike
+    :func:`sfm.incremental.solve_cameras`: made for batches that are seen once. Cameras come in the unit of
     ``CameraLabels``; views that nothing ties have weight 0, observations that the cameras contradict have depth 0.
     Pseudo-labels only, no ground truth; no gradient.
     """

@@ -1,4 +1,9 @@
-"""Bundle adjustment of cameras and track points in angles: Levenberg-Marquardt with Schur complement, in float64."""
+"""Bundle adjustment of cameras and track points in angles: Levenberg-Marquardt with Schur complement, in float64.
+
+For one capture whose cameras are just being solved from tracks alone (``sfm.incremental``). Many small samples at once,
+with label depths and on any device: ``sfm.batched``. Finished cameras that shall become sub-pixel, the focal length
+included: ``sfm.colmap``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Bundle adjustment of cameras on tracks with pycolmap, from approximate cameras, tolerating false tracks."""
+"""Bundle adjustment of cameras on tracks with pycolmap, from approximate cameras, tolerating false tracks.
+
+For what a network predicted (``sfm.refine``): slow, and as good as the tracks are, the focal length included. Cameras
+that are solved to train on are adjusted by ``sfm.bundle`` (one capture) or ``sfm.batched`` (many small samples).
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,9 +19,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from reliev3r.core.progress import Progress
 from reliev3r.core.types import CameraLabels, Tracks
-from reliev3r.geometry.camera import K_from_focal, rays_from_uv
+from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import rigid_from
 from reliev3r.geometry.triangulate import parallax, triangulate, triangulation_angles
 from reliev3r.sfm.bundle import BundleConfig, bundle_adjust
@@ -107,7 +106,7 @@ def _solve(tracks: Tracks, K: Tensor, config: SolveConfig) -> CameraSolve | None
             break
     if best is None:
         return None
-    return _Solver(tracks, K, config).polish(best)
+    return _Solver(tracks, K, config).with_all_tracks(best)
 
 
 @contextmanager
@@ -119,56 +118,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def solve_focal(
-    tracks: Tracks, size: tuple[int, int], *, config: SolveConfig | None = None, progress: Progress | None = None
-) -> tuple[float, CameraSolve] | None:
-    """Shared focal length in image widths, with the cameras solved under it, by search over 35 to 110 degrees.
-
-    Judged by the truncated pixel-equivalent cost (angle times focal length), since a longer lens shrinks every angle.
-    ``size`` is (height, width) of the pixels that ``tracks`` are in; square pixels and a centred principal point are
-    assumed.
-    """
-    config = config or SolveConfig()
-    height, width = size
-    solved: dict[float, tuple[float, CameraSolve]] = {}
-
-    def cost(log_focal: float) -> float:
-        if log_focal not in solved:
-            focal = math.exp(log_focal)
-            tried.append(focal)
-            if progress:
-                fov = 2 * math.degrees(math.atan(0.5 / focal))
-                progress(len(tried) - 1, most, f"trying a field of view of {fov:.0f} degrees")
-            K = K_from_focal(torch.tensor(focal * width), height, width).expand(tracks.uv.shape[0], 3, 3)
-            scaled = replace(config, inlier_angle=config.inlier_angle / focal, seeds=1, max_tracks=300)
-            solve = solve_cameras(tracks, K, scaled)
-            if solve is None:
-                return math.inf
-            solved[log_focal] = (_truncated_cost(solve, tracks, K, scaled.inlier_angle), solve)
-        return solved[log_focal][0]
-
-    grid = [math.log(0.5 / math.tan(math.radians(fov) / 2)) for fov in (110, 90, 75, 62, 52, 43, 35)]
-    steps = (0.12, 0.06, 0.03, 0.015)
-    tried: list[float] = []
-    most = len(grid) + 2 * len(steps)
-    best = min(grid, key=cost)
-    if not solved:
-        return None
-    for step in steps:
-        best = min((best - step, best, best + step), key=cost)
-    return math.exp(best), solved[best][1]
-
-
-def _truncated_cost(solve: CameraSolve, tracks: Tracks, K: Tensor, limit: float) -> float:
-    """Mean over all observations of min(angle / limit, 1); views that were not reached count as 1."""
-    rays = torch.nn.functional.normalize(rays_from_uv(tracks.uv.double(), K.double()), dim=-1)
-    rays = rays @ solve.world_from_cam[:, :3, :3].double().mT
-    angles = triangulation_angles(solve.points.double(), rays, solve.world_from_cam[:, :3, 3].double())
-    seen = tracks.weight > 0
-    angles = torch.where(solve.reached[:, None] & torch.isfinite(angles), angles, torch.full_like(angles, math.pi))
-    return float((angles[seen] / limit).clamp_max(1).mean())
 
 
 class _Solver:
@@ -239,8 +188,8 @@ class _Solver:
         cameras, points, inlier = self._adjust(cameras, reached, points, inlier, rounds=4)
         return self._result(cameras, reached, points, inlier)
 
-    def polish(self, solve: CameraSolve) -> CameraSolve:
-        """Bring all tracks of this solver under the cameras of ``solve`` and adjust once more."""
+    def with_all_tracks(self, solve: CameraSolve) -> CameraSolve:
+        """``solve`` with all tracks of this solver under its cameras, adjusted once more."""
         points, inlier = self._points(solve.world_from_cam, solve.reached)
         cameras, points, inlier = self._adjust(solve.world_from_cam, solve.reached, points, inlier, rounds=2)
         return self._result(cameras, solve.reached, points, inlier)

@@ -13,10 +13,11 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import FullLabels, Views
 from reliev3r.data.benchmark_guard import refuse_benchmark
-from reliev3r.data.capture import Frame, evenly_spaced
+from reliev3r.data.capture import Frame
 from reliev3r.data.network_views import network_views
 from reliev3r.data.readers import READERS, find_reader, list_scenes
 from reliev3r.data.truth import Scene, load_truth
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
 from reliev3r.train.captures import is_heldout
 from reliev3r.train.sampling import assign_bucket, bucket_pixels, bucket_sizes

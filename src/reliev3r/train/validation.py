@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from reliev3r.core.types import Prediction, Tracks, Truth, Views
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.model.predict import predict
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
@@ -33,8 +34,7 @@ class HeldoutScene:
 
 def tracked_scene(capture: PreparedCapture, most: int) -> HeldoutScene:
     """At most this many frames of a capture, evenly spread, and its held-out tracks."""
-    count = min(len(capture.views.image), most)
-    chosen = torch.linspace(0, len(capture.views.image) - 1, count).round().long()
+    chosen = evenly_spaced(range(len(capture.views.image)), most)
     return HeldoutScene(views=capture.views.select_views(chosen), tracks=capture.heldout.select_views(chosen))
 
 

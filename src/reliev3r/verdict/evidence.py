@@ -19,11 +19,12 @@ from reliev3r.core.types import Tracks, Views
 from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import network_views, uv_in_region
 from reliev3r.geometry.camera import K_from_focal
-from reliev3r.geometry.sampling import inside
+from reliev3r.geometry.sampling import evenly_spaced, inside
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.sift import SiftMatcher
-from reliev3r.sfm.incremental import CameraSolve, solve_cameras, solve_focal
+from reliev3r.sfm.focal import solve_focal
+from reliev3r.sfm.incremental import CameraSolve, solve_cameras
 
 MOST_FRAMES = 48
 """Of a capture: matching all pairs of more would take longer than the training."""
@@ -100,7 +101,7 @@ def _solved(matches: Tracks, views: Views) -> tuple[Tensor | None, CameraSolve |
         return views.K, None
     if views.K is not None:
         return views.K, solve_cameras(matches, views.K)
-    found = solve_focal(matches, views.size)
+    found = solve_focal(matches, [views.size] * len(views.image))
     if found is None:
         return None, None
     height, width = views.size
@@ -112,11 +113,5 @@ def _chosen(count: int, frames: Sequence[int]) -> list[int]:
     if count <= MOST_FRAMES:
         return list(range(count))
     others = [index for index in range(count) if index not in set(frames)]
-    held = _spaced(sorted(frames), MOST_FRAMES // 2)
-    return sorted([*held, *_spaced(others, MOST_FRAMES - len(held))])
-
-
-def _spaced(items: Sequence[int], count: int) -> list[int]:
-    if len(items) <= count:
-        return list(items)
-    return [items[index] for index in torch.linspace(0, len(items) - 1, count).round().long().tolist()]
+    held = evenly_spaced(sorted(frames), MOST_FRAMES // 2)
+    return sorted([*held, *evenly_spaced(others, MOST_FRAMES - len(held))])

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from reliev3r.core.types import Prediction, Tracks
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import angle_between, invert, rotation_angle
-from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.geometry.sampling import evenly_spaced, sample_bilinear
 from reliev3r.losses.tracks import TrackGeometry, track_geometry
 from reliev3r.model.predict import predict
 from reliev3r.train.monitor import Alarms, signs_of_collapse
@@ -72,8 +72,7 @@ def view_sets(capture: HeldoutCapture, views: int, sets: int) -> list[list[int]]
         rounds = max(1, min(sets, len(tied) // max(1, views - 1)))
         for start in range(rounds):
             part = tied[start::rounds]
-            spaced = torch.linspace(0, len(part) - 1, min(views - 1, len(part))).round().long().tolist()
-            found += [[first, *(part[index] for index in spaced)]] if part else []
+            found += [[first, *evenly_spaced(part, views - 1)]] if part else []
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.model.predict import predict
 from reliev3r.report.adaptation import Bar, BeforeAfter, write_adaptation
 from reliev3r.verdict.evidence import HeldoutCapture
@@ -29,8 +29,7 @@ def write_verdict_page(
     held-out frames and their neighbours (predictions that are not finite are left out)."""
     config = config or JudgeConfig()
     every = [(c, chosen) for c in heldout if c.K is not None for chosen in view_sets(c, min(config.views, 6), 1)]
-    spaced = torch.linspace(0, len(every) - 1, min(MOST_SETS, len(every))).round().long().tolist()
-    pictures = [_pictures(capture, chosen, before, after) for capture, chosen in (every[index] for index in spaced)]
+    pictures = [_pictures(capture, chosen, before, after) for capture, chosen in evenly_spaced(every, MOST_SETS)]
     bars = [
         Bar(
             name=figure.name, meaning=figure.meaning, before=figure.before, after=figure.after, change=figure.change,

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
-from reliev3r.data.capture import Capture, Frame, evenly_spaced
+from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import image_size
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.truth import Scene, TrueCamera
+from reliev3r.geometry.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
+from reliev3r.geometry.camera import fov_from_focal
 from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.weights import first_line, weights_file
 
@@ -76,7 +76,7 @@ class MoGe2:
         on_gpu = torch.device(self.device).type == "cuda"
         output = self._model.infer(pixels, resolution_level=self.resolution_level, use_fp16=on_gpu)
         depth = output["depth"].float().cpu().numpy()  # infinite where masked
-        fov = 2 * math.atan(0.5 / float(output["intrinsics"][0, 0]))  # K is in widths and heights of the image
+        fov = fov_from_focal(float(output["intrinsics"][0, 0]))  # K is in widths and heights of the image
         found = DepthMap.from_values(depth, fov=fov)
         return found if found.valid.mean() >= _LEAST else DepthMap.from_values(np.zeros_like(depth))
 

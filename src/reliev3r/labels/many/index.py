@@ -1,4 +1,4 @@
-"""The index of a store, ``STORE/store.json``, a pure function of the folders below it; and the verdicts in them."""
+"""What a store holds: its index, ``STORE/store.json`` (a pure function of the folders below it), and the verdicts."""
 
 from __future__ import annotations
 

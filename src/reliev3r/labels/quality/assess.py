@@ -17,12 +17,12 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.intrinsics import with_intrinsics
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.quality.cameras import (
     MOST_VIEWS,
     SampleSolve,
-    focal_advice,
-    fov_after,
+    advised_fov,
     sample_intrinsics,
     sample_views,
     solve_sample,
@@ -171,8 +171,8 @@ def _ties(capture: Capture, tracks: Tracks) -> TrackFigures:
 
 
 def _images(capture: Capture) -> ImageFigures:
-    looked_at = _spread(len(capture.frames), MOST_IMAGES)
-    closely = {looked_at[k] for k in _spread(len(looked_at), _REPETITION_IMAGES)}
+    looked_at = evenly_spaced(range(len(capture.frames)), MOST_IMAGES)
+    closely = evenly_spaced(looked_at, _REPETITION_IMAGES)
     seen, repeats = [], []
     for view in looked_at:
         image = capture.image(view)
@@ -189,10 +189,6 @@ def _images(capture: Capture) -> ImageFigures:
         copies=median(figures.copies for figures in repeats),
         mirrored=median(figures.mirrored for figures in repeats),
     )
-
-
-def _spread(total: int, count: int) -> list[int]:
-    return np.unique(np.rint(np.linspace(0, total - 1, min(count, total))).astype(int)).tolist()
 
 
 def _depth(capture: Capture, maps: dict[int, DepthMap], solve: SampleSolve | None) -> DepthFigures | None:
@@ -233,8 +229,7 @@ def _fov(capture: Capture, tracks: Tracks, maps: dict[int, DepthMap], solve: Sam
     if solve is not None:
         by_tracks = solve.fov_deg
         if given is not None:
-            factor = focal_advice(tracks, solve.views, capture)
-            by_tracks = None if factor is None else fov_after(given, factor)
+            by_tracks = advised_fov(tracks, solve.views, capture, given)
     return FovFigures(
         given=given, source=capture.K_source, exif=_exif_fov(capture),
         expert=median(expert) if expert else None, tracks=by_tracks,

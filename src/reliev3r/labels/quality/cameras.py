@@ -12,8 +12,11 @@ from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
+from reliev3r.geometry.camera import focal_from_fov, fov_from_focal
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.geometry.triangulate import parallax, world_rays
 from reliev3r.labels.quality.pairs import focal_pixels, precision
+from reliev3r.sfm.focal import focal_advice, solve_focal
 from reliev3r.sfm.graph import MIN_SHARED, balanced_tracks, connected_parts, shared_tracks
 from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
 
@@ -21,7 +24,6 @@ MOST_VIEWS = 12
 """Views that cameras are solved for; of more, a sample."""
 _TRACKS = 400
 _FOCAL_VIEWS, _FOCAL_TRACKS = 3, 100
-_FOV_STEPS = 8  # of 20 % in focal length, between the fields of view of 35 and 100 degrees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def sample_views(tracks: Tracks, count: int) -> list[int]:
     part = connected_parts(tracks.visible)[0]
     if len(part) <= count:
         return part
-    spread = [part[k] for k in np.rint(np.linspace(0, len(part) - 1, count)).astype(int)]
+    spread = evenly_spaced(part, count)
     if len(connected_parts(tracks.select_views(spread).visible, min_shared=2 * MIN_SHARED)) == 1:
         return spread
     shared = shared_tracks(tracks.visible)[part][:, part].float()
@@ -78,7 +80,7 @@ def solve_sample(tracks: Tracks, capture: Capture) -> SampleSolve | None:
     if fov is None and not capture.has_K:
         return None
     K = sample_intrinsics(capture, views, fov)
-    solve = solve_cameras(thinned, K, _settings(capture, K, seeds=2))
+    solve = solve_cameras(thinned, K, _settings(capture, float(K[:, 0, 0].mean()), seeds=2))
     if solve is None:
         return None
     figures = CameraFigures(
@@ -90,33 +92,26 @@ def solve_sample(tracks: Tracks, capture: Capture) -> SampleSolve | None:
     return SampleSolve(views=views, tracks=thinned, solve=solve, figures=figures, fov_deg=fov)
 
 
-def focal_advice(tracks: Tracks, views: list[int], capture: Capture) -> float | None:
-    """The factor by which the tracks would have the known focal lengths multiplied, in [0.8, 1.25].
+def advised_fov(tracks: Tracks, views: list[int], capture: Capture, fov_deg: float) -> float | None:
+    """What a few views would have instead of the known horizontal field of view (degrees); within 25 % of its focal.
 
-    By three solves of a few views; None where they cannot be solved or do not care (the costs differ by under 20 %).
+    None where they cannot be solved or do not care.
     """
     sample, chosen = _focal_sample(tracks, views)
-    costs = [_focal_cost(sample, chosen, capture, None, factor) for factor in (0.8, 1.0, 1.25)]
-    if not np.isfinite(costs).all() or max(costs) < 1.2 * min(costs):
+    K = sample_intrinsics(capture, chosen, None)
+    factor = focal_advice(sample, K, _settings(capture, float(K[:, 0, 0].mean()), seeds=1))
+    if factor is None:
         return None
-    return math.exp(_vertex(*costs) * math.log(1.25))
+    return math.degrees(fov_from_focal(factor * focal_from_fov(math.radians(fov_deg))))
 
 
-def _focal_cost(tracks: Tracks, views: list[int], capture: Capture, fov: float | None, factor: float = 1.0) -> float:
-    """Unexplained share of the observations, plus how far the explained ones are off in units of the threshold.
-
-    Under the known intrinsics, or ``fov`` degrees, with the focal length multiplied by ``factor``; infinite where
-    nothing can be solved. The threshold is a number of pixels: a longer lens shrinks every angle.
-    """
-    K = sample_intrinsics(capture, views, fov)
-    K[:, 0, 0] *= factor
-    K[:, 1, 1] *= factor
-    config = _settings(capture, K, seeds=1)
-    solve = solve_cameras(tracks, K, config)
-    if solve is None:
-        return math.inf
-    share = float(solve.inlier.sum() / tracks.visible.sum())
-    return (1 - share) + share * solve.residual / config.inlier_angle
+def _search_fov(tracks: Tracks, views: list[int], capture: Capture) -> float | None:
+    """Horizontal field of view in degrees under which a few views are explained best."""
+    sample, chosen = _focal_sample(tracks, views)
+    sizes = [(capture.frames[view].height, capture.frames[view].width) for view in chosen]
+    width = sum(width for _, width in sizes) / len(sizes)
+    found = solve_focal(sample, sizes, config=_settings(capture, width, seeds=1))
+    return None if found is None else math.degrees(fov_from_focal(found[0]))
 
 
 def _focal_sample(tracks: Tracks, views: list[int]) -> tuple[Tracks, list[int]]:
@@ -124,37 +119,6 @@ def _focal_sample(tracks: Tracks, views: list[int]) -> tuple[Tracks, list[int]]:
     few = sample_views(tracks.select_views(views), _FOCAL_VIEWS)
     chosen = [views[k] for k in few]
     return _thinned(tracks, chosen, _FOCAL_TRACKS), chosen
-
-
-def _search_fov(tracks: Tracks, views: list[int], capture: Capture) -> float | None:
-    """Horizontal field of view in degrees under which a few views are explained best, by a parabola around it."""
-    sample, chosen = _focal_sample(tracks, views)
-    wide, narrow = (math.log(0.5 / math.tan(math.radians(fov) / 2)) for fov in (100, 35))
-    logs = np.linspace(wide, narrow, _FOV_STEPS)
-    costs = np.array([_focal_cost(sample, chosen, capture, _fov(log)) for log in logs])
-    best = int(costs.argmin())
-    if not math.isfinite(costs[best]):
-        return None
-    if not 0 < best < len(logs) - 1 or not np.isfinite(costs[best - 1 : best + 2]).all():
-        return _fov(logs[best])
-    return _fov(logs[best] + _vertex(*costs[best - 1 : best + 2]) * (logs[1] - logs[0]))
-
-
-def _vertex(left: float, middle: float, right: float) -> float:
-    """Place in [-1, 1] of the minimum of the parabola through the values at -1, 0 and 1 (the lowest end if concave)."""
-    curvature = left - 2 * middle + right
-    if curvature <= 0:
-        return float(np.argmin([left, middle, right]) - 1)
-    return float(np.clip(0.5 * (left - right) / curvature, -1, 1))
-
-
-def fov_after(fov: float, factor: float) -> float:
-    """Field of view in degrees after the focal length was multiplied by ``factor``."""
-    return math.degrees(2 * math.atan(math.tan(math.radians(fov) / 2) / factor))
-
-
-def _fov(log_focal: float) -> float:
-    return math.degrees(2 * math.atan(0.5 / math.exp(log_focal)))
 
 
 def _thinned(tracks: Tracks, views: list[int], count: int) -> Tracks:
@@ -168,9 +132,9 @@ def sample_intrinsics(capture: Capture, views: list[int], fov: float | None) -> 
     return torch.from_numpy(np.stack([focal_pixels(capture, view, fov) for view in views]))
 
 
-def _settings(capture: Capture, K: Tensor, *, seeds: int) -> SolveConfig:
-    """The solver's own threshold suits 640 pixels; smaller pictures are less precise in angle."""
-    return SolveConfig(inlier_angle=1.6 * precision(capture) / float(K[:, 0, 0].mean()), seeds=seeds, max_tracks=300)
+def _settings(capture: Capture, focal: float, *, seeds: int) -> SolveConfig:
+    """The solver's own threshold suits 640 pixels; smaller pictures are less precise in angle (``focal`` in pixels)."""
+    return SolveConfig(inlier_angle=1.6 * precision(capture) / focal, seeds=seeds, max_tracks=300)
 
 
 def _explained(tracks: Tracks, solve: CameraSolve) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.data.capture import Capture
+from reliev3r.geometry.camera import focal_from_fov, fov_from_focal
 from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.quality.cameras import CameraFigures
 from reliev3r.labels.quality.pairs import PairFigures
@@ -69,12 +70,12 @@ def _spread(log_ratio: Float[np.ndarray, " n"]) -> float:
 def given_fov(capture: Capture, view: int) -> float | None:
     """Horizontal field of view in degrees that the capture's intrinsics give for a view."""
     frame = capture.frames[view]
-    return None if frame.K is None else math.degrees(2 * math.atan(0.5 * frame.width / frame.K[0, 0]))
+    return None if frame.K is None else math.degrees(fov_from_focal(float(frame.K[0, 0]), frame.width))
 
 
 def focal_ratio(fov_a: float, fov_b: float) -> float:
     """Focal length of a over that of b, from fields of view in degrees."""
-    return math.tan(math.radians(fov_b) / 2) / math.tan(math.radians(fov_a) / 2)
+    return focal_from_fov(math.radians(fov_a)) / focal_from_fov(math.radians(fov_b))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.geometry.camera import rays_from_uv
+from reliev3r.data.intrinsics import centred_K
+from reliev3r.geometry.camera import focal_from_fov, rays_from_uv
 from reliev3r.geometry.rigid import angle_between, rotation_from_9d
+from reliev3r.geometry.sampling import evenly_spaced
+from reliev3r.sfm.focal import FOVS_DEG
 from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 MIN_MATCHES = 16
 """Pairs of views that share fewer tracks are not judged."""
 MOST_PAIRS = 64
-FOVS = (110, 90, 75, 62, 52, 43, 35)
-"""Horizontal fields of view, in degrees, that are tried where none is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def judge_pairs(tracks: Tracks, capture: Capture) -> PairFigures | None:
         for (a, b), both in zip(pairs, matches, strict=True)
     ]
     total, inliers = sum(map(len, matches)), sum(int(k.sum()) for k in kept)
-    fovs: tuple[float | None, ...] = (None,) if capture.has_K else FOVS
+    fovs: tuple[float | None, ...] = (None,) if capture.has_K else FOVS_DEG
     best: tuple[float, float] | None = None
     for fov in fovs:
         figures = _turned(uv, pairs, matches, kept, capture, fov, threshold)
@@ -78,17 +79,14 @@ def focal_pixels(capture: Capture, view: int, fov: float | None) -> Float[np.nda
     if fov is None:
         assert frame.K is not None
         return frame.K
-    focal = 0.5 * frame.width / math.tan(0.5 * math.radians(fov))
-    return np.array([[focal, 0, frame.width / 2], [0, focal, frame.height / 2], [0, 0, 1]])
+    return centred_K(frame, focal_from_fov(math.radians(fov), frame.width))
 
 
 def _chosen_pairs(seen: Bool[np.ndarray, "v m"]) -> list[tuple[int, int]]:
     shared = seen.astype(np.float32) @ seen.T.astype(np.float32)
     pairs = [pair for pair in combinations(range(len(seen)), 2) if shared[pair] >= MIN_MATCHES]
     pairs.sort(key=lambda pair: (-shared[pair], pair))
-    if len(pairs) > MOST_PAIRS:
-        pairs = [pairs[k] for k in np.rint(np.linspace(0, len(pairs) - 1, MOST_PAIRS)).astype(int)]
-    return pairs
+    return evenly_spaced(pairs, MOST_PAIRS)
 
 
 def _epipolar_inliers(

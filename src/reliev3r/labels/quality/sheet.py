@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from reliev3r.core.files import atomic_path
 from reliev3r.data.capture import Capture
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.store import CaptureLabels
 
 FILE = "quality.jpg"
@@ -25,8 +26,7 @@ def write_sheet(folder: Path | str, capture: Capture, labels: CaptureLabels) -> 
     Dots are observations, from red (tracks of two views) over yellow to green (of half of the views or more); depth is
     in log scale of each map, blue is near.
     """
-    views = np.unique(np.rint(np.linspace(0, len(capture.frames) - 1, _VIEWS)).astype(int)).tolist()
-    columns = [_column(capture, labels, view) for view in views]
+    columns = [_column(capture, labels, view) for view in evenly_spaced(range(len(capture.frames)), _VIEWS)]
     height = max(len(column) for column in columns)
     padded = [
         cv2.copyMakeBorder(c, 0, height - len(c), 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for c in columns

@@ -19,7 +19,9 @@ from reliev3r.core.files import file_hash
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.labels.tracks.clips import agreed, clip_ranges, corners, farthest_frame, frozen, inside, verified
+from reliev3r.geometry.sampling import evenly_spaced
+from reliev3r.labels.tracks.clips import agreed, clip_ranges, corners, farthest_frame, frozen, inside
+from reliev3r.labels.tracks.moving import verified
 from reliev3r.labels.tracks.union import thin
 
 INSTALL = "pip install --no-deps git+https://github.com/facebookresearch/co-tracker"
@@ -153,7 +155,7 @@ class CoTracker3:
     def _corners(self, clip: _Clip) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 2"]]:
         """Frames (of the clip) and places of new points."""
         border = self.border * max(clip.images.shape[1:3])
-        frames = np.unique(np.rint(np.linspace(0, len(clip.images) - 1, self.query_frames)).astype(int))
+        frames = evenly_spaced(range(len(clip.images)), self.query_frames)
         places = [corners(clip.images[frame], count=self.queries, border=border) for frame in frames]
         return np.repeat(frames, [len(uv) for uv in places]), np.concatenate(places)
 

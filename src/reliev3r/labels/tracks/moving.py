@@ -1,4 +1,7 @@
-"""Doubt about tracks on things that move: they look the same in two images, but not where the static scene has them."""
+"""Doubt about tracks that the static scene contradicts: on things that move, or plainly wrong.
+
+:func:`weigh_moving` for tracks made from matches of pairs, :func:`verified` for those that were not.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 
 from reliev3r.core.types import Tracks
-from reliev3r.labels.tracks.union import PairMatches
+from reliev3r.labels.tracks.union import PairMatches, drop_inconsistent
+from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 _POOL = 8
 """Keypoints around an observation that are asked."""
@@ -20,6 +24,8 @@ _TOLERATED, _HOPELESS = 0.2, 0.7
 """Shares of contradiction at which doubt begins, and ends; on static captures 95 in 100 tracks are below the first."""
 _LEAST = 0.05
 """Weight at and beyond the last; not 0, which would mean "not seen"."""
+_LEAST_MATCHES = 15
+"""Pairs that share fewer tracks, or fewer that agree, say nothing."""
 
 
 def weigh_moving(tracks: Tracks, points: Sequence[Float[np.ndarray, "_ 2"]], pairs: Sequence[PairMatches]) -> Tracks:
@@ -85,3 +91,34 @@ def _pooled(
     _, nearest = cKDTree(uv[known]).query(where, k=np.arange(1, min(_POOL, len(known)) + 1))
     bad, total = against[known][nearest], (support + against)[known][nearest]
     return bad.sum(1), total.sum(1)
+
+
+def verified(tracks: Tracks, K: list[Float[np.ndarray, "3 3"] | None], *, threshold: float) -> Tracks:
+    """Tracks [v, m] without the observations that violate the geometry of their pairs of frames (pixels).
+
+    Frames 1, 2, 4, 8, ... apart are compared; points whose surroundings move against the static majority weigh less.
+    """
+    uv, seen = tracks.uv.double().numpy(), tracks.visible.numpy()
+    pairs = []
+    for first, second in _compared(len(uv)):
+        both = np.nonzero(seen[first] & seen[second])[0]
+        if len(both) < _LEAST_MATCHES:
+            continue
+        a, b = uv[first, both], uv[second, both]
+        F = estimate_fundamental(a, b, K[first], K[second], threshold=threshold)
+        near = np.zeros(len(both), bool) if F is None else epipolar_distance(F, a, b) < threshold
+        if F is None or near.sum() < _LEAST_MATCHES:
+            continue
+        pairs.append(
+            PairMatches(
+                first=first, second=second, index_first=both[near], index_second=both[near],
+                doubt=np.zeros(int(near.sum())), F=F, against=np.stack([both[~near], both[~near]], axis=1),
+            )
+        )  # fmt: skip
+    consistent = drop_inconsistent(tracks, pairs, threshold=4 / 3 * threshold)
+    return weigh_moving(consistent, list(uv), pairs)
+
+
+def _compared(views: int) -> list[tuple[int, int]]:
+    gaps = [1 << power for power in range(views.bit_length()) if 1 << power < views]
+    return [(first, first + gap) for gap in gaps for first in range(views - gap)]

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.tracks.matcher import PointMatches
 from reliev3r.labels.weights import checkpoint_file, joint_hash, read_state, require
 
@@ -85,8 +86,7 @@ class RomaMatcher:
             warp[start::stride, start::stride].reshape(-1, 4),
             certainty[start::stride, start::stride].ravel(),
         )
-        keep = np.nonzero(certainty > self.certainty)[0]
-        keep = keep[np.rint(np.linspace(0, len(keep) - 1, min(self.matches, len(keep)))).astype(int)]
+        keep = evenly_spaced(np.nonzero(certainty > self.certainty)[0].tolist(), self.matches)
         uv = [_pixels(warp[keep, :2], first), _pixels(warp[keep, 2:], second)]
         return PointMatches(first=uv[0], second=uv[1], confidence=certainty[keep].astype(np.float64))
 

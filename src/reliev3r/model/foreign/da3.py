@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Prediction, Views
-from reliev3r.geometry.camera import ray_map
+from reliev3r.geometry.camera import focal_from_fov, ray_map
 from reliev3r.geometry.rigid import invert, rigid_from
 from reliev3r.model.foreign.base import ForeignNetwork, assembled, load_exactly, read_config
 from reliev3r.model.weights.files import read_weights, weight_files
@@ -59,7 +58,7 @@ def cameras(
     cam_from_world: Float[Tensor, "b v 3 4"], K: Float[Tensor, "b v 3 3"], height: int, width: int
 ) -> tuple[Float[Tensor, "b v 3 3"], Float[Tensor, "b v 4 4"]]:
     """(K, world_from_cam), with focal lengths of at least the smallest field of view."""
-    longest = 0.5 * max(height, width) / math.tan(0.5 * SMALLEST_FOV)
+    longest = focal_from_fov(SMALLEST_FOV, max(height, width))
     return K.clamp_max(longest), invert(rigid_from(cam_from_world[..., :3], cam_from_world[..., 3]))
 
 

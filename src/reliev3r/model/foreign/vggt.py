@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Prediction, Views
-from reliev3r.geometry.camera import ray_map
+from reliev3r.geometry.camera import focal_from_fov, ray_map
 from reliev3r.geometry.rigid import invert, rigid_from, rotation_from_quaternion
 from reliev3r.model.foreign.base import ForeignNetwork, assembled, load_exactly
 from reliev3r.model.weights.files import read_weights, weight_files
@@ -50,7 +50,7 @@ def cameras(
 ) -> tuple[Float[Tensor, "b v 3 3"], Float[Tensor, "b v 4 4"]]:
     """(K, world_from_cam) of pose encodings: cam_from_world as translation and quaternion (real part last), then
     vertical and horizontal field of view (radians) around a centred principal point."""
-    focal = 0.5 / torch.tan(0.5 * encoding[..., 7:].clamp(SMALLEST_FOV, math.pi - SMALLEST_FOV))
+    focal = focal_from_fov(encoding[..., 7:].clamp(SMALLEST_FOV, math.pi - SMALLEST_FOV))
     zero, one = torch.zeros_like(focal[..., 0]), torch.ones_like(focal[..., 0])
     rows = [width * focal[..., 1], zero, one * width / 2, zero, height * focal[..., 0], one * height / 2,
             zero, zero, one]  # fmt: skip

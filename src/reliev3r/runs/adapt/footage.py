@@ -6,11 +6,10 @@ import dataclasses
 import logging
 from pathlib import Path
 
-import torch
-
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, staged
 from reliev3r.data.find import CaptureTask, find_captures
+from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.many.local import LocalPool
 from reliev3r.labels.many.run import label_store
 from reliev3r.labels.many.worker import LabelJob, label_path
@@ -97,6 +96,4 @@ def tracked_scenes(captures: LabelledCaptures, config: AdaptConfig) -> list[Held
 
 def spaced_captures(captures: LabelledCaptures, count: int | None = None) -> list[PreparedCapture]:
     """All, or ``count`` of them at even distances."""
-    if count is None or len(captures) <= count:
-        return [captures.capture(index) for index in range(len(captures))]
-    return [captures.capture(index) for index in torch.linspace(0, len(captures) - 1, count).round().long().tolist()]
+    return [captures.capture(index) for index in evenly_spaced(range(len(captures)), count)]
