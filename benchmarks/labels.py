@@ -31,7 +31,7 @@ import torch
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json, write_json
 from reliev3r.data.capture import Capture, load_capture
-from reliev3r.data.find import CaptureTask
+from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.many.worker import LabelJob, label_path
 from reliev3r.labels.registry import depth_expert, track_expert
 

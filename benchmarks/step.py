@@ -25,7 +25,7 @@ from reliev3r.core.types import CameraLabels, DepthLabels, PseudoLabels, Tracks,
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, parameter_counts
-from reliev3r.train.sampling import BatchConfig, CaptureBatches
+from reliev3r.training.batches import BatchConfig, CaptureBatches
 
 SHAPES = {"tiny": (12, 72, 96), "small": (8, 224, 224), "base": (8, 224, 224), "large": (8, 224, 224)}
 PARTS = ("data", "forward", "losses", "backward", "optimiser")

@@ -45,8 +45,8 @@ from reliev3r.losses.full import SupervisedConfig, supervised
 from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.transformer import Block
 from reliev3r.runs.train import network_of, objective_of
-from reliev3r.synthetic.stream import SyntheticStream
-from reliev3r.train.recipes import small_gpu
+from reliev3r.synthetic.room_stream import SyntheticStream
+from reliev3r.training.recipes import small_gpu
 
 
 def sample(views: int, side: int, device: torch.device) -> tuple[Views, FullLabels]:

@@ -34,7 +34,7 @@ from reliev3r.core.types import FullLabels, Labels, PseudoLabels, Tracks, Truth,
 from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.network_views import network_views
 from reliev3r.data.truth import load_truth
-from reliev3r.evaluate.protocols import strict_figures
+from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.labels.prepare import split_tracks
 from reliev3r.losses.full import SupervisedConfig, supervised
 from reliev3r.model.load import load_network
@@ -42,10 +42,10 @@ from reliev3r.model.network import Reliev3R
 from reliev3r.runs.train import objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import Batches, Objective, train
-from reliev3r.train.recipes import pi3_dagger, tiny_cpu
-from reliev3r.train.validation import HeldoutScene, figures
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.loop import Batches, Objective, train
+from reliev3r.training.recipes import pi3_dagger, tiny_cpu
+from reliev3r.training.validation import HeldoutScene, figures
 from reliev3r.verdict.evidence import HeldoutCapture, gather_evidence
 from reliev3r.verdict.rule import JudgeConfig, Verdict, judge
 

@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 
+from reliev3r.training.sampling import BatchConfig, CaptureBatches
+
 import reliev3r as r3
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import train
-from reliev3r.train.sampling import BatchConfig, CaptureBatches
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.loop import train
 
 
 def smooth(prediction: r3.Prediction, labels: r3.PseudoLabels, progress: float) -> r3.Loss:  # progress: from 0 to 1

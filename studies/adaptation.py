@@ -25,16 +25,16 @@ from study import cell
 from variants import other_domain, settings
 
 from reliev3r.core.files import atomic_path, read_json, write_json
-from reliev3r.evaluate.protocols import strict_figures
+from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.load import load_network
 from reliev3r.runs.adapt.run import adapt
 from reliev3r.runs.adapt.settings import AdaptConfig
 from reliev3r.runs.train import train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
-from reliev3r.train.recipes import ScenesConfig
-from reliev3r.train.sampling import SceneBatchConfig
-from reliev3r.train.validation import HeldoutScene, figures
+from reliev3r.training.batches import SceneBatchConfig
+from reliev3r.training.recipes import ScenesConfig
+from reliev3r.training.validation import HeldoutScene, figures
 
 VIEWS = 12
 STATES = ("before", "weak", "full")

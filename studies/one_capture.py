@@ -20,7 +20,7 @@ from variants import ON_ONE_CAPTURE, CaptureConfig
 
 from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
-from reliev3r.evaluate.protocols import score
+from reliev3r.evaluation.protocols import score
 from reliev3r.labels.pipeline import label_capture
 from reliev3r.labels.prepare import prepare_capture
 from reliev3r.labels.registry import depth_expert, track_expert

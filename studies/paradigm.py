@@ -30,15 +30,15 @@ from reliev3r.core.types import Prediction, Tracks, Truth, Views
 from reliev3r.data.capture import load_capture
 from reliev3r.data.network_views import network_views
 from reliev3r.data.truth import CameraFile, load_truth
-from reliev3r.evaluate.protocols import strict_figures
+from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.geometry.camera import ray_map
 from reliev3r.model.load import load_network
 from reliev3r.runs.train import network_of, train_scenes
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise
-from reliev3r.synthetic.stream import SyntheticStream
-from reliev3r.train.monitor import read_metrics
-from reliev3r.train.recipes import ScenesConfig
-from reliev3r.train.validation import HeldoutScene, figures, rooms
+from reliev3r.synthetic.room_stream import SyntheticStream
+from reliev3r.training.monitor import read_metrics
+from reliev3r.training.recipes import ScenesConfig
+from reliev3r.training.validation import HeldoutScene, figures, rooms
 
 
 def constant_guess(scenes: list[HeldoutScene]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.network import PRESETS, NetworkConfig
 from reliev3r.runs.fit import FitConfig
 from reliev3r.sfm.batched import PolishConfig
-from reliev3r.train.recipes import ScenesConfig, small_gpu, tiny_cpu
+from reliev3r.training.recipes import ScenesConfig, small_gpu, tiny_cpu
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from reliev3r.core.files import file_hash, write_sealed
 from reliev3r.core.progress import silent
 from reliev3r.core.types import Loss, Prediction, Tracks, Views
 from reliev3r.data.capture import load_capture
-from reliev3r.data.find import CaptureTask
+from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.labels.store import FORMAT
 from reliev3r.model.load import load_network, weights_hash
@@ -34,11 +34,11 @@ from reliev3r.runs.adapt.footage import prepared
 from reliev3r.runs.adapt.network import in_unit
 from reliev3r.runs.adapt.run import adapt
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.train.captures import labelled_capture
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.forecast import estimate_training
-from reliev3r.train.loop import TrainResult, train
-from reliev3r.train.sampling import SceneBatchConfig
+from reliev3r.training.batches import SceneBatchConfig
+from reliev3r.training.captures import labelled_capture
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.forecast import estimate_training
+from reliev3r.training.loop import TrainResult, train
 from reliev3r.verdict.rule import Verdict
 
 

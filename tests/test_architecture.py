@@ -22,13 +22,13 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"core", "geometry", "data"},
     "labels": {"core", "geometry", "data", "sfm", "synthetic"},
     "report": {"core", "geometry", "export"},
-    "train": {"core", "geometry", "sfm", "losses", "synthetic", "data", "model", "labels"},
-    "evaluate": {"core", "geometry", "losses", "synthetic", "data", "baselines", "model", "report"},
-    "verdict": {"core", "geometry", "sfm", "losses", "data", "model", "labels", "report", "train"},
-    "runs": {"core", "geometry", "sfm", "losses", "synthetic", "data", "export", "model", "labels", "report", "train",
-             "evaluate", "verdict"},
-    "cli": {"core", "synthetic", "data", "export", "baselines", "model", "labels", "report", "train", "evaluate",
-            "runs"},
+    "training": {"core", "geometry", "sfm", "losses", "synthetic", "data", "model", "labels"},
+    "evaluation": {"core", "geometry", "losses", "synthetic", "data", "baselines", "model", "report"},
+    "verdict": {"core", "geometry", "sfm", "losses", "data", "model", "labels", "report", "training"},
+    "runs": {"core", "geometry", "sfm", "losses", "synthetic", "data", "export", "model", "labels", "report",
+             "training", "evaluation", "verdict"},
+    "cli": {"core", "synthetic", "data", "export", "baselines", "model", "labels", "report", "training",
+            "evaluation", "runs"},
 }  # fmt: skip
 """Which rooms each room may import; a room stands above all that it imports."""
 UPWARD = {("reliev3r.core.reconstruction", "reliev3r.export.write")}
@@ -40,9 +40,9 @@ OPEN = {"reliev3r.cli", "reliev3r.data.readers", "reliev3r.baselines.adapters"}
 
 TRUTH = {"reliev3r.data.truth"}
 """Reads ground truth from disk."""
-ANNOTATED = ("reliev3r.runs.train", "reliev3r.train.annotated")
+ANNOTATED = ("reliev3r.runs.train", "reliev3r.training.annotated")
 """The one edge to it, inside a function that full supervision alone calls."""
-WEAK = ("labels", "losses", "sfm", "train", "verdict", "runs.fit", "runs.train", "runs.adapt", "model")
+WEAK = ("labels", "losses", "sfm", "training", "verdict", "runs.fit", "runs.train", "runs.adapt", "model")
 """What labels, trains weakly, adapts or judges an adaptation; all that these load, and what that loads, is followed."""
 
 OPTIONAL = {
@@ -182,8 +182,8 @@ def test_a_weak_run_loads_no_reader_of_truth(tmp_path) -> None:
         "import sys; from reliev3r.cli import main; "
         f"code = main(['train', 'tiny-cpu', '--out', {str(tmp_path / 'run')!r}, '--steps', '1', 'heldout_scenes=1', "
         "'stream.height=24', 'stream.width=32', 'batch.images=4', 'network.dim=32', 'network.decoder_depth=2']); "
-        "assert 'reliev3r.train.loop' in sys.modules; "
-        "print(code, [name for name in sys.modules if name in ('reliev3r.data.truth', 'reliev3r.train.annotated')])"
+        "assert 'reliev3r.training.loop' in sys.modules; "
+        "print(code, [name for name in sys.modules if name in ('reliev3r.data.truth', 'reliev3r.training.annotated')])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "0 []"

@@ -17,7 +17,7 @@ from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.runs.api import _with_keywords
 from reliev3r.runs.fit import FitConfig
 from reliev3r.synthetic.capture import SynthConfig, write_capture
-from reliev3r.train.recipes import tiny_cpu
+from reliev3r.training.recipes import tiny_cpu
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "python.md"
 FUNCTIONS = ("load_capture", "load_model", "reconstruct", "label", "fit", "adapt", "train", "evaluate")
@@ -56,7 +56,7 @@ def test_importing_the_door_loads_neither_torch_nor_numpy() -> None:
 
 
 def test_importing_a_room_does_not_hide_the_verb_of_its_name() -> None:
-    rooms = "import reliev3r.train.loop, reliev3r.evaluate.run, reliev3r as r3"
+    rooms = "import reliev3r.training.loop, reliev3r.evaluation.run, reliev3r as r3"
     api = "reliev3r.runs.api"
     assert python(f"{rooms}; print(r3.train.__module__, r3.evaluate.__module__)") == f"{api} {api}"
 

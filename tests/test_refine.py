@@ -8,7 +8,7 @@ import torch
 
 import small_scene
 from reliev3r.geometry.rigid import relative, rotation_angle, so3_exp
-from reliev3r.sfm import colmap as adjust
+from reliev3r.sfm import bundle_pycolmap as adjust
 from reliev3r.sfm.refine import heldout_error, refine_cameras
 
 VIEWS = 8

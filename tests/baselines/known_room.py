@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from reliev3r.core.types import Prediction, Truth
-from reliev3r.evaluate.protocols import score
+from reliev3r.evaluation.protocols import score
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import invert
 from reliev3r.synthetic.capture import SynthConfig

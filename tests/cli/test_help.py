@@ -11,7 +11,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.settings import flatten, to_plain, with_changes
 from reliev3r.runs.adapt.settings import AdaptConfig
 from reliev3r.runs.fit import FitConfig
-from reliev3r.train.recipes import RECIPES
+from reliev3r.training.recipes import RECIPES
 
 MOST_FLAGS = 30
 

@@ -11,11 +11,11 @@ from tiny_captures import Fake, true_reconstruction, with_prediction, write_tiny
 from reliev3r.baselines.host import run_baseline
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
-from reliev3r.evaluate.benchmarks import capture_benchmark, open_benchmark
-from reliev3r.evaluate.pages import curves_of, write_results
-from reliev3r.evaluate.run import evaluate_benchmark
-from reliev3r.evaluate.systems import System, read_settings, system_from_spec
-from reliev3r.evaluate.tables import CROSS
+from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark
+from reliev3r.evaluation.pages import curves_of, write_results
+from reliev3r.evaluation.run import evaluate_benchmark
+from reliev3r.evaluation.systems import System, read_settings, system_from_spec
+from reliev3r.evaluation.tables import CROSS
 from reliev3r.geometry.rigid import so3_exp
 
 

@@ -7,7 +7,7 @@ from tiny_captures import write_tiny
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json
-from reliev3r.evaluate.benchmarks import capture_benchmark, open_benchmark
+from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from reliev3r.evaluate import metrics as clouds
-from reliev3r.evaluate.metrics import compare_clouds, icp, relative_scale, scale_shift_l1, view_weights
+from reliev3r.evaluation import metrics as clouds
+from reliev3r.evaluation.metrics import compare_clouds, icp, relative_scale, scale_shift_l1, view_weights
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
 
 

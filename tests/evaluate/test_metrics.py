@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reliev3r.evaluate.metrics import (
+from reliev3r.evaluation.metrics import (
     ate_mean_rigid,
     ate_rmse,
     auc,

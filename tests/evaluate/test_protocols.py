@@ -8,8 +8,8 @@ import torch
 from plane_scene import disturbed, make_truth, moved, perfect
 
 from reliev3r.core.errors import UserError
-from reliev3r.evaluate.protocols import score
-from reliev3r.evaluate.scores import DEFINITIONS
+from reliev3r.evaluation.protocols import score
+from reliev3r.evaluation.scores import DEFINITIONS
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
 
 PROTOCOLS = list(DEFINITIONS)

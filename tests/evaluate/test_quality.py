@@ -8,7 +8,7 @@ import torch
 from plane_scene import disturbed, exact_tracks, make_truth, moved, perfect
 
 from reliev3r.core.types import Prediction, Tracks
-from reliev3r.evaluate.quality import assess
+from reliev3r.evaluation.heldout_quality import assess
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 from reliev3r.losses.tracks import heldout_angles

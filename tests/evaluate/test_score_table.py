@@ -7,8 +7,8 @@ import torch
 
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
-from reliev3r.evaluate.scores import DEFINITIONS, Scores
-from reliev3r.evaluate.tables import CROSS, Row, Table, frames_hash, make_row
+from reliev3r.evaluation.scores import DEFINITIONS, Scores
+from reliev3r.evaluation.tables import CROSS, Row, Table, frames_hash, make_row
 
 FULL = Scores(
     protocol="strict",

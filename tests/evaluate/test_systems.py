@@ -12,10 +12,10 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
 from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
-from reliev3r.evaluate import systems
-from reliev3r.evaluate.benchmarks import capture_benchmark
-from reliev3r.evaluate.run import evaluate_benchmark, fitted_frames, systems_from_specs
-from reliev3r.evaluate.systems import select_frames, system_from_spec
+from reliev3r.evaluation import systems
+from reliev3r.evaluation.benchmarks import capture_benchmark
+from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
+from reliev3r.evaluation.systems import select_frames, system_from_spec
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 

@@ -11,7 +11,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
 from reliev3r.data.truth import load_truth
-from reliev3r.evaluate.run import evaluate_reconstruction
+from reliev3r.evaluation.run import evaluate_reconstruction
 from reliev3r.geometry.camera import project, ray_map, transform
 from reliev3r.geometry.rigid import invert
 

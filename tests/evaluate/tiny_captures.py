@@ -10,7 +10,7 @@ import torch
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
 from reliev3r.data.truth import CameraFile, load_truth
-from reliev3r.evaluate.systems import System
+from reliev3r.evaluation.systems import System
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 

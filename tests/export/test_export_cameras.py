@@ -13,7 +13,7 @@ from reliev3r.core.files import read_json
 from reliev3r.export.cameras import write_cameras, write_transforms
 from reliev3r.export.colmap import write_colmap
 from reliev3r.export.write import export_reconstruction
-from reliev3r.sfm.colmap import shared_cameras
+from reliev3r.sfm.bundle_pycolmap import shared_cameras
 
 POINT = np.array([0.2, -0.1, 3.9])
 

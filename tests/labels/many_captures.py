@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reliev3r.data.find import CaptureTask, find_captures
+from reliev3r.data.find_captures import CaptureTask, find_captures
 from reliev3r.labels.many.local import Crashed, Finished, Progressed
 from reliev3r.labels.many.run import label_store
 from reliev3r.labels.many.worker import LabelJob, Labeller

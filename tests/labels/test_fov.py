@@ -9,9 +9,9 @@ from PIL import Image
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.labels import intrinsics as fov_module
+from reliev3r.labels import estimate_intrinsics as fov_module
+from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.intrinsics import resolve_intrinsics
 from reliev3r.labels.pipeline import label_depth
 from reliev3r.labels.store import read_depth, write_depth
 

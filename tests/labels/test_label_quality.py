@@ -6,10 +6,10 @@ import torch
 
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.rigid import so3_exp
+from reliev3r.labels.quality.cameras import unexplained_angle
 from reliev3r.labels.quality.figures import spearman
-from reliev3r.labels.quality.pairs import unexplained_angle
-from reliev3r.labels.quality.verdict import check_labels
-from reliev3r.sfm.graph import connected_parts, shared_tracks
+from reliev3r.labels.quality.label_verdict import check_labels
+from reliev3r.sfm.track_graph import connected_parts, shared_tracks
 
 
 def tracks_between(views, *groups):

@@ -9,7 +9,7 @@ from reliev3r.core.cameras_json import PosedEntry, write_frames
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
 from reliev3r.labels.registry import track_expert
-from reliev3r.labels.tracks.moving import weigh_moving
+from reliev3r.labels.tracks.moving_objects import weigh_moving
 from reliev3r.labels.tracks.union import PairMatches
 from reliev3r.synthetic.capture import SynthConfig
 from reliev3r.synthetic.path import sample_path

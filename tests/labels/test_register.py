@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from reliev3r.core.types import DepthLabels
-from reliev3r.labels.register import RegisterConfig, register_depth
+from reliev3r.labels.align_depth import RegisterConfig, register_depth
 
 H, W = 37, 53
 DEFAULT = RegisterConfig(tolerated=0.02)  # low enough that no trust ends at 1, which would hide the scatter

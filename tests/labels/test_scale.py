@@ -20,12 +20,12 @@ from PIL import Image
 
 from reliev3r import cli
 from reliev3r.core.errors import UserError
-from reliev3r.data.find import find_captures
+from reliev3r.data.find_captures import find_captures
 from reliev3r.labels.many.index import read_index, write_index
 from reliev3r.labels.many.local import LocalPool
 from reliev3r.labels.many.run import label_store
 from reliev3r.labels.store import load_tracks
-from reliev3r.labels.verify_files import verify
+from reliev3r.labels.verify_store import verify
 
 
 @pytest.fixture

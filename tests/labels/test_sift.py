@@ -11,7 +11,7 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.data.truth import load_truth
 from reliev3r.geometry.rigid import relative, skew
-from reliev3r.labels.quality.verdict import check_labels
+from reliev3r.labels.quality.label_verdict import check_labels
 from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.matcher import mutual_neighbours
 from reliev3r.labels.tracks.pairwise import PairwiseTracks

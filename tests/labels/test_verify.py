@@ -12,9 +12,9 @@ from many_captures import JOB, InlinePool, contents, run
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_sealed, write_sealed
-from reliev3r.data.find import find_captures
+from reliev3r.data.find_captures import find_captures
 from reliev3r.labels.many.worker import Labeller
-from reliev3r.labels.verify_files import verify
+from reliev3r.labels.verify_store import verify
 
 
 def any_file(folder: Path, rng: random.Random) -> Path:

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from test_loop import batches, network, weak
 
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import _Run, train
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.loop import _Run, train
 
 STEPS, SHORT = 20, 5
 

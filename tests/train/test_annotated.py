@@ -14,11 +14,11 @@ from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.runs.train import _sources, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import TrackNoise
-from reliev3r.synthetic.stream import StreamConfig
-from reliev3r.train.annotated import AnnotatedScenes
-from reliev3r.train.captures import CapturesConfig, is_heldout
-from reliev3r.train.recipes import RECIPES, tiny_cpu
-from reliev3r.train.sampling import SceneBatchConfig, SceneBatches, Source
+from reliev3r.synthetic.room_stream import StreamConfig
+from reliev3r.training.annotated import AnnotatedScenes
+from reliev3r.training.batches import SceneBatchConfig, SceneBatches, Source
+from reliev3r.training.captures import CapturesConfig, is_heldout
+from reliev3r.training.recipes import RECIPES, tiny_cpu
 
 NETWORK = dataclasses.replace(builders.SMALLEST, patch_size=8, match_dim=8, fov="shared")
 

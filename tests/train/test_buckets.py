@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reliev3r.train.sampling import ASPECTS, assign_bucket, bucket_sizes
+from reliev3r.training.batches import ASPECTS, assign_bucket, bucket_sizes
 
 
 @given(st.integers(60, 600), st.sampled_from([8, 14, 16]))

@@ -15,10 +15,10 @@ from test_loop import KILLED, batches, network, weak, weights
 
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.model.load import load_network
-from reliev3r.train.checkpoint import TrainingState, best_record, check_files, load_newest_state, save_state
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import train
-from reliev3r.train.monitor import Alarms, read_metrics, signs_of_collapse
+from reliev3r.training.checkpoint import TrainingState, best_record, check_files, load_newest_state, save_state
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.loop import train
+from reliev3r.training.monitor import Alarms, read_metrics, signs_of_collapse
 
 CONFIG = TrainConfig(steps=6, precision="fp32", log_every=1)
 

@@ -15,11 +15,11 @@ from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.types import DepthLabels, Loss, PseudoLabels, Tracks, Views
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.train.checkpoint import load_newest_state
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import train
-from reliev3r.train.monitor import read_metrics
-from reliev3r.train.sampling import BatchConfig, CaptureBatches
+from reliev3r.training.batches import BatchConfig, CaptureBatches
+from reliev3r.training.checkpoint import load_newest_state
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.loop import train
+from reliev3r.training.monitor import read_metrics
 
 
 def capture(views: int = 4, tracks: int = 40) -> tuple[Views, PseudoLabels]:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reliev3r.train.sampling import select_views
+from reliev3r.training.batches import select_views
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -13,9 +13,9 @@ from spread import SHORT, STEPS, as_rank, config, run_and_save
 from test_loop import batches, network, weak
 
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.train.checkpoint import best_record, load_newest_state
-from reliev3r.train.loop import train
-from reliev3r.train.monitor import read_metrics
+from reliev3r.training.checkpoint import best_record, load_newest_state
+from reliev3r.training.loop import train
+from reliev3r.training.monitor import read_metrics
 
 WEIGHTS, GRADIENTS = 1e-4, 1e-6
 """Largest differences that another order of summation may make: of a weight after 20 steps, in which AdamW moves some

@@ -19,12 +19,12 @@ from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.predict import predict
 from reliev3r.runs.train import network_of, objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
-from reliev3r.synthetic.stream import HELDOUT_SEEDS, StreamConfig, SyntheticStream
-from reliev3r.train import captures as prepared
-from reliev3r.train.captures import CapturesConfig, LabelledCaptures, is_heldout
-from reliev3r.train.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
-from reliev3r.train.sampling import SceneBatchConfig, SceneBatches
-from reliev3r.train.validation import figures, rooms
+from reliev3r.synthetic.room_stream import HELDOUT_SEEDS, StreamConfig, SyntheticStream
+from reliev3r.training import captures as prepared
+from reliev3r.training.batches import SceneBatchConfig, SceneBatches
+from reliev3r.training.captures import CapturesConfig, LabelledCaptures, is_heldout
+from reliev3r.training.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
+from reliev3r.training.validation import figures, rooms
 
 SMALL = dataclasses.replace(builders.SMALLEST, patch_size=8, match_dim=8)
 STREAM = StreamConfig(height=24, width=32)

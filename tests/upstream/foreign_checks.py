@@ -14,7 +14,7 @@ from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.load import ForeignNetwork
 from reliev3r.model.lora import Lora, LoraConfig
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
-from reliev3r.synthetic.stream import StreamConfig, SyntheticStream
+from reliev3r.synthetic.room_stream import StreamConfig, SyntheticStream
 
 
 def upstream_at(variable: str, checkout: str, inside: str = "") -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
+from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import DepthExpert
-from reliev3r.labels.intrinsics import resolve_intrinsics
 from reliev3r.labels.registry import depth_expert
 
 pytestmark = pytest.mark.usefixtures("moge")

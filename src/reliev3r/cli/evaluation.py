@@ -41,7 +41,7 @@ def evaluate(argv: list[str]) -> int:
     given = parse(Evaluate, "evaluate", argv)
     if (given.capture is None) == (given.benchmark is None):
         raise UserError("give either --capture FOLDER or --benchmark NAME")
-    from reliev3r.evaluate.systems import read_settings
+    from reliev3r.evaluation.systems import read_settings
 
     settings = None if given.systems is None else read_settings(given.systems)
     if given.out is not None:
@@ -51,9 +51,9 @@ def evaluate(argv: list[str]) -> int:
 
 
 def _evaluate(given: Any, settings: Any, out: Path, *, keep: bool) -> int:
-    from reliev3r.evaluate.benchmarks import capture_benchmark, open_benchmark
-    from reliev3r.evaluate.pages import write_results
-    from reliev3r.evaluate.run import evaluate_benchmark, fitted_frames, systems_from_specs
+    from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark
+    from reliev3r.evaluation.pages import write_results
+    from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
 
     systems = systems_from_specs(given.system, settings, device=given.device)
     counts = _counts(given.views)

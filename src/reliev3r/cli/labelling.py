@@ -42,7 +42,7 @@ def label(argv: list[str]) -> int:
         """Of Ray's actors; 0.5 lets two share a GPU."""
 
     given = parse(Label, "label", argv)
-    from reliev3r.data.find import CaptureTask, find_captures
+    from reliev3r.data.find_captures import CaptureTask, find_captures
     from reliev3r.labels.many.worker import LabelJob
 
     if given.workers is not None and given.workers < 1:
@@ -141,7 +141,7 @@ def verify_labels(argv: list[str]) -> int:
     given = parse(Verify, "verify-labels", argv)
     import json
 
-    from reliev3r.labels.verify_files import verify
+    from reliev3r.labels.verify_store import verify
 
     with progress_bars() as report:
         found = verify(given.root, progress=staged(report, "verify"))

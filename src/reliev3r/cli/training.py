@@ -15,7 +15,7 @@ from reliev3r.core.errors import UserError
 
 def train(argv: list[str]) -> int:
     """``reliev3r train RECIPE --out RUN``."""
-    from reliev3r.train.recipes import RECIPES
+    from reliev3r.training.recipes import RECIPES
 
     known = {name: recipe.__doc__ or "" for name, recipe in RECIPES.items()}
     if argv and argv[0] in ("--list", "-l"):
@@ -153,7 +153,7 @@ def adapt(argv: list[str]) -> int:
     flags = {name: name for name in same} | {"image_size": "prepare.image_size"}
     given, config = parse_with_settings(Adapt, "adapt", argv, usual, flags)
     from reliev3r.runs.adapt.run import adapt as run
-    from reliev3r.runs.folder import first_process
+    from reliev3r.runs.run_folder import first_process
 
     with progress_bars() as report:
         result = run(given.model, given.footage, given.out, config, resume=given.resume, report=report)

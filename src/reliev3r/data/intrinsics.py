@@ -54,7 +54,7 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
 
 
 def is_expert_spec(spec: str | None) -> bool:
-    """Whether ``spec`` (``expert`` or ``expert:EXPERT``) asks for an expert; ``labels.intrinsics`` runs it."""
+    """Whether ``spec`` (``expert`` or ``expert:EXPERT``) asks for an expert; ``labels.estimate_intrinsics`` runs it."""
     return spec is not None and (spec == "expert" or spec.startswith("expert:"))
 
 

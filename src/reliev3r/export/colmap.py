@@ -17,7 +17,7 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.export.points import coloured_points
 from reliev3r.geometry.triangulate import consistent_points, reprojection_errors
-from reliev3r.sfm.colmap import build_model, shared_cameras
+from reliev3r.sfm.bundle_pycolmap import build_model, shared_cameras
 
 _log = logging.getLogger(__name__)
 _DENSE_POINTS = 100_000  # start for splats where there are no tracks

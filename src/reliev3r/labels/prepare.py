@@ -22,8 +22,8 @@ from reliev3r.data.network_views import (
 )
 from reliev3r.geometry.camera import K_from_focal, fov_from_focal
 from reliev3r.geometry.sampling import inside
+from reliev3r.labels.align_depth import RegisterConfig, register_depth
 from reliev3r.labels.pipeline import CaptureLabels
-from reliev3r.labels.register import RegisterConfig, register_depth
 from reliev3r.sfm.focal import solve_focal
 from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
 

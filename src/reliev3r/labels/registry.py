@@ -9,10 +9,10 @@ from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.labels.depth.depth_anything_v2 import DepthAnythingV2
 from reliev3r.labels.depth.depth_pro import DepthPro
-from reliev3r.labels.depth.folder import FolderDepth
 from reliev3r.labels.depth.moge2 import INSTALL as INSTALL_MOGE
 from reliev3r.labels.depth.moge2 import MoGe2
 from reliev3r.labels.depth.onnx import OnnxDepth
+from reliev3r.labels.depth.precomputed import FolderDepth
 from reliev3r.labels.depth.simulated import SimulatedDepth
 from reliev3r.labels.expert import DepthExpert, ExpertInfo, NoDepth, TrackExpert
 from reliev3r.labels.tracks import aliked, cotracker, roma

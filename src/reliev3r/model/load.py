@@ -21,8 +21,8 @@ from reliev3r.model.foreign.mapanything import load_mapanything
 from reliev3r.model.foreign.vggt import load_vggt
 from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.model.weights.files import weight_files
+from reliev3r.model.weights.init_from import dinov2_encoder, vggt_start
 from reliev3r.model.weights.pi3 import load_pi3
-from reliev3r.model.weights.start import dinov2_encoder, vggt_start
 
 FOREIGN: dict[str, Callable[[str], ForeignNetwork]] = {
     "vggt": load_vggt, "mapanything": load_mapanything, "da3": load_da3,

@@ -20,7 +20,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_focal, ray_map
-from reliev3r.geometry.collapse import CONF_LOGIT_BOUND
+from reliev3r.geometry.collapse_signs import CONF_LOGIT_BOUND
 from reliev3r.model.card import model_card, write_card
 from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
 from reliev3r.model.transformer import Block, Encoder, Rope, rope_tables

@@ -17,13 +17,13 @@ from reliev3r.core.settings import flatten, to_plain, with_changes
 from reliev3r.data.capture import Capture
 from reliev3r.data.capture import load_capture as open_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.evaluate.benchmarks import capture_benchmark, open_benchmark
-from reliev3r.evaluate.pages import write_results
-from reliev3r.evaluate.run import evaluate_benchmark, fitted_frames, systems_from_specs
-from reliev3r.evaluate.scores import Protocol
-from reliev3r.evaluate.tables import Table
+from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark
+from reliev3r.evaluation.pages import write_results
+from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
+from reliev3r.evaluation.scores import Protocol
+from reliev3r.evaluation.tables import Table
+from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import DepthExpert, TrackExpert
-from reliev3r.labels.intrinsics import resolve_intrinsics
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.quality.assess import LabelQuality, quality_of
 from reliev3r.labels.registry import depth_expert, track_expert
@@ -34,10 +34,10 @@ from reliev3r.runs.adapt.run import adapt as run_adapt
 from reliev3r.runs.adapt.settings import AdaptConfig
 from reliev3r.runs.fit import FitConfig, FitResult
 from reliev3r.runs.fit import fit as run_fit
-from reliev3r.runs.folder import first_process
+from reliev3r.runs.run_folder import first_process
 from reliev3r.runs.train import train_scenes
-from reliev3r.train.loop import TrainResult
-from reliev3r.train.recipes import RECIPES, ScenesConfig
+from reliev3r.training.loop import TrainResult
+from reliev3r.training.recipes import RECIPES, ScenesConfig
 
 __all__ = ["load_capture", "load_model", "reconstruct", "label", "fit", "adapt", "train", "evaluate"]
 
@@ -207,11 +207,11 @@ def train(
     """Train a network across scenes; ``out``/checkpoint is the network.
 
     Args:
-        recipe: complete settings, or the name of such (``train.recipes.RECIPES``), for instance ``tiny-cpu``.
+        recipe: complete settings, or the name of such (``training.recipes.RECIPES``), for instance ``tiny-cpu``.
         out: a new or empty folder.
         resume: go on with the interrupted run in ``out``.
         report: hears of the progress.
-        changes: settings of :class:`~reliev3r.train.recipes.ScenesConfig`, two underscores for a dot:
+        changes: settings of :class:`~reliev3r.training.recipes.ScenesConfig`, two underscores for a dot:
             ``objective__tracks_weight=2``, ``captures__data=("IMAGES=STORE",)``.
 
     Raises:

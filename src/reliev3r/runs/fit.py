@@ -22,15 +22,15 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import from_plain, require, to_plain
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
 from reliev3r.data.capture import Capture, load_capture
-from reliev3r.data.find import CaptureTask
+from reliev3r.data.find_captures import CaptureTask
 from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
-from reliev3r.evaluate.quality import Quality, assess
+from reliev3r.evaluation.heldout_quality import Quality, assess
 from reliev3r.geometry.sampling import evenly_spaced
-from reliev3r.labels.intrinsics import resolve_intrinsics
+from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality.assess import quality_of
-from reliev3r.labels.quality.verdict import check_labels
+from reliev3r.labels.quality.label_verdict import check_labels
 from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.store import load_labels
 from reliev3r.losses.tracks import heldout_angles
@@ -38,13 +38,13 @@ from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.load import RANDOM, Model, initial_network, load_model, load_network
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.predict import predict
-from reliev3r.runs.folder import RunFolder, start_of
 from reliev3r.runs.outputs import Fitted, write_outputs
-from reliev3r.train.captures import labelled_capture
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import TrainResult, train
-from reliev3r.train.sampling import BatchConfig, CaptureBatches
-from reliev3r.train.schedule import teacher_share
+from reliev3r.runs.run_folder import RunFolder, start_of
+from reliev3r.training.batches import BatchConfig, CaptureBatches
+from reliev3r.training.captures import labelled_capture
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.loop import TrainResult, train
+from reliev3r.training.schedule import teacher_share
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from typing import Any
 from reliev3r.core.files import write_json
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import Capture
-from reliev3r.evaluate.quality import Quality, assess
+from reliev3r.evaluation.heldout_quality import Quality, assess
 from reliev3r.export.write import ARRAYS, MAPS, write_folder
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
 from reliev3r.report.html import write_report
 from reliev3r.sfm.refine import RefineResult, refine_cameras
-from reliev3r.train.monitor import read_metrics
+from reliev3r.training.monitor import read_metrics
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,14 +10,14 @@ from reliev3r.core.files import read_json
 from reliev3r.core.progress import Report, silent
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import to_plain
-from reliev3r.data.find import CaptureTask
-from reliev3r.evaluate.quality import Quality
+from reliev3r.data.find_captures import CaptureTask
+from reliev3r.evaluation.heldout_quality import Quality
 from reliev3r.labels.prepare import prepare_capture
 from reliev3r.labels.store import load_labels
 from reliev3r.runs.fit import finished_run
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.sfm.refine import RefineResult
-from reliev3r.train.captures import labelled_capture
+from reliev3r.training.captures import labelled_capture
 
 
 def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:

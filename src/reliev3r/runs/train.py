@@ -14,23 +14,23 @@ from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.types import Loss, Prediction, PseudoLabels
-from reliev3r.evaluate.protocols import strict_figures
+from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
 from reliev3r.model.load import initial_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.runs.folder import RunFolder, first_process, start_of
+from reliev3r.runs.run_folder import RunFolder, first_process, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
-from reliev3r.synthetic.stream import SyntheticStream
-from reliev3r.train.captures import LabelledCaptures
-from reliev3r.train.loop import TrainResult, train
-from reliev3r.train.recipes import ScenesConfig
-from reliev3r.train.sampling import SceneBatches, Source
-from reliev3r.train.schedule import teacher_share, weak_settings
-from reliev3r.train.validation import HeldoutScene, figures, rooms, tracked_scene, without_intrinsics
+from reliev3r.synthetic.room_stream import SyntheticStream
+from reliev3r.training.batches import SceneBatches, Source
+from reliev3r.training.captures import LabelledCaptures
+from reliev3r.training.loop import TrainResult, train
+from reliev3r.training.recipes import ScenesConfig
+from reliev3r.training.schedule import teacher_share, weak_settings
+from reliev3r.training.validation import HeldoutScene, figures, rooms, tracked_scene, without_intrinsics
 
 if TYPE_CHECKING:
-    from reliev3r.train.annotated import AnnotatedScenes
+    from reliev3r.training.annotated import AnnotatedScenes
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
 
 
 def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:
-    from reliev3r.train.annotated import AnnotatedScenes  # reads ground truth: only full supervision loads it
+    from reliev3r.training.annotated import AnnotatedScenes  # reads ground truth: only full supervision loads it
 
     noise = config.stream.track_noise
     return AnnotatedScenes(

@@ -1,7 +1,7 @@
 """Pseudo cameras of whole batches at once, from tracks and label depths: the early teacher of streamed training.
 
 :func:`polish` is the bundle adjustment for samples that are seen once: a few steps, no loop over samples. One capture
-without depths, until nothing moves: ``sfm.bundle``. Finished cameras in pixels: ``sfm.colmap``.
+without depths, until nothing moves: ``sfm.bundle_torch``. Finished cameras in pixels: ``sfm.bundle_pycolmap``.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from reliev3r.core.types import CameraLabels, Tracks
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import rigid_from
 from reliev3r.geometry.triangulate import parallax, triangulate, triangulation_angles
-from reliev3r.sfm.bundle import BundleConfig, bundle_adjust
-from reliev3r.sfm.graph import balanced_tracks
+from reliev3r.sfm.bundle_torch import BundleConfig, bundle_adjust
+from reliev3r.sfm.track_graph import balanced_tracks
 
 _PAIR_CERTAINTY = 0.25
 """Of a point that two views alone see: a wrong match along the epipolar line fits two views, hardly ever three."""

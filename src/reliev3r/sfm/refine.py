@@ -17,7 +17,7 @@ from reliev3r.geometry.camera import transform
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import inside, sample_bilinear
 from reliev3r.geometry.triangulate import reprojection_errors, triangulate, world_rays
-from reliev3r.sfm.colmap import Bundle, NotAdjusted, adjust_bundle
+from reliev3r.sfm.bundle_pycolmap import Bundle, NotAdjusted, adjust_bundle
 
 _log = logging.getLogger(__name__)
 

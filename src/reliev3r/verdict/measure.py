@@ -16,7 +16,7 @@ from reliev3r.geometry.rigid import angle_between, invert, rotation_angle
 from reliev3r.geometry.sampling import evenly_spaced, sample_bilinear
 from reliev3r.losses.tracks import TrackGeometry, track_geometry
 from reliev3r.model.predict import predict
-from reliev3r.train.monitor import Alarms, signs_of_collapse
+from reliev3r.training.monitor import Alarms, signs_of_collapse
 from reliev3r.verdict.evidence import HeldoutCapture
 
 MIN_MATCHES = 8

@@ -15,7 +15,7 @@ from PIL import Image
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.weights import load_pretrained, to_tensor, weights_folder, weights_hash
+from reliev3r.labels.expert_weights import load_pretrained, to_tensor, weights_folder, weights_hash
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 _PATCH = 14

@@ -18,7 +18,7 @@ from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.geometry.camera import fov_from_focal
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.weights import first_line, weights_file
+from reliev3r.labels.expert_weights import first_line, weights_file
 
 INSTALL = (
     "pip install --no-deps git+https://github.com/microsoft/MoGe "

@@ -21,7 +21,7 @@ from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.depth.depth_anything_v2 import depth_from_disparity
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.weights import first_line
+from reliev3r.labels.expert_weights import first_line
 
 _CHOICES = {
     "output": ("depth", "disparity", "log-depth"),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from reliev3r.core.errors import UserError
-from reliev3r.data.find import CaptureTask
+from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.many.local import Crashed, Event, Finished, Progressed
 from reliev3r.labels.many.worker import ONE_THREAD, LabelJob, Labeller, environment, limit_threads
 

@@ -12,7 +12,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, read_sealed, remove_leftovers, write_sealed
 from reliev3r.core.progress import Progress
 from reliev3r.labels.quality.assess import read_quality
-from reliev3r.labels.quality.sheet import FILE as SHEET
+from reliev3r.labels.quality.pictures import FILE as SHEET
 from reliev3r.labels.store import read_manifest
 
 FORMAT = "reliev3r-store/1"

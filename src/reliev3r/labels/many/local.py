@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
-from reliev3r.data.find import CaptureTask
+from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.many.worker import ONE_THREAD, LabelJob, Labeller, environment, limit_threads
 
 

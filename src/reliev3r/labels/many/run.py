@@ -10,7 +10,7 @@ from typing import Any
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report
-from reliev3r.data.find import CaptureTask
+from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.many.index import mark_failed, write_index
 from reliev3r.labels.many.local import Crashed, Finished, Pool, Progressed
 from reliev3r.labels.many.worker import LabelJob, portable

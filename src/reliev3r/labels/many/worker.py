@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Progress
 from reliev3r.data.capture import VIDEO_VIEWS, Capture, load_capture
-from reliev3r.data.find import CaptureTask
+from reliev3r.data.find_captures import CaptureTask
+from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import DepthExpert, TrackExpert
-from reliev3r.labels.intrinsics import resolve_intrinsics
 from reliev3r.labels.many.index import mark_failed
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.quality.assess import quality_of

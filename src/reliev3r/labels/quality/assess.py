@@ -23,6 +23,7 @@ from reliev3r.labels.quality.cameras import (
     MOST_VIEWS,
     SampleSolve,
     advised_fov,
+    judge_pairs,
     sample_intrinsics,
     sample_views,
     solve_sample,
@@ -30,20 +31,18 @@ from reliev3r.labels.quality.cameras import (
 )
 from reliev3r.labels.quality.figures import (
     DepthFigures,
-    Figures,
     FovFigures,
     ImageFigures,
+    LabelFigures,
     TrackFigures,
     compare_depth,
     given_fov,
 )
-from reliev3r.labels.quality.images import appearance, repetition
-from reliev3r.labels.quality.pairs import judge_pairs
-from reliev3r.labels.quality.sheet import FILE as SHEET
-from reliev3r.labels.quality.sheet import write_sheet
-from reliev3r.labels.quality.verdict import TURNED_ONLY, Finding, Verdict, explain_pictures, judge
+from reliev3r.labels.quality.label_verdict import TURNED_ONLY, Finding, LabelVerdict, explain_pictures, judge_labels
+from reliev3r.labels.quality.pictures import FILE as SHEET
+from reliev3r.labels.quality.pictures import appearance, repetition, write_sheet
 from reliev3r.labels.store import CaptureLabels, load_labels
-from reliev3r.sfm.graph import connected_parts, lifetimes, shared_tracks, survival
+from reliev3r.sfm.track_graph import connected_parts, lifetimes, shared_tracks, survival
 
 FORMAT = "reliev3r-label-quality/1"
 FILE = "quality.json"
@@ -57,11 +56,11 @@ _RELIABLE_DEG = 1.0  # tracks that span less have no depth to compare with
 class LabelQuality:
     """Whether the labels of a capture are worth training on."""
 
-    verdict: Verdict
+    verdict: LabelVerdict
     findings: tuple[Finding, ...]
     """What is wrong, the gravest first; empty where the verdict is good."""
     figures: dict[str, Any]
-    """``Figures`` as JSON, rounded to four digits."""
+    """``LabelFigures`` as JSON, rounded to four digits."""
     labels_sha256: str
     """Of the manifest of the labels that were judged."""
 
@@ -81,7 +80,7 @@ def assess_labels(folder: Path | str, capture: Capture) -> LabelQuality:
         UserError: unfinished labels, labels of other images, or unreadable images.
     """
     labels = load_labels(folder, capture, check="size")
-    verdict, findings = judge(figures := measure(capture, labels.tracks, labels))
+    verdict, findings = judge_labels(figures := measure(capture, labels.tracks, labels))
     return LabelQuality(
         verdict=verdict,
         findings=findings,
@@ -139,7 +138,7 @@ def why_no_matches(capture: Capture) -> str:
     return f"{finding.reason}; {finding.remedy}"
 
 
-def measure(capture: Capture, tracks: Tracks, labels: CaptureLabels | None) -> Figures:
+def measure(capture: Capture, tracks: Tracks, labels: CaptureLabels | None) -> LabelFigures:
     """All figures of a capture from its tracks [v, m] and, where there are any, its depth maps."""
     pairs = judge_pairs(tracks, capture)
     solve = None
@@ -147,7 +146,7 @@ def measure(capture: Capture, tracks: Tracks, labels: CaptureLabels | None) -> F
         solve = solve_sample(tracks, capture)
     views = solve.views if solve is not None else sample_views(tracks, MOST_VIEWS)
     maps = {} if labels is None else {view: labels.depth(view) for view in views}
-    return Figures(
+    return LabelFigures(
         views=len(capture.frames),
         tracks=_ties(capture, tracks),
         pairs=pairs,

@@ -1,24 +1,141 @@
-"""One set of cameras for all tracks: how much of them it explains, at which angles, and under which field of view."""
+"""Two-view geometry of the finished tracks: do they obey one, and does the camera move or only turn?"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.geometry.camera import focal_from_fov, fov_from_focal
+from reliev3r.data.intrinsics import centred_K
+from reliev3r.geometry.camera import focal_from_fov, fov_from_focal, rays_from_uv
+from reliev3r.geometry.rigid import angle_between, rotation_from_9d
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.geometry.triangulate import parallax, world_rays
-from reliev3r.labels.quality.pairs import focal_pixels, precision
-from reliev3r.sfm.focal import focal_advice, solve_focal
-from reliev3r.sfm.graph import MIN_SHARED, balanced_tracks, connected_parts, shared_tracks
+from reliev3r.sfm.focal import FOVS_DEG, focal_advice, solve_focal
 from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
+from reliev3r.sfm.track_graph import MIN_SHARED, balanced_tracks, connected_parts, shared_tracks
+from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
+
+MIN_MATCHES = 16
+"""Pairs of views that share fewer tracks are not judged."""
+MOST_PAIRS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackPairFigures:
+    """Over the judged pairs of views."""
+
+    pairs: int
+    epipolar_inliers: float
+    """Share of the matches that obey the two-view geometry of their pair."""
+    turned_only: float
+    """Share of the tracks that a turning camera explains in all their pairs: no depth can be learnt from them."""
+    parallax_deg: float
+    """Median over the tracks of the largest angle that a turning camera leaves unexplained (a lower bound)."""
+
+
+def precision(capture: Capture) -> float:
+    """How far a good match may be off, in original pixels: as the matchers have it."""
+    longest = max(max(frame.width, frame.height) for frame in capture.frames)
+    return max(1.5, 0.0015 * longest)
+
+
+def judge_pairs(tracks: Tracks, capture: Capture) -> TrackPairFigures | None:
+    """Judge up to 64 pairs of views, from the best tied to the least; None where no two views share 16 tracks.
+
+    A rotation is fitted to the rays of each pair; where the intrinsics are unknown, under the field of view (one for
+    all pairs) under which rotations explain most.
+    """
+    uv, seen = tracks.uv.double().numpy(), tracks.visible.numpy()
+    pairs = _chosen_pairs(seen)
+    if not pairs:
+        return None
+    threshold = precision(capture)
+    matches = [np.nonzero(seen[a] & seen[b])[0] for a, b in pairs]
+    kept = [
+        _epipolar_inliers(uv[a, both], uv[b, both], capture, a, b, threshold)
+        for (a, b), both in zip(pairs, matches, strict=True)
+    ]
+    total, inliers = sum(map(len, matches)), sum(int(k.sum()) for k in kept)
+    fovs: tuple[float | None, ...] = (None,) if capture.has_K else FOVS_DEG
+    best: tuple[float, float] | None = None
+    for fov in fovs:
+        figures = _turned(uv, pairs, matches, kept, capture, fov, threshold)
+        if best is None or figures[0] > best[0]:
+            best = figures
+    assert best is not None
+    return TrackPairFigures(
+        pairs=len(pairs), epipolar_inliers=inliers / total, turned_only=best[0], parallax_deg=math.degrees(best[1])
+    )
+
+
+def focal_pixels(capture: Capture, view: int, fov: float | None) -> Float[np.ndarray, "3 3"]:
+    """K of a view: its own, or with the horizontal field of view ``fov`` in degrees."""
+    frame = capture.frames[view]
+    if fov is None:
+        assert frame.K is not None
+        return frame.K
+    return centred_K(frame, focal_from_fov(math.radians(fov), frame.width))
+
+
+def _chosen_pairs(seen: Bool[np.ndarray, "v m"]) -> list[tuple[int, int]]:
+    shared = seen.astype(np.float32) @ seen.T.astype(np.float32)
+    pairs = [pair for pair in combinations(range(len(seen)), 2) if shared[pair] >= MIN_MATCHES]
+    pairs.sort(key=lambda pair: (-shared[pair], pair))
+    return evenly_spaced(pairs, MOST_PAIRS)
+
+
+def _epipolar_inliers(
+    uv_a: np.ndarray, uv_b: np.ndarray, capture: Capture, a: int, b: int, threshold: float
+) -> Bool[np.ndarray, " n"]:
+    F = estimate_fundamental(uv_a, uv_b, capture.frames[a].K, capture.frames[b].K, threshold=threshold)
+    return np.zeros(len(uv_a), bool) if F is None else epipolar_distance(F, uv_a, uv_b) < threshold
+
+
+def _turned(
+    uv: np.ndarray, pairs: list[tuple[int, int]], matches: list[np.ndarray], kept: list[np.ndarray],
+    capture: Capture, fov: float | None, threshold: float,
+) -> tuple[float, float]:  # fmt: skip
+    """(share of the tracks that rotations explain everywhere, median of the tracks' largest unexplained angle)."""
+    largest = np.full(uv.shape[1], -1.0)
+    excess = np.zeros(uv.shape[1])
+    for (a, b), both, keep in zip(pairs, matches, kept, strict=True):
+        used = both[keep]
+        if len(used) < 3:
+            continue
+        K_a, K_b = focal_pixels(capture, a, fov), focal_pixels(capture, b, fov)
+        angle = unexplained_angle(_rays(uv[a, used], K_a), _rays(uv[b, used], K_b), threshold / K_b[0, 0]).numpy()
+        largest[used] = np.maximum(largest[used], angle)
+        excess[used] = np.maximum(excess[used], angle * K_b[0, 0] / threshold)
+    judged = largest >= 0
+    if not judged.any():
+        return 0.0, 0.0
+    return float((excess[judged] < 1).mean()), float(np.median(largest[judged]))
+
+
+def unexplained_angle(a: Float[Tensor, "n 3"], b: Float[Tensor, "n 3"], scale: float) -> Float[Tensor, " n"]:
+    """Angle in radians between rays b and the best rotation of rays a (unit length, float64, n >= 3).
+
+    Robustly fitted (Cauchy, down to ``scale`` radians), so that rays without parallax decide where there are any.
+    """
+    angle = torch.zeros_like(a[:, 0])
+    for factor in (math.inf, 16, 8, 4, 2, 1, 1):
+        weight = 1 / (1 + (angle / (factor * scale)).square())
+        rotation = rotation_from_9d((weight[:, None] * b).mT @ a)
+        angle = angle_between(a @ rotation.mT, b)
+    return angle
+
+
+def _rays(uv: np.ndarray, K: np.ndarray) -> Float[Tensor, "n 3"]:
+    return torch.nn.functional.normalize(rays_from_uv(torch.from_numpy(uv), torch.from_numpy(K)), dim=-1)
+
 
 MOST_VIEWS = 12
 """Views that cameras are solved for; of more, a sample."""

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import focal_from_fov, fov_from_focal
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.quality.cameras import CameraFigures
-from reliev3r.labels.quality.pairs import PairFigures
+from reliev3r.labels.quality.cameras import CameraFigures, TrackPairFigures
 
 MIN_TRACKS = 12
 """Views with fewer triangulated tracks are not compared."""
@@ -138,12 +137,12 @@ class FovFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class LabelFigures:
     """Everything."""
 
     views: int
     tracks: TrackFigures
-    pairs: PairFigures | None
+    pairs: TrackPairFigures | None
     cameras: CameraFigures | None
     images: ImageFigures
     depth: DepthFigures | None

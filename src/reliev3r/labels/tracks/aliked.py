@@ -12,8 +12,8 @@ import torch
 from jaxtyping import UInt8
 
 from reliev3r.core.errors import UserError
+from reliev3r.labels.expert_weights import checkpoint_file, fill, joint_hash, read_state, require, rgb_tensor
 from reliev3r.labels.tracks.matcher import Features, IndexMatches, match_by_ratio
-from reliev3r.labels.weights import checkpoint_file, fill, joint_hash, read_state, require, rgb_tensor
 
 INSTALL = "pip install 'reliev3r[matchers]'"
 MODELS = ("aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16")

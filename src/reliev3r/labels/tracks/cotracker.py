@@ -21,7 +21,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.tracks.clips import agreed, clip_ranges, corners, farthest_frame, frozen, inside
-from reliev3r.labels.tracks.moving import verified
+from reliev3r.labels.tracks.moving_objects import verified
 from reliev3r.labels.tracks.union import thin
 
 INSTALL = "pip install --no-deps git+https://github.com/facebookresearch/co-tracker"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from reliev3r.labels.weights import load_pretrained, require, weights_folder, weights_hash
+from reliev3r.labels.expert_weights import load_pretrained, require, weights_folder, weights_hash
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

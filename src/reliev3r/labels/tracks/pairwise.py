@@ -16,7 +16,7 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.tracks.matcher import Features, ImageMatcher, Matcher
-from reliev3r.labels.tracks.moving import weigh_moving
+from reliev3r.labels.tracks.moving_objects import weigh_moving
 from reliev3r.labels.tracks.pairs import choose_pairs, global_descriptors, is_exhaustive
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.union import (

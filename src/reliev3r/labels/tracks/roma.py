@@ -17,8 +17,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from reliev3r.geometry.sampling import evenly_spaced
+from reliev3r.labels.expert_weights import checkpoint_file, joint_hash, read_state, require
 from reliev3r.labels.tracks.matcher import PointMatches
-from reliev3r.labels.weights import checkpoint_file, joint_hash, read_state, require
 
 INSTALL = "pip install romatch, with the torchvision of your torch"
 ROMA, DINO = ("roma_outdoor.pth", "roma_indoor.pth"), ("dinov2_vitl14_pretrain.pth",)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
+from reliev3r.labels.expert_weights import checkpoint_file, fill, joint_hash, read_state, require, rgb_tensor
 from reliev3r.labels.tracks.aliked import INSTALL
 from reliev3r.labels.tracks.matcher import Features, IndexMatches, mutual_neighbours
-from reliev3r.labels.weights import checkpoint_file, fill, joint_hash, read_state, require, rgb_tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, read_json, write_json
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import ray_map
-from reliev3r.geometry.collapse import CONF_LOGIT_BOUND
+from reliev3r.geometry.collapse_signs import CONF_LOGIT_BOUND
 from reliev3r.model.card import model_card, write_card
 
 TRAINED_AS = "reliev3r.json"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, staged
-from reliev3r.data.find import CaptureTask, find_captures
+from reliev3r.data.find_captures import CaptureTask, find_captures
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.many.local import LocalPool
 from reliev3r.labels.many.run import label_store
 from reliev3r.labels.many.worker import LabelJob, label_path
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.runs.folder import one_process
-from reliev3r.train.captures import CapturesConfig, LabelledCaptures, PreparedCapture
-from reliev3r.train.validation import HeldoutScene, tracked_scene, without_intrinsics
+from reliev3r.runs.run_folder import one_process
+from reliev3r.training.captures import CapturesConfig, LabelledCaptures, PreparedCapture
+from reliev3r.training.validation import HeldoutScene, tracked_scene, without_intrinsics
 
 logger = logging.getLogger(__name__)
 

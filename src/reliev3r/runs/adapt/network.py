@@ -17,9 +17,9 @@ from reliev3r.model.load import Model
 from reliev3r.model.lora import Lora, train_last
 from reliev3r.model.predict import predict
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.train.loop import is_head
-from reliev3r.train.schedule import teacher_share, weak_settings
-from reliev3r.train.validation import HeldoutScene
+from reliev3r.training.loop import is_head
+from reliev3r.training.schedule import teacher_share, weak_settings
+from reliev3r.training.validation import HeldoutScene
 
 
 def weak_objective(config: AdaptConfig, *, unit: float = 1.0) -> Callable[[Prediction, PseudoLabels, float], Loss]:

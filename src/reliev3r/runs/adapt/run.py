@@ -20,12 +20,12 @@ from reliev3r.model.load import load_model, weights_hash
 from reliev3r.runs.adapt.footage import labelled, prepared, spaced_captures, tracked_scenes, with_fitting_samples
 from reliev3r.runs.adapt.network import Adaptation, network_unit, weak_objective, with_hidden_intrinsics
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.runs.folder import RunFolder, first_process, one_process
-from reliev3r.train.captures import LabelledCaptures, labelled_capture, usable_captures
-from reliev3r.train.forecast import Estimate, estimate_training
-from reliev3r.train.loop import TrainResult, train
-from reliev3r.train.sampling import SceneBatches
-from reliev3r.train.validation import figures
+from reliev3r.runs.run_folder import RunFolder, first_process, one_process
+from reliev3r.training.batches import SceneBatches
+from reliev3r.training.captures import LabelledCaptures, labelled_capture, usable_captures
+from reliev3r.training.forecast import Estimate, estimate_training
+from reliev3r.training.loop import TrainResult, train
+from reliev3r.training.validation import figures
 from reliev3r.verdict.evidence import HeldoutCapture, gather_evidence
 from reliev3r.verdict.page import write_verdict_page
 from reliev3r.verdict.rule import JudgeConfig, Verdict, judge

@@ -10,8 +10,8 @@ from reliev3r.core.settings import require
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.lora import LoraConfig
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.sampling import SceneBatchConfig
+from reliev3r.training.batches import SceneBatchConfig
+from reliev3r.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

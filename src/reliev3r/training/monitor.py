@@ -13,7 +13,7 @@ import torch
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction, Tracks
-from reliev3r.geometry.collapse import (
+from reliev3r.geometry.collapse_signs import (
     BAD_ANGLE_DEG,
     COLLAPSED_BASELINE,
     EQUAL_ROTATIONS_DEG,

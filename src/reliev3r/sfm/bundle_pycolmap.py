@@ -1,7 +1,7 @@
 """Bundle adjustment of cameras on tracks with pycolmap, from approximate cameras, tolerating false tracks.
 
 For what a network predicted (``sfm.refine``): slow, and as good as the tracks are, the focal length included. Cameras
-that are solved to train on are adjusted by ``sfm.bundle`` (one capture) or ``sfm.batched`` (many small samples).
+that are solved to train on are adjusted by ``sfm.bundle_torch`` (one capture) or ``sfm.batched`` (many small samples).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reliev3r.geometry.triangulate import (
     triangulation_angles,
     world_rays,
 )
-from reliev3r.sfm.graph import connected_parts
+from reliev3r.sfm.track_graph import connected_parts
 
 _MIN_OBSERVATIONS = 12
 """A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""

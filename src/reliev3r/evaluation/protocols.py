@@ -27,7 +27,7 @@ from torch import Tensor
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Prediction, Truth
-from reliev3r.evaluate.metrics import (
+from reliev3r.evaluation.metrics import (
     ate_mean_rigid,
     ate_rmse,
     compare_clouds,
@@ -39,7 +39,7 @@ from reliev3r.evaluate.metrics import (
     view_mean,
     view_weights,
 )
-from reliev3r.evaluate.scores import Cameras, Pixels, Protocol, Scores, cameras_of, pixels_of, score_poses
+from reliev3r.evaluation.scores import Cameras, Pixels, Protocol, Scores, cameras_of, pixels_of, score_poses
 from reliev3r.geometry.align import align_scale_l1
 from reliev3r.geometry.sampling import resize_linear
 

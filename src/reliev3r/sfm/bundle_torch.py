@@ -2,7 +2,7 @@
 
 For one capture whose cameras are just being solved from tracks alone (``sfm.incremental``). Many small samples at once,
 with label depths and on any device: ``sfm.batched``. Finished cameras that shall become sub-pixel, the focal length
-included: ``sfm.colmap``.
+included: ``sfm.bundle_pycolmap``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from reliev3r.labels.many.index import FAILED, capture_state, label_folders, rea
 from reliev3r.labels.many.index import FORMAT as STORE_FORMAT
 from reliev3r.labels.quality.assess import FILE as QUALITY_FILE
 from reliev3r.labels.quality.assess import FORMAT as QUALITY_FORMAT
-from reliev3r.labels.quality.sheet import FILE as SHEET
+from reliev3r.labels.quality.pictures import FILE as SHEET
 from reliev3r.labels.store import FORMAT, read_key, read_manifest
 
 REPORTS = frozenset({QUALITY_FILE, SHEET, "labels.json", "labels.html"})

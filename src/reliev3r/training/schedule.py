@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from reliev3r.losses.weak import ObjectiveConfig
-from reliev3r.train.config import TrainConfig
+from reliev3r.training.config import TrainConfig
 
 
 def weak_settings(objective: ObjectiveConfig, *, hide_intrinsics: bool) -> ObjectiveConfig:

@@ -16,7 +16,7 @@ from torch import Tensor
 from reliev3r.core.settings import require
 from reliev3r.core.types import Labels, PseudoLabels, Views, stack
 from reliev3r.data.augment import AugmentConfig, augment
-from reliev3r.sfm.graph import pair_rarity
+from reliev3r.sfm.track_graph import pair_rarity
 
 
 def select_views(

@@ -14,8 +14,8 @@ from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.model.predict import predict
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
-from reliev3r.synthetic.stream import HELDOUT_SEEDS, SyntheticStream
-from reliev3r.train.captures import PreparedCapture
+from reliev3r.synthetic.room_stream import HELDOUT_SEEDS, SyntheticStream
+from reliev3r.training.captures import PreparedCapture
 
 Scorer = Callable[[Prediction, Truth], dict[str, float]]
 """Figures of a prediction against the truth of a scene; for the log alone."""

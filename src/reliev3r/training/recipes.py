@@ -15,10 +15,10 @@ from reliev3r.losses.full import SupervisedConfig
 from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.network import PRESETS, NetworkConfig
 from reliev3r.sfm.batched import PolishConfig
-from reliev3r.synthetic.stream import StreamConfig
-from reliev3r.train.captures import CapturesConfig
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.sampling import SceneBatchConfig
+from reliev3r.synthetic.room_stream import StreamConfig
+from reliev3r.training.batches import SceneBatchConfig
+from reliev3r.training.captures import CapturesConfig
+from reliev3r.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

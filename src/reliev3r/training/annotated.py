@@ -19,8 +19,8 @@ from reliev3r.data.readers import READERS, find_reader, list_scenes
 from reliev3r.data.truth import Scene, load_truth
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
-from reliev3r.train.captures import is_heldout
-from reliev3r.train.sampling import assign_bucket, bucket_pixels, bucket_sizes
+from reliev3r.training.batches import assign_bucket, bucket_pixels, bucket_sizes
+from reliev3r.training.captures import is_heldout
 
 
 class AnnotatedScenes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Prediction, Truth
-from reliev3r.evaluate.metrics import Seen, auc, pair_errors
+from reliev3r.evaluation.metrics import Seen, auc, pair_errors
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import invert
 

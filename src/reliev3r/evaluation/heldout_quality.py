@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.core.types import Prediction, Tracks
-from reliev3r.geometry.collapse import (
+from reliev3r.geometry.collapse_signs import (
     BAD_ANGLE_DEG,
     COLLAPSED_BASELINE,
     EQUAL_ROTATIONS_DEG,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import UserError
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.loop import Batches, Objective
-from reliev3r.train.parallel import WithLoss, blocks_of
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.loop import Batches, Objective
+from reliev3r.training.parallel import WithLoss, blocks_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,11 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import Capture
 from reliev3r.data.truth import Scene, TruthSource, load_truth
-from reliev3r.evaluate.benchmarks import Benchmark
-from reliev3r.evaluate.protocols import score
-from reliev3r.evaluate.scores import Protocol, Scores
-from reliev3r.evaluate.systems import KNOWN, System, system_from_spec
-from reliev3r.evaluate.tables import Result, Row, Table, failed_row, frames_hash, make_row
+from reliev3r.evaluation.benchmarks import Benchmark
+from reliev3r.evaluation.protocols import score
+from reliev3r.evaluation.scores import Protocol, Scores
+from reliev3r.evaluation.systems import KNOWN, System, system_from_spec
+from reliev3r.evaluation.tables import Result, Row, Table, failed_row, frames_hash, make_row
 
 _log = logging.getLogger(__name__)
 _LONGEST_WORDS = 400
@@ -119,7 +119,7 @@ def systems_from_specs(
     """Every system once, in the order given.
 
     Raises:
-        UserError: none at all, or see :func:`~reliev3r.evaluate.systems.system_from_spec`.
+        UserError: none at all, or see :func:`~reliev3r.evaluation.systems.system_from_spec`.
     """
     if not specs:
         raise UserError(f"name at least one system to evaluate; {KNOWN}")

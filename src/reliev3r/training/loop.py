@@ -20,10 +20,10 @@ from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Loss, Prediction, Tracks, Views
-from reliev3r.train.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
-from reliev3r.train.config import TrainConfig
-from reliev3r.train.monitor import Alarms, MetricsLog, signs_of_collapse
-from reliev3r.train.parallel import (
+from reliev3r.training.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
+from reliev3r.training.config import TrainConfig
+from reliev3r.training.monitor import Alarms, MetricsLog, signs_of_collapse
+from reliev3r.training.parallel import (
     WithLoss,
     Workers,
     blocks_of,
@@ -32,7 +32,7 @@ from reliev3r.train.parallel import (
     place_optimizer_state,
     placed_like,
 )
-from reliev3r.train.schedule import learning_rate
+from reliev3r.training.schedule import learning_rate
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Loss, Prediction, Views
 from reliev3r.model.transformer import Block
-from reliev3r.train.config import Parallel
+from reliev3r.training.config import Parallel
 
 LONGEST_WAIT = timedelta(hours=2)
 """How long processes wait for each other; the first one evaluates and writes alone."""

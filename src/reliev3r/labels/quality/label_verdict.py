@@ -22,10 +22,10 @@ from statistics import median
 from typing import Literal
 
 from reliev3r.core.types import Tracks
-from reliev3r.labels.quality.figures import Figures, FovFigures, ImageFigures, focal_ratio
-from reliev3r.sfm.graph import connected_parts, shared_tracks
+from reliev3r.labels.quality.figures import FovFigures, ImageFigures, LabelFigures, focal_ratio
+from reliev3r.sfm.track_graph import connected_parts, shared_tracks
 
-Verdict = Literal["good", "weak", "unusable"]
+LabelVerdict = Literal["good", "weak", "unusable"]
 
 LARGEST_PART = 0.5
 TURNED_ONLY = 0.8
@@ -54,9 +54,9 @@ class Finding:
     """What to do."""
 
 
-def judge(figures: Figures) -> tuple[Verdict, tuple[Finding, ...]]:
+def judge_labels(figures: LabelFigures) -> tuple[LabelVerdict, tuple[Finding, ...]]:
     """The verdict and its reasons, the gravest first."""
-    rules: Sequence[Callable[[Figures], Finding | None]] = (
+    rules: Sequence[Callable[[LabelFigures], Finding | None]] = (
         _pictures, _ties, _rotation, _contradiction, _pairs, _parallax, _length, _few, _some_blurred, _depth, _fov,
         _sky,
     )  # fmt: skip
@@ -96,7 +96,7 @@ def blurred_frames(images: ImageFigures) -> list[str]:
     ]
 
 
-def _pictures(figures: Figures) -> Finding | None:
+def _pictures(figures: LabelFigures) -> Finding | None:
     """Pictures that explain why the views are not tied, or that spoil the labels even if they are."""
     finding = explain_pictures(figures.images)
     if finding is None or finding.code == "repetition":  # repetition that does no harm is a remark, see _contradiction
@@ -106,12 +106,12 @@ def _pictures(figures: Figures) -> Finding | None:
     return finding
 
 
-def _tied(figures: Figures) -> bool:
+def _tied(figures: LabelFigures) -> bool:
     """Whether nearly all views are tied to one another."""
     return len(figures.tracks.parts[0]) >= 0.75 * figures.views and figures.tracks.count > 0
 
 
-def _ties(figures: Figures) -> Finding | None:
+def _ties(figures: LabelFigures) -> Finding | None:
     parts = figures.tracks.parts
     if len(parts) == 1:
         return None
@@ -133,7 +133,7 @@ def _ties(figures: Figures) -> Finding | None:
     )  # fmt: skip
 
 
-def _rotation(figures: Figures) -> Finding | None:
+def _rotation(figures: LabelFigures) -> Finding | None:
     pairs = figures.pairs
     if pairs is None or pairs.turned_only < TURNED_ONLY:
         return None
@@ -145,7 +145,7 @@ def _rotation(figures: Figures) -> Finding | None:
     )  # fmt: skip
 
 
-def _contradiction(figures: Figures) -> Finding | None:
+def _contradiction(figures: LabelFigures) -> Finding | None:
     """Repetition, and tracks that no set of cameras explains; the first names the cause of the second."""
     images, cameras = figures.images, figures.cameras
     copies = max(images.copies, images.mirrored)
@@ -173,7 +173,7 @@ def _repeating(images: ImageFigures, level: Literal["weak", "unusable"], consequ
     )  # fmt: skip
 
 
-def _pairs(figures: Figures) -> Finding | None:
+def _pairs(figures: LabelFigures) -> Finding | None:
     pairs = figures.pairs
     if pairs is None or pairs.epipolar_inliers >= OBEDIENT:
         return None
@@ -184,7 +184,7 @@ def _pairs(figures: Figures) -> Finding | None:
     )  # fmt: skip
 
 
-def _parallax(figures: Figures) -> Finding | None:
+def _parallax(figures: LabelFigures) -> Finding | None:
     cameras = figures.cameras
     angle = None if cameras is None else cameras.parallax_deg.get("median")
     if angle is None or angle >= PARALLAX_DEG:
@@ -195,7 +195,7 @@ def _parallax(figures: Figures) -> Finding | None:
     )  # fmt: skip
 
 
-def _length(figures: Figures) -> Finding | None:
+def _length(figures: LabelFigures) -> Finding | None:
     share = figures.tracks.survival.get("3")
     if share is None or share >= LONG_TRACKS:
         return None
@@ -205,7 +205,7 @@ def _length(figures: Figures) -> Finding | None:
     )  # fmt: skip
 
 
-def _few(figures: Figures) -> Finding | None:
+def _few(figures: LabelFigures) -> Finding | None:
     few = [count for count in figures.tracks.per_view if count < FEW]
     if len(few) < 0.25 * figures.views:
         return None
@@ -215,7 +215,7 @@ def _few(figures: Figures) -> Finding | None:
     )  # fmt: skip
 
 
-def _some_blurred(figures: Figures) -> Finding | None:
+def _some_blurred(figures: LabelFigures) -> Finding | None:
     blurred = blurred_frames(figures.images)
     if not blurred or len(blurred) >= 0.5 * len(figures.images.frames):
         return None
@@ -226,7 +226,7 @@ def _some_blurred(figures: Figures) -> Finding | None:
     )
 
 
-def _depth(figures: Figures) -> Finding | None:
+def _depth(figures: LabelFigures) -> Finding | None:
     depth = figures.depth
     if depth is None or depth.scale_error is None or depth.flat_error is None or depth.rank_correlation is None:
         return None
@@ -240,7 +240,7 @@ def _depth(figures: Figures) -> Finding | None:
     )  # fmt: skip
 
 
-def _fov(figures: Figures) -> Finding | None:
+def _fov(figures: LabelFigures) -> Finding | None:
     """Opinions on the field of view that cannot both be right; what is used is compared with the others."""
     fov: FovFigures = figures.fov
     used = fov.given if fov.given is not None else fov.tracks
@@ -260,7 +260,7 @@ def _fov(figures: Figures) -> Finding | None:
     return None
 
 
-def _sky(figures: Figures) -> Finding | None:
+def _sky(figures: LabelFigures) -> Finding | None:
     depth = figures.depth
     if depth is None or depth.invalid <= SKY:
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.evaluate.scores import DEFINITIONS, Protocol, Scores, mean_scores
+from reliev3r.evaluation.scores import DEFINITIONS, Protocol, Scores, mean_scores
 
 PAPER_VIEWS = 8
 """Views a scene in the paper's tables."""

@@ -14,9 +14,9 @@ from reliev3r.core.files import read_json
 from reliev3r.data.capture import load_capture
 from reliev3r.data.readers import READERS, list_scenes, open_scene
 from reliev3r.data.truth import CameraFile, Scene
-from reliev3r.evaluate.scores import Protocol
-from reliev3r.evaluate.systems import select_frames
-from reliev3r.evaluate.tables import PAPER_VIEWS
+from reliev3r.evaluation.scores import Protocol
+from reliev3r.evaluation.systems import select_frames
+from reliev3r.evaluation.tables import PAPER_VIEWS
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 KNOWN = "known are synthetic[:rooms=4,span=75,...], captures:FOLDER, FORMAT:FOLDER of a dataset, and a JSON file"

@@ -27,12 +27,12 @@ from reliev3r.core.settings import require, to_plain
 from reliev3r.core.types import Ambiguity, CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.data.benchmark_guard import refuse_benchmark
 from reliev3r.data.capture import Capture, load_capture
-from reliev3r.data.find import CaptureTask, find_captures
+from reliev3r.data.find_captures import CaptureTask, find_captures
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.labels.quality.assess import read_quality
 from reliev3r.labels.store import load_labels, read_manifest
-from reliev3r.sfm.graph import pair_rarity
-from reliev3r.train.sampling import assign_bucket, bucket_pixels, bucket_sizes, select_views, with_drawn_tracks
+from reliev3r.sfm.track_graph import pair_rarity
+from reliev3r.training.batches import assign_bucket, bucket_pixels, bucket_sizes, select_views, with_drawn_tracks
 
 logger = logging.getLogger(__name__)
 
