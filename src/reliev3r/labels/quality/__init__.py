@@ -1,1 +1,1 @@
-"""Are these labels worth training on? LabelFigures and a verdict from images and labels alone, never from ground truth."""
+"""Are these labels worth training on? Figures and a verdict from images and labels alone, never from ground truth."""
