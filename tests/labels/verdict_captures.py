@@ -1,5 +1,6 @@
 """Captures that are wrong in one way each, and good ones: small, rendered, seeded. Nothing here is read as truth."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -37,11 +38,13 @@ def config(seed: int, texture: str = "masonry", *, views: int = VIEWS, span: flo
     )  # fmt: skip
 
 
+@functools.cache  # nothing writes into the images
 def good(seed: int, texture: str = "masonry", **changes) -> tuple[list[np.ndarray], np.ndarray]:
     settings = config(seed, texture, **changes)
     return to_images(render_capture(settings)[0].image), settings.K.double().numpy()
 
 
+@functools.cache
 def only_turning(seed: int, texture: str = "masonry") -> tuple[list[np.ndarray], np.ndarray]:
     """The first camera of a good capture turns by 35 degrees on the spot."""
     settings = config(seed, texture)

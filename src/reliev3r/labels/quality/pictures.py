@@ -27,7 +27,7 @@ _NEIGHBOURS = 8  # keypoints around a keypoint that are asked whether they moved
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """LabelFigures of one picture."""
+    """Figures of one picture."""
 
     sharpness: float
     """Variance of the Laplacian over the variance of the picture; comparable within one capture only."""
