@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loop import KILLED, batches, network, weak, weights
+from test_loop import batches, network, weak, weights
 
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.model.load import load_network
@@ -245,7 +245,12 @@ def test_weights_and_biases_get_the_rows(tmp_path, monkeypatch) -> None:
 @pytest.mark.slow
 def test_kill_9_at_five_random_moments_then_resume(tmp_path) -> None:
     script = tmp_path / "run.py"
-    script.write_text(KILLED.format(tests=os.path.dirname(__file__)))
+    here = os.path.dirname(__file__)
+    script.write_text(
+        f"import pathlib, sys\nsys.path[:0] = [{here!r}, {os.path.dirname(here)!r}]\n"
+        "from test_loop import train_slowly\n"
+        "if __name__ == '__main__':\n    train_slowly(pathlib.Path(sys.argv[1]), steps=40)\n"
+    )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     subprocess.run([sys.executable, script, whole], check=True, capture_output=True)
     draw = random.Random(0)

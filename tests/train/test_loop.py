@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, caplog) -> None
         load_newest_state(tmp_path / "training")
 
 
-def train_slowly(folder: Path) -> None:
+def train_slowly(folder: Path, steps: int = 30) -> None:
     """Begin a run or go on with it, slowly enough to be killed within: the target of processes."""
     torch.set_num_threads(1)
     model = network()
@@ -144,7 +144,7 @@ def train_slowly(folder: Path) -> None:
         time.sleep(0.05)
         return batches()(step, progress, micro)
 
-    config = TrainConfig(steps=30, precision="fp32", save_every=0.1)
+    config = TrainConfig(steps=steps, precision="fp32", save_every=0.1)
     train(model, weak, slow, config, folder=folder, resume=True)
     torch.save(weights(model), folder / "final.pt")
 
