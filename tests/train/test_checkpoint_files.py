@@ -1,17 +1,15 @@
 """Checkpoints on disk: damage is found and named, the best weights are kept, and a killed run loses nothing."""
 
 import dataclasses
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_loop import KILLED, batches, network, weak, weights
+from test_loop import batches, in_a_process, network, train_slowly, weak, weights
 
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.model.load import load_network
@@ -245,25 +243,19 @@ def test_weights_and_biases_get_the_rows(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_kill_9_at_five_random_moments_then_resume(tmp_path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(KILLED.format(tests=os.path.dirname(__file__)))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run([sys.executable, script, whole], check=True, capture_output=True)
     draw = random.Random(0)
-    kills = 0
-    while kills < 5:
+    for _ in range(5):
         before = sorted((parts / "training").glob("0*"))
-        process = subprocess.Popen(
-            [sys.executable, script, parts], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while sorted((parts / "training").glob("0*")) == before and process.poll() is None:
+        process = in_a_process(train_slowly, parts, 60)
+        while sorted((parts / "training").glob("0*")) == before and process.is_alive():
             time.sleep(0.01)
         time.sleep(draw.uniform(0.0, 0.5))
-        assert process.poll() is None, "the run ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (parts / "final.pt").exists()
-    subprocess.run([sys.executable, script, parts], check=True, capture_output=True)
+    train_slowly(parts, 60)
+    train_slowly(whole, 60)
     a, b = (torch.load(folder / "final.pt", weights_only=True) for folder in (whole, parts))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
