@@ -1,24 +1,23 @@
 """Checkpoints on disk: damage is found and named, the best weights are kept, and a killed run loses nothing."""
 
 import dataclasses
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_loop import batches, network, weak, weights
+from reliev3r.train.alarms import Alarms, signs_of_collapse
+from reliev3r.train.checkpoint import TrainingState, best_record, check_files, load_newest_state, save_state
+from reliev3r.train.config import TrainConfig
+from reliev3r.train.loop import train
+from reliev3r.train.metrics import read_metrics
+from test_loop import batches, in_a_process, network, train_slowly, weak, weights
 
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.model.load import load_network
-from reliev3r.training.checkpoint import TrainingState, best_record, check_files, load_newest_state, save_state
-from reliev3r.training.config import TrainConfig
-from reliev3r.training.loop import train
-from reliev3r.training.monitor import Alarms, read_metrics, signs_of_collapse
 
 CONFIG = TrainConfig(steps=6, precision="fp32", log_every=1)
 
@@ -193,11 +192,11 @@ FINE = {
 )
 def test_a_sign_must_hold_and_the_tracks_must_disagree(sign, advice) -> None:
     alarms = Alarms(3)
-    heard = [alarms.advice({**FINE, **now}) for now in (sign, sign, {}, sign, sign)]
+    heard = [alarms.heard({**FINE, **now}) for now in (sign, sign, {}, sign, sign)]
     assert heard == [None] * 5
-    assert advice in alarms.advice({**FINE, **sign})
+    assert advice in alarms.heard({**FINE, **sign})
     agreeing = {**FINE, **sign, "tracks_deg": 0.4}  # a camera that slides or turns on the spot, a perfect expert
-    alone = Alarms(1).advice(agreeing)
+    alone = Alarms(1).heard(agreeing)
     assert (alone is None) == ("conf_at_zero" not in sign)
 
 
@@ -244,30 +243,19 @@ def test_weights_and_biases_get_the_rows(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_kill_9_at_five_random_moments_then_resume(tmp_path) -> None:
-    script = tmp_path / "run.py"
-    here = os.path.dirname(__file__)
-    script.write_text(
-        f"import pathlib, sys\nsys.path[:0] = [{here!r}, {os.path.dirname(here)!r}]\n"
-        "from test_loop import train_slowly\n"
-        "if __name__ == '__main__':\n    train_slowly(pathlib.Path(sys.argv[1]), steps=40)\n"
-    )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run([sys.executable, script, whole], check=True, capture_output=True)
     draw = random.Random(0)
-    kills = 0
-    while kills < 5:
+    for _ in range(5):
         before = sorted((parts / "training").glob("0*"))
-        process = subprocess.Popen(
-            [sys.executable, script, parts], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while sorted((parts / "training").glob("0*")) == before and process.poll() is None:
+        process = in_a_process(train_slowly, parts, 60)
+        while sorted((parts / "training").glob("0*")) == before and process.is_alive():
             time.sleep(0.01)
         time.sleep(draw.uniform(0.0, 0.5))
-        assert process.poll() is None, "the run ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (parts / "final.pt").exists()
-    subprocess.run([sys.executable, script, parts], check=True, capture_output=True)
+    train_slowly(parts, 60)
+    train_slowly(whole, 60)
     a, b = (torch.load(folder / "final.pt", weights_only=True) for folder in (whole, parts))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

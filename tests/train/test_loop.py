@@ -149,12 +149,18 @@ def train_slowly(folder: Path, steps: int = 30) -> None:
     torch.save(weights(model), folder / "final.pt")
 
 
+def in_a_process(target, *arguments):
+    """A started process of its own; all of them share one import of torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_loop"])
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
 def test_kill_9_in_the_middle_then_resume(tmp_path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    context = multiprocessing.get_context("forkserver")  # the processes share one import of torch
-    context.set_forkserver_preload(["test_loop"])
-    process = context.Process(target=train_slowly, args=(parts,))
-    process.start()
+    process = in_a_process(train_slowly, parts)
     while process.is_alive() and not list((parts / "training").glob("0*")):
         time.sleep(0.02)
     time.sleep(0.4)
@@ -162,8 +168,7 @@ def test_kill_9_in_the_middle_then_resume(tmp_path) -> None:
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not (parts / "final.pt").exists()
-    process = context.Process(target=train_slowly, args=(parts,))
-    process.start()
+    process = in_a_process(train_slowly, parts)
     process.join()
     assert process.exitcode == 0
     train_slowly(whole)
