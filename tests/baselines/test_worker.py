@@ -177,13 +177,10 @@ def test_cameras_alone_and_a_view_that_was_not_found(tmp_path):
     assert result.image.shape == (2, 6, 8, 3)
 
 
-def test_images_and_intrinsics_arrive_as_they_are(tmp_path):
+def test_images_and_intrinsics_arrive_as_they_are(tmp_path, monkeypatch):
     run = "print(sorted(__import__('os').environ.get(k, '-') for k in ('PYTHONPATH', 'HF_HUB_OFFLINE')))"
-    os.environ["PYTHONPATH"] = "/nowhere"
-    try:
-        run_fake(tmp_path, run=run, sizes={"depth": 2})
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    run_fake(tmp_path, run=run, sizes={"depth": 2})
     assert (tmp_path / "log" / "fake.log").read_text() == "['-', '1']\n"
 
 
