@@ -3,12 +3,11 @@
 import sys
 from pathlib import Path
 
-from reliev3r.training.sampling import BatchConfig, CaptureBatches
-
 import reliev3r as r3
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.training.batches import BatchConfig, CaptureBatches
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loop import train
 
