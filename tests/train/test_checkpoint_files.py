@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from reliev3r.training.alarms import Alarms, signs_of_collapse
-from reliev3r.training.metrics import read_metrics
 from test_loop import batches, in_a_process, network, train_slowly, weak, weights
 
 from reliev3r.core.errors import TrainingStopped, UserError
@@ -18,6 +16,7 @@ from reliev3r.model.load import load_network
 from reliev3r.training.checkpoint import TrainingState, best_record, check_files, load_newest_state, save_state
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loop import train
+from reliev3r.training.monitor import Alarms, read_metrics, signs_of_collapse
 
 CONFIG = TrainConfig(steps=6, precision="fp32", log_every=1)
 
