@@ -191,11 +191,11 @@ FINE = {
 )
 def test_a_sign_must_hold_and_the_tracks_must_disagree(sign, advice) -> None:
     alarms = Alarms(3)
-    heard = [alarms.heard({**FINE, **now}) for now in (sign, sign, {}, sign, sign)]
+    heard = [alarms.advice({**FINE, **now}) for now in (sign, sign, {}, sign, sign)]
     assert heard == [None] * 5
-    assert advice in alarms.heard({**FINE, **sign})
+    assert advice in alarms.advice({**FINE, **sign})
     agreeing = {**FINE, **sign, "tracks_deg": 0.4}  # a camera that slides or turns on the spot, a perfect expert
-    alone = Alarms(1).heard(agreeing)
+    alone = Alarms(1).advice(agreeing)
     assert (alone is None) == ("conf_at_zero" not in sign)
 
 
