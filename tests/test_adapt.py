@@ -93,7 +93,10 @@ def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, t
     assert "trains 2," in caplog.text
     assert "better:" in capsys.readouterr().out
     assert file_hash(base / "model.safetensors") == before
-    load_network(tmp_path / "run" / "checkpoint")
+    assert load_network(tmp_path / "run" / "checkpoint").image_size == 48  # not the size of the network it came from
+    card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+    assert "`reliev3r adapt`, from frames alone" in card
+    assert "better: " in card
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     assert not (tmp_path / "run" / "rejected").exists()
     verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())

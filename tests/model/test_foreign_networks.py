@@ -106,6 +106,23 @@ def test_what_is_not_run_is_written_back(tmp_path) -> None:
     assert json.loads((tmp_path / "config.json").read_text()) == config
 
 
+def test_what_inference_must_match_is_written_beside_the_weights_and_read_back(tmp_path) -> None:
+    network, again = Plain(nn.Linear(2, 2)), Plain(nn.Linear(2, 2))
+    again.recall(tmp_path / "model.safetensors")  # upstream's own weights say nothing
+    assert (again.image_size, again.precision) == (518, "auto")
+    network.describe(image_size=224, precision="fp32", facts={"Adapted to": "a walk"})
+    network.save_pretrained(tmp_path)
+    again.recall(tmp_path / "model.safetensors")
+    assert (again.image_size, again.precision) == (224, "fp32")
+    card = (tmp_path / "README.md").read_text()
+    assert "license: other" in card
+    assert "- **Adapted to:** a walk" in card
+    for wrong in ("{}", "[]", '{"image_size": "x", "precision": "fp32"}', '{"image_size": 224, "precision": "int4"}'):
+        (tmp_path / "reliev3r.json").write_text(wrong)
+        with pytest.raises(UserError, match=r"reliev3r.json: "):
+            again.recall(tmp_path / "model.safetensors")
+
+
 def test_depth_and_rays_are_those_of_the_points() -> None:
     depth = 1 + torch.rand(1, 2, 6, 8)
     rays = ray_map(K_from_fov(1.2, 6, 8).expand(1, 2, 3, 3), 6, 8)

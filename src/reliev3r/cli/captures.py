@@ -194,12 +194,14 @@ def demo(argv: list[str]) -> int:
         steps: int = 1000
         """Of training; about two minutes on two cores."""
         seed: int = 0
+        device: str = "auto"
+        """auto (the accelerator where there is one), cpu, cuda, ..."""
 
     given = parse(Demo, "demo", argv)
     from reliev3r.runs.demo import run_demo
 
     with progress_bars() as report:
-        result, table = run_demo(given.out, steps=given.steps, seed=given.seed, report=report)
+        result, table = run_demo(given.out, steps=given.steps, seed=given.seed, device=given.device, report=report)
     print(table.to_text())
     write_table(table, given.out / "run")
     print(result.quality.summary)

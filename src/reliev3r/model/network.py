@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -76,6 +76,10 @@ class NetworkConfig:
             raise ValueError(f"decoder_depth must be even and at least 2, got {self.decoder_depth}")
         if not 0 <= self.match_layer < self.decoder_depth:
             raise ValueError(f"match_layer must be in 0 to {self.decoder_depth - 1}, got {self.match_layer}")
+        if self.image_size is not None and not 16 <= self.image_size <= 8192:
+            raise ValueError(f"image_size must be from 16 to 8192 pixels, got {self.image_size}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision}")
         for dim, heads in ((self.dim, self.heads), (self.head_dim, self.head_heads)):
             if dim % heads or (dim // heads) % 4:
                 raise ValueError(f"width {dim} over {heads} heads does not give a multiple of 4 (2D RoPE needs it)")

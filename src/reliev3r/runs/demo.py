@@ -23,7 +23,7 @@ LR = 4e-3
 """Twice that of ``fit``, for a clean scene: after 800 steps depth is 4.3 % off instead of 4.8 % (seed 0)."""
 
 
-def run_demo(out: Path, *, steps: int, seed: int, report: Report) -> tuple[FitResult, Table]:
+def run_demo(out: Path, *, steps: int, seed: int, device: str, report: Report) -> tuple[FitResult, Table]:
     """Render ``out/capture``, fit it in ``out/run`` and score the network, its refined cameras and its own labels.
 
     A rendered capture is reused and an earlier demonstration's run replaced; any other folder is refused. The depth
@@ -40,7 +40,7 @@ def run_demo(out: Path, *, steps: int, seed: int, report: Report) -> tuple[FitRe
         write_capture(capture, SynthConfig(seed=seed), progress=staged(report, "render"))
     if (run / "config.json").is_file():
         shutil.rmtree(run)
-    config = FitConfig(depth="simulated", steps=steps, lr=LR, seed=seed, refine=True)
+    config = FitConfig(depth="simulated", steps=steps, lr=LR, seed=seed, device=device, refine=True)
     result = fit(capture, run, config, report=report)
     if result is None:
         raise KeyboardInterrupt

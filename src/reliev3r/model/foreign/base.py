@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -92,9 +92,16 @@ class ForeignNetwork(nn.Module, ABC):
     def recall(self, weights: Path) -> None:
         """Take what :meth:`save_pretrained` wrote beside ``weights`` about the training; upstream's files have none."""
         path = weights.parent / TRAINED_AS
-        if path.is_file():
-            told = read_json(path)
-            self.image_size, self.precision = int(told["image_size"]), told["precision"]
+        if not path.is_file():
+            return
+        told = read_json(path)
+        try:
+            size, precision = told["image_size"], told["precision"]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: says no image_size and precision; delete it, and give --image-size") from error
+        if not isinstance(size, int) or not 16 <= size <= 8192 or precision not in get_args(Precision):
+            raise UserError(f"{path}: image_size {size} or precision {precision} cannot be; delete the file")
+        self.image_size, self.precision = size, precision
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write ``model.safetensors`` (and ``config.json``) with upstream's names: its code and ``--model`` load it.

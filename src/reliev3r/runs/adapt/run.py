@@ -149,14 +149,33 @@ def adapt(
     if not training.finished or not first_process():
         return None
     report("verdict", 0, 1, "before and after on held-out frames and tracks")
+    facts = _facts(model, footage, len(captures), config, training)
+    adaptation.network.describe(image_size=config.prepare.image_size, precision=config.precision, facts=facts)
     with atomic_directory(out / "rejected") as unjudged:  # until it is judged, and if this process dies
         adapted = adaptation.hand_over(unjudged)
     del network, adaptation, batches
     verdict = judged(model, adapted, pair, captures, config, out)
     write_json(out / "verdict.json", {**to_plain(verdict), "base_sha256": weights_hash(model)})
     checkpoint = promote_or_reject(out, verdict)
+    adapted.facts["Verdict, without ground truth"] = f"{verdict.verdict}: {verdict.reasons[0]}"
+    adapted.write_card(checkpoint)
     report("verdict", 1, 1, verdict.verdict)
     return AdaptResult(verdict=verdict, checkpoint=checkpoint, estimate=estimate, training=training)
+
+
+def _facts(model: str, footage: Path, captures: int, config: AdaptConfig, training: TrainResult) -> dict[str, str]:
+    """For the model card."""
+    trained = {
+        "lora": "low-rank adapters on the attention, merged",
+        "last": f"the last {config.last} blocks and the heads",
+    }
+    return {
+        "Trained by": "`reliev3r adapt`, from frames alone (no ground truth was read)",
+        "Started from": model,
+        "Adapted to": f"{footage.name}, {captures} capture{'s' if captures > 1 else ''}",
+        "What was trained": trained.get(config.train, "all weights"),
+        "Steps": f"{training.steps}",
+    }
 
 
 def _announce(estimate: Estimate) -> None:
