@@ -1,6 +1,6 @@
 """Two systems (or more) side by side against ground truth.
 
-python examples/evaluate_two_systems.py capture/ scores/ fit:RUN ours:RUN/checkpoint
+python examples/evaluate_two_systems.py capture/ scores/ fit:RUN model:RUN/checkpoint
 """
 
 import sys
@@ -10,7 +10,7 @@ import reliev3r as r3
 # The capture has cameras.json with poses ("cam_to_world"), and depth where there is any: only evaluation reads them.
 capture, out, *systems = sys.argv[1:]
 
-# fit:RUN is what a run predicted, ours:CHECKPOINT a forward pass that runs now, "colmap" structure from motion.
+# fit:RUN is what a run predicted, model:CHECKPOINT a forward pass that runs now, "colmap" structure from motion.
 # Predictions are kept in the folder, so that another system costs only itself.
 table = r3.evaluate(systems, capture=capture, out=out)
 print(table.to_text())  # also as scores.md, scores.json and comparison.html in the folder

@@ -69,9 +69,38 @@ def test_a_network_that_does_not_say_its_size_is_not_guessed(capture, tmp_path, 
 def test_the_card_says_what_the_network_is(run) -> None:
     card = (run / "checkpoint" / "README.md").read_text()
     for words in ("license: apache-2.0", "60 pixels on the long side", "one capture, capture (4 images)",
-                  "depth by simulated, tracks by sift", "median", "must be static"):  # fmt: skip
+                  "depth by simulated expert (degraded ground truth), tracks by sift", "from:** random weights",
+                  "median", "must be static"):  # fmt: skip
         assert words in card
     assert "More Information Needed" not in card
+
+
+def test_a_checkpoint_is_not_taken_for_a_run_that_failed(run, capture) -> None:
+    """It has a config.json too, which a run in its folder would replace."""
+    before = (run / "checkpoint" / "config.json").read_bytes()
+    with pytest.raises(UserError, match="not an empty folder"):
+        fit(capture, run / "checkpoint", CONFIG)
+    assert (run / "checkpoint" / "config.json").read_bytes() == before
+
+
+def test_a_whole_network_and_a_part_are_not_both_taken(run, capture, tmp_path) -> None:
+    both = dataclasses.replace(CONFIG, model=str(run / "checkpoint"), init_from="dinov2:x.pth")
+    with pytest.raises(UserError, match="brings all weights; drop one of the two"):
+        fit(capture, tmp_path / "out", both)
+
+
+def test_given_labels_and_weights_are_on_the_card_as_they_are(run, capture, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(run)
+    config = dataclasses.replace(
+        CONFIG, depth=FitConfig().depth, labels="labels", model=str(run / "checkpoint"), steps=1
+    )  # fmt: skip
+    fit(capture, tmp_path / "out", config)
+    card = (tmp_path / "out" / "checkpoint" / "README.md").read_text()
+    for words in ("depth by simulated expert", "license: other", "that of the weights which it began with"):
+        assert words in card
+    assert "depth-anything" not in card
+    stored = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert stored["settings"]["labels"] == str((run / "labels").resolve())
 
 
 def test_a_card_of_one_s_own_is_kept(tmp_path) -> None:

@@ -156,9 +156,9 @@ def test_what_vggt_lacks_is_named_as_vggt_names_it(vggt) -> None:
         initial_network("random", deeper, init_from=f"vggt:{vggt[1]}")
 
 
-@pytest.mark.parametrize(("kind", "told"), [("vggt", "gives no whole network of ours"), ("dinov2", "a checkpoint is")])
-def test_a_part_is_no_checkpoint(kind, told) -> None:
-    with pytest.raises(UserError, match=told):
+@pytest.mark.parametrize("kind", ["vggt", "dinov2"])
+def test_a_part_is_no_checkpoint(kind) -> None:
+    with pytest.raises(UserError, match=f"fills a part .* give it as --init-from {kind}:x"):
         load_network(f"{kind}:x")
 
 

@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path) -> None:
             return dataclasses.replace(loss, total=loss.total * math.nan)
         return loss
 
-    with pytest.raises(TrainingStopped, match=r"not finite at step 5 .*lower --lr"):
+    with pytest.raises(TrainingStopped, match=r"not finite at step 5 .*lower lr"):
         train(model, spoiled, batches(), TrainConfig(steps=10, precision="fp32"), folder=tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(weights(model), before["weights"], strict=True))
 

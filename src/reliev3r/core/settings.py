@@ -66,7 +66,7 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def refuse_changes(kept: T, given: T, default: T, *, source: str) -> None:
-    """On resuming a run: a flag that differs from the run's own setting would silently do nothing, so it is an error.
+    """On resuming a run: a setting that differs from the run's own would silently do nothing, so it is an error.
 
     Raises:
         UserError: ``given`` changes a ``default`` to something else than what was ``kept``.
@@ -75,7 +75,7 @@ def refuse_changes(kept: T, given: T, default: T, *, source: str) -> None:
     changed = [name for name, value in now.items() if value != usual[name] and value != stored[name]]
     if changed:
         name = changed[0]
-        raise UserError(f"{source}: the run has {name} = {stored[name]!r}; drop that flag, or start a new run")
+        raise UserError(f"{source}: the run has {name} = {stored[name]!r}; drop that setting, or start a new run")
 
 
 def with_changes(settings: T, changes: Mapping[str, Any], *, source: str) -> T:

@@ -63,9 +63,11 @@ def load_network(name: Path | str) -> Reliev3R:
     Raises:
         UserError: it is not a checkpoint, or its weights do not fit.
     """
+    if str(name).partition(":")[0] in STARTS and not Path(name).exists():
+        raise UserError(f"{name}: fills a part of a network of ours, it is no whole one; give it as --init-from {name}")
     kind, where = split_name(str(name))
     if kind == "pi3":
-        return load_pi3(where)
+        return _with_their_licence(load_pi3(where))
     if kind is not None:
         raise UserError(f"{name}: gives no whole network of ours; name the folder of a checkpoint, or pi3:PATH")
     folder = Path(where)
@@ -74,7 +76,7 @@ def load_network(name: Path | str) -> Reliev3R:
             raise UserError(f"{folder / file}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints where it reads from
-            return Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
+            return _with_their_licence(Reliev3R.from_pretrained(folder, strict=True, local_files_only=True))
     except Exception as error:  # safetensors, JSON and shape errors share no base class
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
 
@@ -102,7 +104,13 @@ def initial_network(model: str, config: NetworkConfig, *, init_from: str | None 
             f"--init-from {init_from}: give dinov2:PATH (fills the encoder) or vggt:PATH (encoder and decoder); "
             "a whole network is --model"
         )
-    return STARTS[kind](config, where)
+    return _with_their_licence(STARTS[kind](config, where))
+
+
+def _with_their_licence(network: Reliev3R) -> Reliev3R:
+    """Weights that were read keep the licence that they had, whatever they are trained on next."""
+    network.licence = "other"
+    return network
 
 
 def weights_hash(name: Path | str) -> str:

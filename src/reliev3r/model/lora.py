@@ -76,7 +76,7 @@ def train_last(network: nn.Module, blocks: nn.ModuleList, count: int, heads: set
         UserError: there are not that many blocks.
     """
     if not 0 <= count <= len(blocks):
-        raise UserError(f"--last {count}: this network has {len(blocks)} blocks before its heads")
+        raise UserError(f"last={count}: this network has {len(blocks)} blocks before its heads")
     chosen = {id(p) for block in list(blocks)[len(blocks) - count :] for p in block.parameters()}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in heads or id(parameter) in chosen)

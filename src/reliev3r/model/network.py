@@ -132,6 +132,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             config = _stored_config(config)
         self.config = config
         self.facts: dict[str, str] = {}
+        self.licence = "apache-2.0"  # of random weights; whoever reads others into it says otherwise
         self.encoder = Encoder(
             dim=config.dim, depth=config.encoder_depth, heads=config.heads, patch_size=config.patch_size,
             grid=config.encoder_grid, registers=config.encoder_registers, mlp_ratio=config.mlp_ratio,
@@ -220,10 +221,11 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             "arithmetic": {"auto": "bf16 where it is fast, else float32"}.get(config.precision, config.precision),
             "intrinsics": "predicted, or given" if self.predicts_intrinsics else "must be given",
         }
+        if self.licence == "other":
+            what["licence"] = "that of the weights which it began with"
         load = 'import reliev3r as r3\n\nscene = r3.reconstruct("photos/", r3.load_model("THIS FOLDER"))'
-        write_card(
-            folder, model_card(title="A Reliev3R network", licence="apache-2.0", what=what, load=load, facts=self.facts)
-        )
+        card = model_card(title="A Reliev3R network", licence=self.licence, what=what, load=load, facts=self.facts)
+        write_card(folder, card)
 
     def forward(self, views: Views) -> Prediction:
         """Predict depth, rays, confidence and world_from_cam, all float32, shapes as :class:`Prediction` says.

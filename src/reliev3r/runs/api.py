@@ -65,19 +65,21 @@ def reconstruct(
     *,
     image_size: int | None = None,
     precision: Precision | None = None,
+    device: str = "auto",
 ) -> Reconstruction:
     """Depth, confidence and cameras of a capture in one forward pass.
 
     Args:
         capture: an open one, or its path.
-        model: a network, which runs where it is, or the name of one (:func:`load_model`), on the device at hand.
+        model: a network, which runs where it is, or the name of one (:func:`load_model`), which runs on ``device``.
         image_size: long side in pixels of the network's images; by default the one that it was trained with.
         precision: ``fp32``, ``bf16`` or ``auto``; by default the one that it was trained with.
+        device: of a network that is named: ``auto`` (the accelerator where there is one), ``cpu``, ``cuda``, ...
 
     Raises:
         UserError: bad images or weights, or unknown intrinsics that the network does not predict.
     """
-    return reconstruct_capture(_opened(capture), model, image_size=image_size, precision=precision)
+    return reconstruct_capture(_opened(capture), model, image_size=image_size, precision=precision, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def label(
     depth: str | DepthExpert = "depth-anything-v2-small",
     tracks: str | TrackExpert = "sift",
     intrinsics: str | Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     report: Report | None = None,
 ) -> LabelResult:
     """Make the pseudo-labels of one capture from its images alone; what is in ``out`` and still valid is reused.
@@ -110,7 +112,7 @@ def label(
         tracks: likewise (:class:`~reliev3r.labels.expert.TrackExpert`).
         intrinsics: as of :func:`load_capture`, also ``expert`` (what the depth expert predicts) or ``expert:EXPERT``;
             by default those of an open capture stay.
-        device: of experts by name: cpu or cuda.
+        device: of experts by name: ``auto`` (the accelerator where there is one), ``cpu``, ``cuda``, ...
         report: hears of the progress.
 
     Raises:
@@ -237,23 +239,25 @@ def evaluate(
     out: Path | str | None = None,
     protocol: Protocol | None = None,
     views: int | None = None,
+    device: str = "auto",
     report: Report | None = None,
 ) -> Table:
     """Score systems against ground truth, side by side; ``print(table.to_text())`` shows them.
 
     Args:
-        systems: ``fit:RUN``, ``fit:RUN@refined``, ``ours:CHECKPOINT`` or ``colmap``.
+        systems: ``fit:RUN``, ``fit:RUN@refined``, ``model:MODEL`` or ``colmap``.
         capture: folder with ground truth (``cameras.json`` with poses; depth where there is any). Or:
         benchmark: ``synthetic``, ``captures:FOLDER``, ``FORMAT:FOLDER`` or a JSON file (docs/evaluation.md).
         out: folder for predictions, which are then not made twice, scores and pages; by default nothing is kept.
         protocol: ``strict``, ``mapanything`` or ``pi3``; by default the benchmark's.
         views: this many of each scene, evenly spaced; a ``fit:`` brings its own frames.
+        device: of ``model:`` systems: ``auto`` (the accelerator where there is one), ``cpu``, ``cuda``, ...
         report: hears of the progress.
 
     Raises:
         UserError: unknown systems, or a scene that cannot be opened or has no truth.
     """
-    chosen = systems_from_specs([systems] if isinstance(systems, str) else systems)
+    chosen = systems_from_specs([systems] if isinstance(systems, str) else systems, device=device)
     with tempfile.TemporaryDirectory(prefix="reliev3r-") if out is None else nullcontext(str(out)) as folder:
         place = Path(folder)
         if capture is not None and benchmark is None:

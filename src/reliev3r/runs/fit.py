@@ -35,16 +35,16 @@ from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.store import load_labels
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.model.load import RANDOM, Model, initial_network, load_model, load_network
+from reliev3r.model.load import RANDOM, Model, initial_network, load_model
 from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
 from reliev3r.model.predict import predict
 from reliev3r.runs.outputs import Fitted, write_outputs
-from reliev3r.runs.run_folder import RunFolder, start_of
+from reliev3r.runs.run_folder import RunFolder, absolute, start_of
 from reliev3r.training.batches import BatchConfig, CaptureBatches
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loop import TrainResult, train
-from reliev3r.training.schedule import teacher_share
+from reliev3r.training.schedule import teacher_share, weak_settings
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ def fit(
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
     """
     report = report or silent
+    config = dataclasses.replace(config, labels=absolute(config.labels))
     place = capture.root if isinstance(capture, Capture) else capture
     run = RunFolder(path=out, verb="fit", inputs={"capture": str(place.resolve())})
     config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
@@ -136,7 +137,8 @@ def fit(
     folder = labels_folder(out, config)
     notes = [*check_labels(labels.tracks, capture.names), *_judged(folder, capture, force=config.force)]
     model = _network(config, known_intrinsics=capture.has_K)
-    model.describe(image_size=config.prepare.image_size, precision=config.precision, facts=_facts(capture, config))
+    facts = _facts(capture, labels, config)
+    model.describe(image_size=config.prepare.image_size, precision=config.precision, facts=facts)
     report("prepare", 0, 1, "solving cameras from tracks")
     prepared = prepare_capture(
         capture, labels, config.prepare, patch=model.config.patch_size, progress=staged(report, "prepare")
@@ -244,26 +246,22 @@ def _judged(labels: Path, capture: Capture, *, force: bool) -> list[str]:
 
 
 def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
-    if config.model != RANDOM:
-        model = load_network(config.model)
-        if not known_intrinsics and model.config.fov == "none" and model.config.shape == "depth":
-            raise UserError(f"{config.model}: this checkpoint predicts no field of view; give --intrinsics")
-        return model
     torch.manual_seed(config.seed)
     sizes = PRESETS[config.preset]
-    return initial_network(
-        config.model,
-        sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared"),
-        init_from=config.init_from,
-    )
+    sizes = sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared")
+    model = initial_network(config.model, sizes, init_from=config.init_from)
+    if not known_intrinsics and not model.predicts_intrinsics:
+        raise UserError(f"{config.model}: this checkpoint predicts no field of view; give --intrinsics")
+    return model
 
 
-def _facts(capture: Capture, config: FitConfig) -> dict[str, str]:
-    """For the model card."""
+def _facts(capture: Capture, labels: CaptureLabels, config: FitConfig) -> dict[str, str]:
+    """For the model card; the experts are those that made the labels, which may have been given."""
+    experts = labels.fingerprints
     return {
         "Trained by": "`reliev3r fit`, without annotation",
         "Trained on": f"one capture, {capture.root.name} ({len(capture.frames)} images): it knows no other scene",
-        "Labels": f"depth by {config.depth.partition(':')[0]}, tracks by {config.tracks.partition(':')[0]}, "
+        "Labels": f"depth by {experts['depth']['name']}, tracks by {experts['tracks']['name']}, "
         f"intrinsics {capture.K_source or 'estimated'}",
         "Started from": start_of(config.model, config.init_from),
     }
@@ -284,11 +282,7 @@ def train_prepared(
     model: Reliev3R, prepared: Prepared, config: FitConfig, out: Path, *, resume: bool, report: Report
 ) -> TrainResult:
     """The weak objective over this capture, with the teacher fading out."""
-    settings = config.objective
-    if prepared.views.K is None and settings.reprojection.form == "angle":
-        settings = dataclasses.replace(
-            settings, reprojection=dataclasses.replace(settings.reprojection, form="focal_angle")
-        )
+    settings = weak_settings(config.objective, hide_intrinsics=prepared.views.K is None)
 
     def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
         until = config.teacher_until

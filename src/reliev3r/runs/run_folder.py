@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json, write_json
 from reliev3r.core.settings import from_plain, refuse_changes, to_plain
+from reliev3r.model.load import RANDOM
 
 T = TypeVar("T")
 
@@ -27,7 +28,14 @@ def one_process() -> bool:
 
 def start_of(model: str, init_from: str | None) -> str:
     """For the model card: what a training began with."""
-    return f"random weights, {init_from} in a part" if init_from else f"{model} weights" if model == "random" else model
+    if init_from is not None:
+        return f"random weights, {init_from} in a part"
+    return "random weights" if model == RANDOM else model
+
+
+def absolute(path: str | None) -> str | None:
+    """A path of the settings as it must be kept: a run is resumed from another folder, too."""
+    return None if path is None else str(Path(path).resolve())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,7 @@ class RunFolder:
         if resume:
             return self._stored(given, usual)
         # A run that failed before training may be tried again: its labels are used once more.
-        unstarted = self.file.is_file() and not (self.path / "training").exists()
+        unstarted = self._run() is not None and not (self.path / "training").exists()
         if self.path.exists() and not unstarted and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path}: not an empty folder; choose another --out, or --resume the run in it")
         return given
@@ -67,14 +75,25 @@ class RunFolder:
     def begin(self, settings: object) -> None:
         """Write ``config.json``; the first process does."""
         if first_process():
-            run = {"format": f"reliev3r-{self.verb}/2", **self.inputs, "settings": to_plain(settings)}
-            write_json(self.file, run)
+            write_json(self.file, {"format": self._format, **self.inputs, "settings": to_plain(settings)})
+
+    @property
+    def _format(self) -> str:
+        return f"reliev3r-{self.verb}/2"
+
+    def _run(self) -> dict[str, Any] | None:
+        """What ``config.json`` says of a run of this verb; ``None`` where it is of something else."""
+        try:
+            run = read_json(self.file)
+        except UserError:
+            return None
+        return run if isinstance(run, dict) and run.get("format") == self._format else None
 
     def _stored(self, given: T, usual: T) -> T:
         if not self.file.is_file():
             raise UserError(f"{self.file}: not found, so there is no run to resume; drop --resume")
-        run = read_json(self.file)
-        if not isinstance(run, dict) or run.get("format") != f"reliev3r-{self.verb}/2":
+        run = self._run()
+        if run is None:
             raise UserError(f"{self.file}: is not of `reliev3r {self.verb}` (of this version); choose another --out")
         for name, value in self.inputs.items():
             if run.get(name) != value:

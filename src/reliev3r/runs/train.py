@@ -96,10 +96,11 @@ def _facts(config: ScenesConfig) -> dict[str, str]:
 
 
 def _measured(result: TrainResult) -> dict[str, str]:
-    """Of the best weights, on scenes that were never trained on."""
+    """On held-out scenes, of the best weights: those of the end are not measured on their own."""
     if result.best is None:
         return {}
-    return {"Measured on held-out scenes": ", ".join(f"{name} {value:.3g}" for name, value in result.best.items())}
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in result.best.items())
+    return {"Measured on held-out scenes, of the run's best weights (training/best)": numbers}
 
 
 def network_of(config: ScenesConfig) -> Reliev3R:
@@ -132,7 +133,7 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         sources.append(found)
         shares.append(1 - config.stream_weight)
     elif config.stream_weight < 1 and not config.annotated:
-        raise UserError("no captures are given: add --data IMAGES=STORE, or set --stream-weight 1")
+        raise UserError("no captures are given: add --data IMAGES=STORE, or set stream_weight=1")
     if config.annotated:
         logger.info("tracks of annotated scenes come from a SIMULATED matcher (projected ground truth made worse)")
         sources.append(_annotated(config, patch, report))

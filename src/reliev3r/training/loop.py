@@ -248,7 +248,7 @@ class _Run:
         parts = ", ".join(f"{name} {value:.3g}" for name, value in _floats(outcome.parts).items())
         return (
             f"{self.folder}: the {what} is not finite at step {self.done} ({parts}); nothing was changed by this step. "
-            "Resume with a lower --lr, or check the labels"
+            "Start a new run with a lower lr, or check the labels"
         )
 
     def log(self, outcome: _Outcome, progress: float) -> None:
@@ -264,9 +264,7 @@ class _Run:
         self.write({"step": self.done, "seconds": self._clock(), "lr": learning_rate(progress, self.config), **values})
         advice = self.alarms.advice(values) if listens and progress >= self.config.warmup else None
         if advice is not None:
-            raise TrainingStopped(
-                f"{self.folder}: stopped at step {self.done}: {advice} (--alarm-checks 0: never stop)"
-            )
+            raise TrainingStopped(f"{self.folder}: stopped at step {self.done}: {advice} (alarm_checks=0: never stop)")
 
     def evaluation_due(self) -> bool:
         if self.progress - self.evaluated < self.config.evaluate_every or self.done == 0:

@@ -119,7 +119,7 @@ ADVICE = {
     "baseline": "the cameras have collapsed into one point although the tracks disagree with that; raise the weight of "
     "the gauge or of the teacher, or start from wider baselines (captures that only turn on the spot teach no depth)",
     "rotation": "all cameras look in the same direction although the tracks disagree with that: poses are not being "
-    "learned; turn on the correspondence branch or the teacher, bring the views closer together, or lower --lr",
+    "learned; turn on the correspondence branch or the teacher, bring the views closer together, or lower lr",
     "zero": "the confidence is 0 everywhere, so the pseudo-depth is ignored; raise alpha, or check the depth expert",
     "two": "the confidence is at its upper bound everywhere although the tracks disagree; lower alpha",
 }

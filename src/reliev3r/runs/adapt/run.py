@@ -1,4 +1,4 @@
-"""Before against after, on what was kept out of training; only what is better becomes the result."""
+"""An adaptation from footage to a verdict; only what is judged better becomes the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reliev3r.model.load import load_model, weights_hash
 from reliev3r.runs.adapt.footage import labelled, prepared, spaced_captures, tracked_scenes, with_fitting_samples
 from reliev3r.runs.adapt.network import Adaptation, network_unit, weak_objective, with_hidden_intrinsics
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.runs.run_folder import RunFolder, first_process, one_process
+from reliev3r.runs.run_folder import RunFolder, absolute, first_process, one_process
 from reliev3r.training.batches import SceneBatches
 from reliev3r.training.captures import LabelledCaptures, labelled_capture, usable_captures
 from reliev3r.training.forecast import Estimate, estimate_training
@@ -29,6 +29,8 @@ from reliev3r.training.validation import figures
 from reliev3r.verdict.evidence import HeldoutCapture, gather_evidence
 from reliev3r.verdict.page import write_verdict_page
 from reliev3r.verdict.rule import JudgeConfig, Verdict, judge
+
+logger = logging.getLogger(__name__)
 
 
 def judged(
@@ -76,9 +78,6 @@ def promote_or_reject(out: Path, verdict: Verdict) -> Path:
     return out / "checkpoint"
 
 
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True, kw_only=True)
 class AdaptResult:
     """What ``adapt`` hands back; all of it is in the run's folder too."""
@@ -121,6 +120,7 @@ def adapt(
     """
     report = report or silent
     inputs = {"model": model, "model_sha256": weights_hash(model), "footage": str(footage.resolve())}
+    config = dataclasses.replace(config, labels=absolute(config.labels))
     run = RunFolder(path=out, verb="adapt", inputs=inputs)
     config = run.settings(config, AdaptConfig(), resume=resume)
     resolve_device(config.device)

@@ -1,4 +1,4 @@
-"""Settings of an adaptation, and the file of its folder that holds them."""
+"""Settings of an adaptation."""
 
 from __future__ import annotations
 
