@@ -44,7 +44,7 @@ from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loop import Batches, Objective, train
-from reliev3r.training.recipes import pi3_dagger, tiny_cpu
+from reliev3r.training.recipes import tiny_cpu_regressed
 from reliev3r.training.validation import HeldoutScene, figures
 from reliev3r.verdict.evidence import HeldoutCapture, gather_evidence
 from reliev3r.verdict.rule import JudgeConfig, Verdict, judge
@@ -95,7 +95,7 @@ def base(work: Path, steps: int) -> Path:
     """The checkpoint that all adaptations start from."""
     out = work / "base"
     if not (out / "checkpoint").is_dir():
-        start = pi3_dagger()
+        start = dataclasses.replace(tiny_cpu_regressed(), supervision="full")
         config = dataclasses.replace(
             start, steps=steps, heldout_scenes=8, stream=dataclasses.replace(start.stream, rooms=400),
             batch=dataclasses.replace(start.batch, images=16),
@@ -137,7 +137,7 @@ def adapted(model: Reliev3R, room: Room, labels: PseudoLabels, case: Case, steps
     """A copy of ``model`` after weak training on the frames that were not held out."""
     if case.lr == 0:
         return copy.deepcopy(model)
-    return _trained(model, objective_of(tiny_cpu()), _batches(room, labels), case.lr, steps, folder)
+    return _trained(model, objective_of(tiny_cpu_regressed()), _batches(room, labels), case.lr, steps, folder)
 
 
 def at_home(model: Reliev3R, room: Room, steps: int, folder: Path) -> Reliev3R:

@@ -14,8 +14,8 @@ from typing import Any
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.network import PRESETS, NetworkConfig
 from reliev3r.runs.fit import FitConfig
-from reliev3r.sfm.batched import PolishConfig
-from reliev3r.training.recipes import ScenesConfig, small_gpu, tiny_cpu
+from reliev3r.sfm.bundle_batched import PolishConfig
+from reliev3r.training.recipes import ScenesConfig, small_gpu, tiny_cpu_regressed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +140,17 @@ REAL = "on the real captures"
 def settings(size: str, seed: int) -> ScenesConfig:
     """What all variants start from."""
     if size == "gpu":
-        return dataclasses.replace(small_gpu(), steps=6000, seed=seed)
+        start = small_gpu()
+        head = dataclasses.replace(start.network, cameras="regressed", match_dim=64)
+        loss = dataclasses.replace(start.objective, correspondence_weight=0.3)
+        return dataclasses.replace(start, network=head, objective=loss, steps=6000, seed=seed)
     if size == "cpu":
-        return dataclasses.replace(tiny_cpu(), steps=500, seed=seed, heldout_scenes=48, evaluate_every=0.25)
+        return dataclasses.replace(tiny_cpu_regressed(), steps=500, seed=seed, heldout_scenes=48, evaluate_every=0.25)
     network = NetworkConfig(
         dim=32, heads=2, encoder_depth=1, decoder_depth=2, patch_size=8, encoder_grid=4, head_dim=32, head_heads=2,
         head_depth=1, camera_dim=16, match_dim=8,
     )  # fmt: skip
-    start = tiny_cpu()
+    start = tiny_cpu_regressed()
     return dataclasses.replace(
         start, steps=8, seed=seed, network=network, heldout_scenes=2,
         stream=dataclasses.replace(start.stream, height=24, width=32, rooms=16),

@@ -90,7 +90,7 @@ def test_a_fresh_network_becomes_better_and_says_what_it_needed(footage, base, t
     ]  # fmt: skip
     with caplog.at_level("INFO", logger="reliev3r"):
         assert main(arguments) == 0
-    assert "trains 2," in caplog.text
+    assert "trains 3," in caplog.text
     assert "better:" in capsys.readouterr().out
     assert file_hash(base / "model.safetensors") == before
     assert load_network(tmp_path / "run" / "checkpoint").image_size == 48  # not the size of the network it came from

@@ -143,7 +143,7 @@ def test_a_part_of_the_settings_may_be_given_in_three_ways() -> None:
 def test_ctrl_c_ends_a_training_that_can_be_resumed(tmp_path) -> None:
     tiny = {
         "steps": 3, "network": {"dim": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 2, "camera_dim": 16},
-        "stream__height": 24, "stream__width": 32, "batch__views": (2, 2), "batch__images": 2, "heldout_scenes": 1,
+        "stream__height": 32, "stream__width": 48, "batch__views": (2, 2), "batch__images": 2, "heldout_scenes": 1,
     }  # fmt: skip
 
     def interrupt(stage: str, done: float, total: float, what: str) -> None:
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_a_training_that_can_be_resumed(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         r3.train("tiny-cpu", str(tmp_path / "run"), report=interrupt, **tiny)
     assert r3.train("tiny-cpu", tmp_path / "run", resume=True, **tiny).steps == 3
-    assert r3.load_model(tmp_path / "run" / "checkpoint").image_size == 32
+    assert r3.load_model(tmp_path / "run" / "checkpoint").image_size == 48
 
 
 def test_evaluate_wants_one_place_with_truth(capture) -> None:

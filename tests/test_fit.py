@@ -99,7 +99,7 @@ def test_fit_and_reconstruct_predict_in_the_same_precision(
 ) -> None:
     monkeypatch.setenv(CPU_BF16, told)
     result = fit(capture, tmp_path / "run", labelled(run, steps=2, precision="auto"))
-    again = reconstruct(capture, tmp_path / "run" / "checkpoint", image_size=48)
+    (again,) = reconstruct(capture, tmp_path / "run" / "checkpoint", image_size=48)
     assert result.reconstruction.meta["precision"] == again.meta["precision"] == precision
     torch.testing.assert_close(again.prediction.depth, result.reconstruction.prediction.depth, rtol=1e-5, atol=0)
     torch.testing.assert_close(again.prediction.world_from_cam, result.reconstruction.prediction.world_from_cam)

@@ -21,8 +21,8 @@ def scene(tmp_path_factory):
 
 def test_half_precision_is_near_and_said(scene) -> None:
     room, checkpoint = scene
-    exact = reconstruct(room, checkpoint, image_size=64, precision="fp32")
-    half = reconstruct(room, str(checkpoint), image_size=64, precision="bf16")
+    exact = reconstruct(room, checkpoint, image_size=64, precision="fp32")[0]
+    half = reconstruct(room, str(checkpoint), image_size=64, precision="bf16")[0]
     assert (exact.meta["precision"], half.meta["precision"]) == ("float32", "bf16")
     for name in ("depth", "world_from_cam"):
         one, other = getattr(exact.prediction, name), getattr(half.prediction, name)

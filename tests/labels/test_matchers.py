@@ -418,7 +418,7 @@ def test_foreign_and_executable_weights_are_refused(tmp_path, aliked_file, xfeat
 
 @pytest.mark.parametrize("spec", ["xfeat", "roma", "sift:x", "magic", "aliked-n16"])
 def test_specs_that_name_nothing(spec):
-    with pytest.raises(UserError, match="choose one of sift, aliked"):
+    with pytest.raises(UserError, match="choose one of sift, network"):
         track_expert(spec)
 
 

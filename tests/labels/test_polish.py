@@ -7,8 +7,8 @@ import torch
 
 from reliev3r.geometry.camera import transform
 from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
-from reliev3r.sfm import batched as module
-from reliev3r.sfm.batched import PolishConfig, Sightings, polish, seen_depth
+from reliev3r.sfm import bundle_batched as module
+from reliev3r.sfm.bundle_batched import PolishConfig, Sightings, polish, seen_depth
 
 VIEWS, TRACKS = 4, 60
 

@@ -9,7 +9,8 @@ from reliev3r.core.types import PseudoLabels, stack
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import relative, rotation_angle
 from reliev3r.losses.tracks import scene_factor
-from reliev3r.sfm.batched import PolishConfig, with_pseudo_cameras
+from reliev3r.sfm.batched import with_pseudo_cameras
+from reliev3r.sfm.bundle_batched import PolishConfig
 from reliev3r.synthetic.capture import SynthConfig, render_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 

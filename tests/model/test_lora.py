@@ -51,7 +51,7 @@ def test_every_attention_projection_of_tiny_and_nothing_else() -> None:
     network = tiny()
     Lora(network, LoraConfig(rank=2))
     open_names = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    assert len(open_names) == 2 * 2 * (2 + 4 + 3)  # A and B of qkv and proj of all blocks
+    assert len(open_names) == 2 * 2 * (2 + 4 + 2)  # A and B of qkv and proj of all blocks
     assert all(".lora_" in name for name in open_names)
 
 

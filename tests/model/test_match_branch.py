@@ -67,8 +67,8 @@ def test_presets_and_other_weights_do_not_change() -> None:
         assert config.match_dim == 0
     for preset in ("tiny", "large"):
         with torch.device("meta"):
-            plain = Reliev3R(PRESETS[preset]).state_dict()
-            branch = Reliev3R(dataclasses.replace(PRESETS[preset], match_dim=64)).state_dict()
+            plain = Reliev3R(dataclasses.replace(PRESETS[preset], cameras="regressed")).state_dict()
+            branch = Reliev3R(dataclasses.replace(PRESETS[preset], cameras="regressed", match_dim=64)).state_dict()
         assert not any(name.startswith("match_head") for name in plain)
         assert set(branch) - set(plain) == {
             f"match_head.{layer}.{kind}" for layer in ("norm", "fc1", "fc2") for kind in ("weight", "bias")

@@ -9,8 +9,9 @@ import builders
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Views
 from reliev3r.geometry.camera import K_from_fov
+from reliev3r.model.heads import confidence, set_initial_focal
 from reliev3r.model.load import load_network
-from reliev3r.model.network import PRESETS, Reliev3R, _confidence, parameter_counts, set_initial_focal
+from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.transformer import apply_rope, rope_tables
 
 SMALLEST = dataclasses.replace(builders.SMALLEST, decoder_depth=4)
@@ -18,6 +19,12 @@ SMALLEST = dataclasses.replace(builders.SMALLEST, decoder_depth=4)
 
 def network(seed: int = 0, **changes) -> Reliev3R:
     return builders.network(seed, **{"decoder_depth": 4, **changes}).eval()
+
+
+def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
+    parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    own = {name: p.numel() for name, p in model.named_parameters(recurse=False)}
+    return {**own, **parts, "total": sum(p.numel() for p in model.parameters())}
 
 
 def views(count: int = 4, height: int = 12, width: int = 20, *, known: bool = True) -> Views:
@@ -102,7 +109,7 @@ def test_other_sizes_and_unknown_intrinsics_are_refused() -> None:
 
 def test_field_of_view_head() -> None:
     model = network(fov="shared")
-    set_initial_focal(model, 1.3)
+    set_initial_focal(model.camera_head, 1.3)
     with torch.no_grad():
         K = model(views(known=False)).K
     torch.testing.assert_close(K[0, :, 0, 0], torch.full((4,), 1.3 * 20), rtol=1e-4, atol=1e-3)
@@ -210,7 +217,7 @@ def test_every_parameter_gets_a_gradient(guided: bool) -> None:
 def test_confidence_and_depth_stay_inside_their_bounds_however_large_the_logits() -> None:
     """W of exactly 0 made -log W infinite on real captures; W of exactly 2 has no gradient."""
     logits = torch.tensor([-1e4, -200.0, -20.0, 0.0, 20.0, 200.0, 1e4])
-    conf = _confidence(logits)
+    conf = confidence(logits)
     assert bool((conf > 0).all())
     assert bool((conf < 2).all())
     assert conf[3].item() == 1
@@ -219,5 +226,5 @@ def test_confidence_and_depth_stay_inside_their_bounds_however_large_the_logits(
 
 def test_confidence_at_its_bound_can_come_back_but_goes_no_further() -> None:
     logits = torch.tensor([9.0, 9.0, -9.0, -9.0, 1.0, 1.0], requires_grad=True)
-    (_confidence(logits) * torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])).sum().backward()
+    (confidence(logits) * torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])).sum().backward()
     assert (logits.grad != 0).tolist() == [True, False, False, True, True, True]

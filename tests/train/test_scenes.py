@@ -292,13 +292,13 @@ def test_the_verb(tmp_path, capsys) -> None:
     assert main(["train", "nothing"]) == 2
     assert "tiny-cpu" in capsys.readouterr().err
     arguments = [
-        "--steps", "2", "stream.height=24", "stream.width=32", "heldout_scenes=1", "batch.images=8",
+        "--steps", "2", "stream.height=32", "stream.width=48", "heldout_scenes=1", "batch.images=8",
         "network.dim=32", "network.heads=2", "network.decoder_depth=2", "objective.depth.alpha=0.5",
     ]  # fmt: skip
     assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), *arguments]) == 0
     stored = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     assert stored["objective"]["depth"]["alpha"] == 0.5
-    assert stored["objective"]["correspondence_weight"] == 0.3
+    assert stored["network"]["cameras"] == "solved"
     assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
     assert "the run has lr" in capsys.readouterr().err
     assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), "--resume"]) == 0

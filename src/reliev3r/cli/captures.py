@@ -9,7 +9,6 @@ from typing import Literal
 from tyro.conf import Positional
 
 from reliev3r.cli.terminal import in_new_words, parse, parse_with_settings, progress_bars, write_table
-from reliev3r.core.progress import staged
 
 SAME = ("depth", "tracks", "intrinsics", "labels", "views", "preset", "model", "init_from", "minutes", "steps", "seed",
         "precision", "device", "refine", "force")  # fmt: skip
@@ -111,20 +110,23 @@ def refine(argv: list[str]) -> int:
 
 
 def reconstruct(argv: list[str]) -> int:
-    """``reliev3r reconstruct IMAGES --model CHECKPOINT --out scene.glb``."""
+    """``reliev3r reconstruct IMAGES --out scene.glb``."""
+    from reliev3r.model.load import PACKAGED
 
     @dataclass(frozen=True)
     class Reconstruct:
-        """Cameras, depth and points of images in one forward pass of a trained network."""
+        """Cameras, depth and points of images, without training and without any download."""
 
         images: Positional[Path]
         """A folder of images, a capture folder, or a video."""
-        model: str
-        """Folder of a checkpoint, for instance RUN/checkpoint; pi3:PATH_OR_ID; vggt:, mapanything: or da3:PATH."""
         out: Path
         """scene.glb, scene.ply, scene.npz, cameras.json, transforms.json, or a folder for all of them."""
+        model: str = PACKAGED
+        """The network that comes with the package; or a checkpoint's folder, pi3:, vggt:, mapanything:, da3:PATH."""
         intrinsics: str | None = None
-        """FILE, fov:DEG (horizontal) or exif; by default the capture's own, else the network's."""
+        """FILE, fov:DEG (horizontal) or exif; by default the capture's own, else found from the matches."""
+        tracks: Literal["auto", "sift", "network"] = "auto"
+        """What cameras are solved from; auto: the one whose cameras explain more of both."""
         views: int | None = None
         """This many images, evenly spaced; of a video at most that many frames."""
         image_size: int | None = None
@@ -136,15 +138,15 @@ def reconstruct(argv: list[str]) -> int:
         overwrite: bool = False
 
     given = parse(Reconstruct, "reconstruct", in_new_words(argv))
-    from reliev3r.export.write import export_reconstruction
     from reliev3r.runs.reconstruct import reconstruct as run
+    from reliev3r.runs.reconstruct import write_groups
 
     with progress_bars() as report:
         result = run(
             given.images, given.model, intrinsics=given.intrinsics, views=given.views, image_size=given.image_size,
-            precision=given.precision, device=given.device, progress=staged(report, "frames"),
+            tracks=given.tracks, precision=given.precision, device=given.device, report=report,
         )  # fmt: skip
-    for path in export_reconstruction(result, None, given.out, overwrite=given.overwrite, capture=given.images):
+    for path in write_groups(result, given.out, overwrite=given.overwrite, capture=given.images):
         print(path)
     return 0
 

@@ -225,6 +225,15 @@ class Prediction(TensorStruct):
     """Camera to world, up to one global similarity shared by all views of a sample."""
     descriptors: Float[Tensor, "*b v gh gw c"] | None = None
     """Unit vectors, one a patch, from the auxiliary correspondence branch; ``None`` without it and outside training."""
+    features: Float[Tensor, "*b v c fh fw"] | None = None
+    """Dense features of a matching branch, all of one length: the dot product of two is the logit of their match.
+    ``None`` without the branch and outside training."""
+    reached: Bool[Tensor, "*b v"] | None = None
+    """Of solved cameras: whether enough matches tie the view to the others. Where False its camera means nothing.
+    ``None``: all are predicted."""
+    has_cameras: bool = True
+    """False for the training pass of a network that solves its cameras: ``world_from_cam`` is then the identity, and
+    the losses take the cameras of the labels."""
 
     _AXES: ClassVar[dict[str, dict[str, int]]] = {
         "depth": {"v": -3},
@@ -232,6 +241,8 @@ class Prediction(TensorStruct):
         "conf": {"v": -3},
         "world_from_cam": {"v": -3},
         "descriptors": {"v": -4},
+        "features": {"v": -4},
+        "reached": {"v": -1},
     }
 
     @property

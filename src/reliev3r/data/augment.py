@@ -17,6 +17,7 @@ from torch import Tensor
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import FullLabels, Labels, Views
+from reliev3r.data.augment_colour import WorldConfig, change_world
 from reliev3r.data.augment_geometry import Crop, Mirror, moved, resample, tent_weights
 from reliev3r.geometry.rigid import so3_exp
 
@@ -154,6 +155,7 @@ class AugmentConfig:
     mirror: float = 0.5
     """Probability that a sample, all of its views together, is seen in a mirror."""
     photo: PhotoConfig = field(default_factory=PhotoConfig)
+    world: WorldConfig = field(default_factory=WorldConfig.none)
 
     def __post_init__(self) -> None:
         if not 1 <= self.zoom[0] <= self.zoom[1]:
@@ -200,7 +202,8 @@ def augment(
         views, labels = moved(views, labels, crop)
     if mirrored.any():
         views, labels = moved(views, labels, Mirror(mirrored=mirrored, size=size))
-    return dataclasses.replace(views, image=change_photo(views.image, config.photo, generator)), labels
+    image = change_world(views.image, config.world, generator)
+    return dataclasses.replace(views, image=change_photo(image, config.photo, generator)), labels
 
 
 def draw_windows(

@@ -25,6 +25,7 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import K_of_crop_resize, ray_map
+from reliev3r.model.load import PACKAGED
 
 _RESET = Path("/proc/self/clear_refs")
 
@@ -47,7 +48,10 @@ def measured() -> Iterator[dict[str, Any]]:
     cost.update(peak_memory("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-KNOWN = f"known are fit:RUN, fit:RUN@refined, colmap, model:MODEL, model:MODEL@SIZE, {', '.join(NAMES)}"
+KNOWN = (
+    "known are fit:RUN, fit:RUN@refined, reconstruct, reconstruct:MODEL, colmap, model:MODEL, model:MODEL@SIZE, "
+    + ", ".join(NAMES)
+)
 _THUMBNAIL = 64
 """Long side of the images that a cameras-only system carries along."""
 _OPTIONS = {"baseline", "python", "repo", "weights", "device", "timeout_s", "memory_gb", "sizes", "prepare"}
@@ -74,7 +78,8 @@ def system_from_spec(
 ) -> System:
     """The system that ``spec`` names.
 
-    ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted; ``colmap`` runs with known intrinsics;
+    ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted; ``reconstruct`` is the verb, with the network of the
+    package or ``reconstruct:MODEL``; ``colmap`` runs with known intrinsics;
     ``model:MODEL`` is a forward pass of a network (``model.load`` says how it is named) on ``device``, ``@SIZE`` on
     images of that long side instead of its own; any other name is a baseline with its entry of ``settings``
     (:func:`read_settings`), or an entry's own name.
@@ -85,6 +90,8 @@ def system_from_spec(
     kind, _, argument = spec.partition(":")
     if kind == "fit" and argument:
         return _fitted(spec, argument)
+    if kind == "reconstruct":
+        return _solved(spec, argument or PACKAGED, device)
     if kind in ("model", "ours") and argument:  # ours: its spelling in version 0.1
         return _model(spec, argument, device)
     if spec == "colmap":
@@ -177,6 +184,20 @@ def _model(spec: str, argument: str, device: str) -> System:
         return {"checkpoint": weights_hash(checkpoint), "config": trained, "image_size": asked}
 
     return System(name=spec, run=run, fingerprint=fingerprint)
+
+
+def _solved(spec: str, model: str, device: str) -> System:
+    """The verb ``reconstruct``; of several groups of views the largest, the views of the others count as not found."""
+    from reliev3r.model.load import weights_hash
+    from reliev3r.solve.capture import reconstruct_groups
+
+    def run(capture: Capture, folder: Path) -> Reconstruction:
+        with measured() as cost:
+            result = reconstruct_groups(capture, model, device=device)[0]
+        return dataclasses.replace(result, meta={**result.meta, **cost})
+
+    version = importlib.metadata.version("reliev3r")
+    return System(name=spec, run=run, fingerprint=lambda: {"checkpoint": weights_hash(model), "version": version})
 
 
 def _baseline(name: str, entry: Mapping[str, Any]) -> System:

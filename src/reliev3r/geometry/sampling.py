@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 Item = TypeVar("Item")
 
@@ -32,6 +33,17 @@ def sample_bilinear(maps: Float[Tensor, "*b h w"], uv: Float[Tensor, "*b m 2"]) 
     top = top_left * (1 - dx) + top_right * dx
     bottom = bottom_left * (1 - dx) + bottom_right * dx
     return top * (1 - dy) + bottom * dy
+
+
+def sample_features(features: Float[Tensor, "*b c gh gw"], place: Float[Tensor, "*b k 2"]) -> Float[Tensor, "*b k c"]:
+    """Features at places in [0, 1]^2 of the image (corner to corner), bilinearly, clamped to the border, and brought
+    back to the length that all of them have. Differentiable in both."""
+    batch = place.shape[:-2]
+    maps = features.reshape(-1, *features.shape[-3:])
+    grid = (2 * place - 1).reshape(len(maps), 1, *place.shape[-2:])
+    found = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0].mT
+    length = maps[:, :, 0, 0].norm(dim=-1)[:, None, None]
+    return (length * F.normalize(found, dim=-1)).unflatten(0, batch)
 
 
 def inside(uv: Float[Tensor, "*b m 2"], height: int, width: int) -> Bool[Tensor, "*b m"]:
@@ -66,9 +78,9 @@ def spread_choice(mask: Bool[Tensor, "*b n"], count: int) -> tuple[Int[Tensor, "
 def depth_edges(depth: Float[Tensor, "*b h w"], *, rtol: float = 0.03) -> Bool[Tensor, "*b h w"]:
     """Pixels whose 3x3 neighbourhood spans more than ``rtol`` of their own depth (pi^3's edge mask)."""
     flat = depth.reshape(-1, 1, *depth.shape[-2:])
-    padded = torch.nn.functional.pad(flat, (1, 1, 1, 1), mode="replicate")
-    highest = torch.nn.functional.max_pool2d(padded, 3, stride=1)
-    lowest = -torch.nn.functional.max_pool2d(-padded, 3, stride=1)
+    padded = F.pad(flat, (1, 1, 1, 1), mode="replicate")
+    highest = F.max_pool2d(padded, 3, stride=1)
+    lowest = -F.max_pool2d(-padded, 3, stride=1)
     return ((highest - lowest) > rtol * flat).reshape(depth.shape)
 
 

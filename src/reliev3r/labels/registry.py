@@ -20,11 +20,13 @@ from reliev3r.labels.tracks.aliked import AlikedMatcher
 from reliev3r.labels.tracks.cotracker import CoTracker3
 from reliev3r.labels.tracks.efficientloftr import EfficientLoftrMatcher
 from reliev3r.labels.tracks.matcher import INSTALL
+from reliev3r.labels.tracks.network import network_tracks
 from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.roma import RomaMatcher
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.superpoint_lightglue import SuperPointLightGlueMatcher
 from reliev3r.labels.tracks.xfeat import XFeatMatcher
+from reliev3r.model.load import PACKAGED
 
 _HUB = "DIR, else the Hugging Face cache, else its hub"
 _TRANSFORMERS = "pip install 'reliev3r[experts]'"
@@ -129,6 +131,13 @@ TRACK_EXPERT_INFO = (
         package="cv2",
     ),
     ExpertInfo(
+        name="network[:CHECKPOINT]",
+        kind="tracks",
+        licence="Apache-2.0",
+        weights="of this package, else any network of ours that solves its cameras",
+        looked_for="the package, or CHECKPOINT",
+    ),
+    ExpertInfo(
         name="aliked[:WEIGHTS]",
         kind="tracks",
         licence="Apache-2.0 (kornia), weights BSD-3",
@@ -198,6 +207,8 @@ def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
     device = resolve_device(device).type
     if spec == "sift":
         return PairwiseTracks(matcher=SiftMatcher())
+    if name == "network":
+        return network_tracks(argument or PACKAGED, device=device)
     if name == "aliked":
         matcher = AlikedMatcher(weights=argument or None, device=device)
         return PairwiseTracks(matcher=matcher, long_side=1024, min_share=0.4)

@@ -20,7 +20,7 @@ from reliev3r.geometry.rigid import angle_between, rigid_from
 from reliev3r.geometry.sampling import depth_edges, spread_choice
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.cameras import focal_loss, relative_pose_gap
-from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
+from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss, match_loss
 
 DEGREE = math.pi / 180
 
@@ -50,6 +50,10 @@ class SupervisedConfig:
     correspondence_weight: float = 0.0
     """InfoNCE over tracks; needs a network with ``match_dim``."""
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
+    match_weight: float = 0.5
+    """InfoNCE over all cells, of networks that solve their cameras. Truth teaches them depth alone: translation and
+    rotation are consequences, and are not compared."""
+    match_tracks: int = 128
 
 
 def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedConfig) -> Loss:
@@ -67,7 +71,7 @@ def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedCon
         weights = {
             "points": config.points_weight, "confidence": config.confidence_weight, "normals": config.normals_weight,
             "translation": config.translation_weight, "rotation": config.rotation_weight, "fov": config.fov_weight,
-            "correspondence": config.correspondence_weight,
+            "correspondence": config.correspondence_weight, "match": config.match_weight,
         }  # fmt: skip
         parts: dict[str, Tensor] = {}
         if config.points_weight > 0 or config.confidence_weight > 0:
@@ -79,7 +83,7 @@ def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedCon
         if config.normals_weight > 0:
             values, known = normal_loss(scene.points, scene.target, scene.smooth)
             parts["normals"] = _mean(values, known, 4) / max(scene.valid.shape[-2:])
-        if config.translation_weight > 0 or config.rotation_weight > 0:
+        if prediction.has_cameras and (config.translation_weight > 0 or config.rotation_weight > 0):
             rotation, gap = relative_pose_gap(scene.cameras, scene.target_cameras)
             pair = ~torch.eye(rotation.shape[-1], dtype=torch.bool, device=rotation.device).expand(rotation.shape)
             huber = F.huber_loss(gap, torch.zeros_like(gap), reduction="none", delta=config.huber).mean(-1)
@@ -90,6 +94,9 @@ def supervised(prediction: Prediction, labels: FullLabels, config: SupervisedCon
         if config.correspondence_weight > 0:
             values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
             parts["correspondence"] = _mean(values, weight, 3)
+        if config.match_weight > 0 and prediction.features is not None:
+            values, weight = match_loss(prediction, labels.tracks, config.match_tracks)
+            parts["match"] = _mean(values, weight, 3)
         total = sum((weights[name] * part for name, part in parts.items()), prediction.depth.new_zeros(()))
         return Loss(total=total, parts=parts)
 

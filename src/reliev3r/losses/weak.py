@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from reliev3r.core.errors import UserError
 from reliev3r.core.types import CameraLabels, Loss, Prediction, PseudoLabels
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.cameras import focal_loss, relative_pose_loss
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
-from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss
+from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss, match_loss
 from reliev3r.losses.tracks import (
     ReprojectionConfig,
     TrackGeometry,
@@ -25,7 +27,10 @@ from reliev3r.losses.tracks import (
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """L = depth_weight * L_d + tracks_weight * L_rgst + gauge_weight * L_gauge + teacher_weight * L_pose, and the
-    options fov_weight * L_fov + correspondence_weight * L_match."""
+    options fov_weight * L_fov + correspondence_weight * L_corr + match_weight * L_match.
+
+    Where the network solves its cameras, the terms see the pseudo cameras of the labels in their place: the angle of
+    Eq. 5 then teaches depth, and the tracks teach the matches that cameras are solved from."""
 
     depth: DepthLossConfig = field(default_factory=DepthLossConfig)
     reprojection: ReprojectionConfig = field(default_factory=ReprojectionConfig)
@@ -44,6 +49,10 @@ class ObjectiveConfig:
     correspondence_weight: float = 0.0
     """InfoNCE over the same tracks; needs a network with ``match_dim``. Gets matching going from random weights."""
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
+    match_weight: float = 0.5
+    """InfoNCE over all cells, of networks that solve their cameras; others have no such term."""
+    match_tracks: int = 128
+    """Tracks of a sample that it looks at, at most."""
 
 
 def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveConfig, *, teacher: float = 1.0) -> Loss:
@@ -56,13 +65,13 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
     any contributes 0. Runs in float32 outside autocast.
     """
     with torch.autocast(prediction.depth.device.type, enabled=False):
-        prediction = prediction.to(torch.float32)
+        prediction = with_label_cameras(prediction.to(torch.float32), labels)
         geometry = track_geometry(prediction, labels.tracks)
         taught = teacher if config.teacher_weight > 0 and labels.cameras is not None else 0.0
         weights = {
             "depth": config.depth_weight, "tracks": (1 - taught) * config.tracks_weight, "gauge": config.gauge_weight,
             "teacher": taught * config.teacher_weight, "fov": config.fov_weight,
-            "correspondence": config.correspondence_weight,
+            "correspondence": config.correspondence_weight, "match": config.match_weight,
         }  # fmt: skip
         parts: dict[str, Tensor] = {}
         if config.depth_weight > 0:
@@ -79,8 +88,24 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
         if config.correspondence_weight > 0:
             values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
             parts["correspondence"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
+        if config.match_weight > 0 and prediction.features is not None:
+            values, weight = match_loss(prediction, labels.tracks, config.match_tracks)
+            parts["match"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
         total = sum((weights[name] * part for name, part in parts.items()), prediction.depth.new_zeros(()))
         return Loss(total=total, parts=parts)
+
+
+def with_label_cameras(prediction: Prediction, labels: PseudoLabels) -> Prediction:
+    """The prediction itself, or where it has no cameras of its own, with the pseudo cameras of the labels.
+
+    Raises:
+        UserError: neither has any.
+    """
+    if prediction.has_cameras:
+        return prediction
+    if labels.cameras is None:
+        raise UserError("a network that solves its cameras is trained with the pseudo cameras of the labels; make them")
+    return dataclasses.replace(prediction, world_from_cam=labels.cameras.world_from_cam, has_cameras=True)
 
 
 def _teacher_term(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reliev3r.geometry.collapse_signs import CONF_LOGIT_BOUND
 from reliev3r.geometry.rigid import rigid_from, rotation_from_9d
 from reliev3r.model.transformer import Block, Rope
 
@@ -118,16 +120,18 @@ def _standardised(feature: Float[Tensor, "b v c"]) -> Float[Tensor, "b v c"]:
 class CameraHead(nn.Module):
     """Patch tokens to one camera per view: world_from_cam up to a similarity; optionally log(focal / width)."""
 
-    def __init__(self, dim: int, *, fov: bool, contrast: bool) -> None:
+    def __init__(self, dim: int, *, fov: bool, contrast: bool, poses: bool = True) -> None:
+        """``poses``: False for a head that gives the focal length alone, beside cameras that are solved."""
         super().__init__()
         self.contrast = contrast
         self.res_conv = nn.ModuleList(_ResidualMlp(dim) for _ in range(2))
         self.more_mlps = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
-        self.fc_t = nn.Linear(dim, 3)
-        self.fc_rot = nn.Linear(dim, 9)
+        self.fc_t = nn.Linear(dim, 3) if poses else None
+        self.fc_rot = nn.Linear(dim, 9) if poses else None
         self.fc_fov = nn.Linear(dim, 1) if fov else None
         # Start all cameras near the identity, where the angular loss has its easiest descent.
-        nn.init.eye_(self.fc_rot.bias.data.view(3, 3))
+        if self.fc_rot is not None:
+            nn.init.eye_(self.fc_rot.bias.data.view(3, 3))
         if self.fc_fov is not None:
             nn.init.zeros_(self.fc_fov.weight)
             nn.init.constant_(self.fc_fov.bias, math.log(USUAL_FOCAL))
@@ -140,12 +144,50 @@ class CameraHead(nn.Module):
 
     def forward(
         self, pooled: Float[Tensor, "n c"], views: int
-    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, " n"] | None]:
-        """(world_from_cam, focal length in image widths or None), float32; samples have ``views`` views each."""
+    ) -> tuple[Float[Tensor, "n 4 4"] | None, Float[Tensor, " n"] | None]:
+        """(world_from_cam, focal length in image widths), float32, None of what it does not predict; samples have
+        ``views`` views each."""
         if self.contrast and views > 1:
             pooled = pooled + _standardised(pooled.unflatten(0, (-1, views))).flatten(0, 1)
         feature = self.more_mlps(pooled)
-        matrix = F.normalize(self.fc_rot(feature).unflatten(-1, (3, 3)), dim=-1)
-        world_from_cam = rigid_from(rotation_from_9d(matrix), self.fc_t(feature))
+        world_from_cam = None
+        if self.fc_rot is not None and self.fc_t is not None:
+            matrix = F.normalize(self.fc_rot(feature).unflatten(-1, (3, 3)), dim=-1)
+            world_from_cam = rigid_from(rotation_from_9d(matrix), self.fc_t(feature))
         focal = None if self.fc_fov is None else self.fc_fov(feature)[:, 0].exp()
         return world_from_cam, focal
+
+
+def set_initial_focal(head: CameraHead | None, focal_over_width: float) -> None:
+    """Start a field-of-view head from a known guess of the focal length (in image widths).
+
+    Raises:
+        ValueError: the network has none.
+    """
+    if head is None or head.fc_fov is None:
+        raise ValueError("this network has no field-of-view head")
+    nn.init.constant_(head.fc_fov.bias, math.log(focal_over_width))
+
+
+def confidence(logit: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """W = 2 sigmoid of the logit, which is bounded (``CONF_LOGIT_BOUND``) but never without gradient.
+
+    Where all errors are small nothing holds the logits back: unbounded they grew until W was exactly 2, without
+    gradient, and the pixels that deserve doubt, grown with the others, could not come back.
+    """
+    return 2 * torch.sigmoid(_Bounded.apply(logit))
+
+
+class _Bounded(torch.autograd.Function):
+    """Clamp to the bounds; at a bound the gradient still leads inwards, and only inwards."""
+
+    @staticmethod
+    def forward(ctx: Any, logit: Tensor) -> Tensor:
+        ctx.save_for_backward(logit)
+        return logit.clamp(-CONF_LOGIT_BOUND, CONF_LOGIT_BOUND)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (logit,) = ctx.saved_tensors
+        outwards = ((logit > CONF_LOGIT_BOUND) & (grad < 0)) | ((logit < -CONF_LOGIT_BOUND) & (grad > 0))
+        return torch.where(outwards, 0.0, grad)

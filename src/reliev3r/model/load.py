@@ -1,8 +1,9 @@
 """Networks by name, one way for all verbs: our own checkpoints, and those of other systems (docs/weights.md).
 
-A name is the folder of a checkpoint, or a prefix and where the weights are: ``pi3:PATH``, ``vggt:PATH``,
-``mapanything:PATH``, ``da3:PATH``; PATH is a file, a folder or an id in the Hugging Face cache. A training may also
-fill *parts* of a new network (``--init-from``) with DINOv2's weights or VGGT's.
+A name is ``reliev3r-tiny`` (the network that comes with the package), the folder of a checkpoint, or a prefix and where
+the weights are: ``pi3:PATH``, ``vggt:PATH``, ``mapanything:PATH``, ``da3:PATH``; PATH is a file, a folder or an id in
+the Hugging Face cache. A training may also fill *parts* of a new network (``--init-from``) with DINOv2's weights or
+VGGT's.
 """
 
 from __future__ import annotations
@@ -35,11 +36,16 @@ STARTS: dict[str, Callable[[NetworkConfig, str], Reliev3R]] = {"vggt": vggt_star
 RANDOM = "random"
 """As a name: a new network."""
 FILES = ("config.json", "model.safetensors")
+PACKAGED = "reliev3r-tiny"
+"""As a name: the network that comes with this package (its card: ``reliev3r/weights/README.md``)."""
+_WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 def split_name(name: str) -> tuple[str | None, str]:
     """``pi3:PATH`` as (pi3, PATH); a plain folder as (None, itself)."""
     kind, colon, where = name.partition(":")
+    if name == PACKAGED:
+        return None, str(_WEIGHTS)
     return (kind, where) if colon and kind in {"pi3", *FOREIGN} else (None, name)
 
 
@@ -76,9 +82,10 @@ def load_network(name: Path | str) -> Reliev3R:
             raise UserError(f"{folder / file}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints where it reads from
-            return _with_their_licence(Reliev3R.from_pretrained(folder, strict=True, local_files_only=True))
+            network = Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
     except Exception as error:  # safetensors, JSON and shape errors share no base class
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
+    return network if str(name) == PACKAGED else _with_their_licence(network)
 
 
 def initial_network(model: str, config: NetworkConfig, *, init_from: str | None = None) -> Reliev3R:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,17 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from safetensors.torch import save_model
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reliev3r.core.device import Precision
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction, Views
 from reliev3r.geometry.camera import K_from_focal, ray_map
-from reliev3r.geometry.collapse_signs import CONF_LOGIT_BOUND
 from reliev3r.model.card import model_card, write_card
-from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead
+from reliev3r.model.heads import CameraHead, GuidedPixelHead, HeadDecoder, MatchHead, PixelHead, confidence
+from reliev3r.model.matching import MatchBranch
+from reliev3r.model.solved import with_solved_cameras
 from reliev3r.model.transformer import Block, Encoder, Rope, rope_tables
 
 
@@ -64,6 +65,11 @@ class NetworkConfig:
     """Channels of the descriptors of the auxiliary correspondence branch (training only); 0: no such branch."""
     match_layer: int = 1
     """Decoder block whose output it reads; the first one that sees all views by default."""
+    cameras: Literal["regressed", "solved"] = "regressed"
+    """``regressed``: by a head from pooled tokens, the paper's and pi^3's. ``solved``: from the network's own matches
+    and depth, in the forward pass - an extension of ours. It teaches the matches by the tracks and needs no pose."""
+    feature_dim: int = 48
+    """Channels of the matching branch of solved cameras; a multiple of 8."""
     image_size: int | None = None
     """Long side in pixels of the images that it was trained on: what it is shown unless told otherwise. ``None``: not
     known, so that it must be told."""
@@ -80,6 +86,12 @@ class NetworkConfig:
             raise ValueError(f"image_size must be from 16 to 8192 pixels, got {self.image_size}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision}")
+        if self.cameras not in ("regressed", "solved"):
+            raise ValueError(f"cameras must be regressed or solved, got {self.cameras}")
+        if self.feature_dim < 8 or self.feature_dim % 8:
+            raise ValueError(f"feature_dim must be a multiple of 8, got {self.feature_dim}")
+        if self.cameras == "solved" and self.match_dim:
+            raise ValueError("match_dim is of regressed cameras; solved ones have a matching branch of their own")
         for dim, heads in ((self.dim, self.heads), (self.head_dim, self.head_heads)):
             if dim % heads or (dim // heads) % 4:
                 raise ValueError(f"width {dim} over {heads} heads does not give a multiple of 4 (2D RoPE needs it)")
@@ -88,11 +100,11 @@ class NetworkConfig:
 PRESETS: dict[str, NetworkConfig] = {
     "tiny": NetworkConfig(
         dim=128, heads=4, encoder_depth=2, decoder_depth=4, patch_size=12, encoder_grid=8, head_dim=128, head_heads=4,
-        head_depth=1, camera_dim=128, layer_scale=0.1, camera_contrast=True, guided=True,
+        head_depth=1, camera_dim=128, layer_scale=0.1, camera_contrast=True, guided=True, cameras="solved",
     ),
     "small": NetworkConfig(
         dim=384, heads=6, encoder_depth=6, decoder_depth=8, head_dim=384, head_heads=6, head_depth=1, camera_dim=384,
-        layer_scale=0.1, camera_contrast=True, guided=True,
+        layer_scale=0.1, camera_contrast=True, guided=True, cameras="solved",
     ),
     "base": NetworkConfig(dim=768, heads=12, encoder_depth=12, decoder_depth=24),
     "large": NetworkConfig(dim=1024, heads=16, encoder_depth=24, decoder_depth=36),
@@ -157,10 +169,17 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         self.depth_head = pixel_head(config.head_dim, config.patch_size, 1 if config.shape == "depth" else 3)
         self.conf_decoder = head_decoder(config.head_dim)
         self.conf_head = pixel_head(config.head_dim, config.patch_size, 1)
-        self.camera_decoder = head_decoder(config.camera_dim)
-        self.camera_head = CameraHead(config.camera_dim, fov=config.fov != "none", contrast=config.camera_contrast)
+        solves = config.cameras == "solved"
+        self.camera_decoder: HeadDecoder | None = None
+        self.camera_head: CameraHead | None = None
+        if not solves or config.fov != "none":
+            self.camera_decoder = head_decoder(config.camera_dim)
+            self.camera_head = CameraHead(
+                config.camera_dim, poses=not solves, fov=config.fov != "none", contrast=config.camera_contrast
+            )
         # Last, so that the other weights of a seed stay the same with and without it.
         self.match_head = MatchHead(config.dim, config.match_dim) if config.match_dim else None
+        self.match_branch = MatchBranch(config.feature_dim) if solves else None
         self.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
@@ -187,6 +206,21 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
     def trunk(self) -> nn.ModuleList:
         """The blocks between the encoder and the heads, in order."""
         return self.decoder
+
+    @torch.no_grad()
+    def image_features(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c fh fw"]:
+        """What the matching branch says of images in [0, 1] of any size, at half their resolution, a few at a time.
+
+        Raises:
+            UserError: its cameras are regressed, so that it has no such branch.
+        """
+        if self.match_branch is None:
+            raise UserError("this network has no matching branch: its cameras are regressed")
+        height, width = image.shape[-2:]
+        image = (image.to(self.image_mean.device) - self.image_mean) / self.image_std
+        image = F.pad(image, (0, -width % 8, 0, -height % 8), mode="replicate")
+        features = torch.cat([self.match_branch(part) for part in image.split(self.views_at_once)])
+        return features[..., : -(-height // 2), : -(-width // 2)]
 
     def describe(self, *, image_size: int, precision: Precision, facts: Mapping[str, str]) -> None:
         """Say how this network is trained: what is saved from now on tells it (``config.json``, the model card).
@@ -219,6 +253,9 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             f"{config.decoder_depth} blocks of width {config.dim}",
             "images": f"{size}, multiples of {config.patch_size} pixels, any number of views",
             "arithmetic": {"auto": "bf16 where it is fast, else float32"}.get(config.precision, config.precision),
+            "cameras": "solved from its own matches and depth"
+            if config.cameras == "solved"
+            else "regressed, one head for all views",
             "intrinsics": "predicted, or given" if self.predicts_intrinsics else "must be given",
         }
         if self.licence == "other":
@@ -236,28 +273,53 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         Raises:
             ValueError: image size is no multiple of the patch, or K is unknown and nothing predicts it.
         """
+        prediction = self.without_cameras(views)
+        if self.match_branch is None:
+            return prediction
+        image = self._normalised(views)
+        if self.training:  # the features, for their loss
+            return dataclasses.replace(
+                prediction, features=self.match_branch(image).unflatten(0, prediction.depth.shape[:-2])
+            )
+        features = torch.cat([self.match_branch(part) for part in image.split(self.views_at_once)])
+        with torch.autocast(image.device.type, enabled=False):
+            return with_solved_cameras(prediction, features.unflatten(0, prediction.depth.shape[:-2]))
+
+    def without_cameras(self, views: Views) -> Prediction:
+        """:meth:`forward`, but for the cameras that are solved: these are the identity (``has_cameras`` False)."""
         batch, (height, width) = views.image.shape[:-3], views.size
         patch = self.config.patch_size
         if height % patch or width % patch:
             raise ValueError(f"image size {height}x{width} is no multiple of the patch size {patch}")
-        image = (views.image.reshape(-1, 3, height, width) - self.image_mean) / self.image_std
+        image = self._normalised(views)
         rows, columns = height // patch, width // patch
         within, across, match_tokens, rope = self._decode(self.encoder(image), batch[-1], rows, columns)
         # The heads see each view on its own, so that few at a time are enough where no gradient is asked.
         at_once = len(image) if torch.is_grad_enabled() else self.views_at_once
         chunks = zip(within.split(at_once), across.split(at_once), image.split(at_once))
         parts = [self._heads(*chunk, rope=rope) for chunk in chunks]
-        shape, logit, feature = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts))
+        shape, logit, pooled = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts))
         with torch.autocast(views.image.device.type, enabled=False):
-            world_from_cam, focal = self.camera_head(feature, batch[-1])
             depth = shape[:, -1].clamp(-15, 15).exp()
+            world_from_cam, focal = self._cameras(pooled, batch)
             return Prediction(
-                depth=depth.unflatten(0, batch),
-                rays=self._rays(views, shape.unflatten(0, batch), None if focal is None else focal.unflatten(0, batch)),
-                conf=_confidence(logit[:, 0]).unflatten(0, batch),
-                world_from_cam=world_from_cam.unflatten(0, batch),
+                depth=depth.unflatten(0, batch), rays=self._rays(views, shape.unflatten(0, batch), focal),
+                conf=confidence(logit[:, 0]).unflatten(0, batch), world_from_cam=world_from_cam,
                 descriptors=self._descriptors(match_tokens, (*batch, rows, columns)),
-            )
+                has_cameras=self.match_branch is None,
+            )  # fmt: skip
+
+    def _normalised(self, views: Views) -> Float[Tensor, "n 3 h w"]:
+        return (views.image.reshape(-1, 3, *views.size) - self.image_mean) / self.image_std
+
+    def _cameras(self, pooled: Tensor, batch: torch.Size) -> tuple[Float[Tensor, "*b v 4 4"], Tensor | None]:
+        """(world_from_cam, the identity where it is solved later; focal length in image widths or None)."""
+        eye = torch.eye(4, device=pooled.device).expand(*batch, 4, 4)
+        if self.camera_head is None:
+            return eye, None
+        world_from_cam, focal = self.camera_head(pooled, batch[-1])
+        world_from_cam = eye if world_from_cam is None else world_from_cam.unflatten(0, batch)
+        return world_from_cam, None if focal is None else focal.unflatten(0, batch)
 
     def _heads(
         self,
@@ -268,18 +330,20 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         rope: Rope,
     ) -> tuple[Float[Tensor, "n k h w"], Float[Tensor, "n 1 h w"], Float[Tensor, "n d"]]:
         """(shape channels, confidence logits, camera features) of views, each on its own, from their tokens after
-        attention within the view and across all views."""
+        attention within the view and across all views. Without a camera head there are no camera features (d = 0)."""
         features = torch.cat([within, across], dim=-1)
         registers = self.config.decoder_registers
 
         def run(decoder: HeadDecoder) -> Tensor:
             return decoder(features, rope)[:, registers:].float()
 
-        tokens = [run(decoder) for decoder in (self.depth_decoder, self.conf_decoder, self.camera_decoder)]
+        tokens = [run(decoder) for decoder in (self.depth_decoder, self.conf_decoder)]
+        camera_tokens = None if self.camera_decoder is None else run(self.camera_decoder)
         with torch.autocast(image.device.type, enabled=False):
-            return (
-                self.depth_head(tokens[0], image), self.conf_head(tokens[1], image), self.camera_head.pool(tokens[2]),
-            )  # fmt: skip
+            pooled = image.new_empty(len(image), 0)
+            if self.camera_head is not None and camera_tokens is not None:
+                pooled = self.camera_head.pool(camera_tokens)
+            return self.depth_head(tokens[0], image), self.conf_head(tokens[1], image), pooled
 
     def _descriptors(self, tokens: Float[Tensor, "n s c"], shape: tuple[int, ...]) -> Tensor | None:
         """One a patch, as :class:`Prediction` says."""
@@ -330,41 +394,3 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
         if self.config.fov == "shared":
             focal = focal.log().mean(-1, keepdim=True).exp().expand_as(focal)
         return ray_map(K_from_focal(focal * width, height, width), height, width)
-
-
-def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Number of parameters of each direct part of a model, and ``total``."""
-    parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
-    own = {name: p.numel() for name, p in model.named_parameters(recurse=False)}
-    return {**own, **parts, "total": sum(p.numel() for p in model.parameters())}
-
-
-def set_initial_focal(model: Reliev3R, focal_over_width: float) -> None:
-    """Start the field-of-view head from a known guess of the focal length (in image widths)."""
-    if model.camera_head.fc_fov is None:
-        raise ValueError("this network has no field-of-view head")
-    nn.init.constant_(model.camera_head.fc_fov.bias, math.log(focal_over_width))
-
-
-def _confidence(logit: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """W = 2 sigmoid of the logit, which is bounded (``CONF_LOGIT_BOUND``) but never without gradient.
-
-    Where all errors are small nothing holds the logits back: unbounded they grew until W was exactly 2, without
-    gradient, and the pixels that deserve doubt, grown with the others, could not come back.
-    """
-    return 2 * torch.sigmoid(_Bounded.apply(logit))
-
-
-class _Bounded(torch.autograd.Function):
-    """Clamp to the bounds; at a bound the gradient still leads inwards, and only inwards."""
-
-    @staticmethod
-    def forward(ctx: Any, logit: Tensor) -> Tensor:
-        ctx.save_for_backward(logit)
-        return logit.clamp(-CONF_LOGIT_BOUND, CONF_LOGIT_BOUND)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (logit,) = ctx.saved_tensors
-        outwards = ((logit > CONF_LOGIT_BOUND) & (grad < 0)) | ((logit < -CONF_LOGIT_BOUND) & (grad > 0))
-        return torch.where(outwards, 0.0, grad)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from reliev3r.core.device import Precision, resolve_device, resolve_precision
 from reliev3r.core.errors import UserError
@@ -28,9 +30,20 @@ def predict(model: nn.Module, views: Views, *, bf16: bool = False) -> Prediction
     training = model.training
     model.eval()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        prediction = model(views.map(lambda x: x[None].to(device))).map(lambda x: x[0].float().cpu())
+        prediction = model(views.map(lambda x: x[None].to(device))).map(lambda x: x[0].cpu()).to(torch.float32)
     model.train(training)
     return prediction
+
+
+@torch.no_grad()
+def predict_depth(model: Reliev3R, views: Views) -> Float[Tensor, "v h w"]:
+    """Depth alone of unbatched ``views``, on the CPU: no cameras are solved."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    depth = model.without_cameras(views.map(lambda x: x[None].to(device))).depth[0].float().cpu()
+    model.train(training)
+    return depth
 
 
 def reconstruct_capture(
@@ -59,15 +72,18 @@ def reconstruct_capture(
     if not capture.has_K and not network.predicts_intrinsics:
         raise UserError(f"{capture.root}: the intrinsics are unknown and {name or 'the network'} predicts none; "
                         "give --intrinsics")  # fmt: skip
-    size = _image_size(network, name, image_size)
+    size = network_size(network, name, image_size)
     place = resolve_device(device) if name is not None else next(network.parameters()).device
     bf16 = resolve_precision(precision or network.precision, place) == "bf16"
     if bf16 and isinstance(network, Reliev3R) and name is not None:
         matrices_in_bf16(network)
     sample, regions = network_views(capture, long_side=size, patch=network.patch_size)
     told = {} if name is None else {"checkpoint_sha256": weights_hash(name)}
+    prediction = predict(network.to(place), sample, bf16=bf16)
+    tied = prediction.reached
     return Reconstruction(
-        prediction=predict(network.to(place), sample, bf16=bf16),
+        prediction=dataclasses.replace(prediction, reached=None),
+        found=None if tied is None or bool(tied.all()) else tied,
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(sample.image.movedim(-3, -1) * 255).round().to(torch.uint8),
@@ -83,7 +99,7 @@ def reconstruct_capture(
     )
 
 
-def _image_size(network: Model, name: Path | str | None, asked: int | None) -> int:
+def network_size(network: Model, name: Path | str | None, asked: int | None) -> int:
     """The size to use; another one than that of the training is said."""
     trained, who = network.image_size, name or "the network"
     size = trained if asked is None else asked
@@ -101,8 +117,9 @@ def matrices_in_bf16(model: Reliev3R) -> Reliev3R:
     and keeps both copies meanwhile; cast once, they give the same prediction bit for bit from less than half the
     memory. Norms, tokens, positions and the output heads, which work in float32, stay. Not for training.
     """
-    for part in (model.encoder, model.decoder, model.depth_decoder, model.conf_decoder, model.camera_decoder):
-        for module in part.modules():
+    parts = (model.encoder, model.decoder, model.depth_decoder, model.conf_decoder, model.camera_decoder)
+    for part in parts:
+        for module in () if part is None else part.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 module.to(torch.bfloat16)
     return model

@@ -27,8 +27,7 @@ from reliev3r.labels.expert import DepthExpert, TrackExpert
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.quality.assess import LabelQuality, quality_of
 from reliev3r.labels.registry import depth_expert, track_expert
-from reliev3r.model.load import Model, load_model
-from reliev3r.model.predict import reconstruct_capture
+from reliev3r.model.load import PACKAGED, Model, load_model
 from reliev3r.runs.adapt.run import AdaptResult
 from reliev3r.runs.adapt.run import adapt as run_adapt
 from reliev3r.runs.adapt.settings import AdaptConfig
@@ -36,6 +35,7 @@ from reliev3r.runs.fit import FitConfig, FitResult
 from reliev3r.runs.fit import fit as run_fit
 from reliev3r.runs.run_folder import first_process
 from reliev3r.runs.train import train_scenes
+from reliev3r.solve.capture import TrackChoice, reconstruct_groups
 from reliev3r.training.loop import TrainResult
 from reliev3r.training.recipes import RECIPES, ScenesConfig
 
@@ -61,25 +61,37 @@ def load_capture(path: Path | str, *, views: int | None = None, intrinsics: str 
 
 def reconstruct(
     capture: Capture | Path | str,
-    model: Model | Path | str,
+    model: Model | Path | str = PACKAGED,
     *,
     image_size: int | None = None,
+    tracks: TrackChoice = "auto",
     precision: Precision | None = None,
     device: str = "auto",
+    report: Report | None = None,
 ) -> Reconstruction:
-    """Depth, confidence and cameras of a capture in one forward pass.
+    """Depth, confidence and cameras of a capture, without training.
+
+    With the network of the package, or any that solves its cameras: tracks, cameras solved from them, and depth swept
+    under the cameras. ``found`` says which views hang together; ``meta["groups"]`` names them, and the views of other
+    groups or of none are told in a warning. With any other network: one forward pass.
 
     Args:
         capture: an open one, or its path.
-        model: a network, which runs where it is, or the name of one (:func:`load_model`), which runs on ``device``.
+        model: a network, which runs where it is, or the name of one (:func:`load_model`), which runs on ``device``; by
+            default the one that comes with the package.
+        tracks: what cameras are solved from: ``sift``, ``network``, or ``auto`` (the one whose cameras explain more).
+        report: hears of the progress.
         image_size: long side in pixels of the network's images; by default the one that it was trained with.
         precision: ``fp32``, ``bf16`` or ``auto``; by default the one that it was trained with.
         device: of a network that is named: ``auto`` (the accelerator where there is one), ``cpu``, ``cuda``, ...
 
     Raises:
-        UserError: bad images or weights, or unknown intrinsics that the network does not predict.
+        UserError: bad images or weights, images that share nothing, or unknown intrinsics that nothing tells.
     """
-    return reconstruct_capture(_opened(capture), model, image_size=image_size, precision=precision, device=device)
+    return reconstruct_groups(
+        _opened(capture), model, image_size=image_size, tracks=tracks, precision=precision, device=device,
+        report=report,
+    )[0]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

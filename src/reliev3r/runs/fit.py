@@ -35,8 +35,9 @@ from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.store import load_labels
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.losses.weak import ObjectiveConfig, objective
+from reliev3r.model.heads import set_initial_focal
 from reliev3r.model.load import RANDOM, Model, initial_network, load_model
-from reliev3r.model.network import PRESETS, Reliev3R, set_initial_focal
+from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.predict import predict
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.runs.run_folder import RunFolder, absolute, start_of
@@ -146,7 +147,7 @@ def fit(
     report("prepare", 1, 1, "")
     notes += prepared.notes
     if prepared.focal_over_width is not None and config.model == RANDOM:
-        set_initial_focal(model, prepared.focal_over_width)
+        set_initial_focal(model.camera_head, prepared.focal_over_width)
     for note in notes:
         logger.warning(note)
     training = train_prepared(model, prepared, config, out, resume=resume, report=report)
@@ -248,6 +249,8 @@ def _judged(labels: Path, capture: Capture, *, force: bool) -> list[str]:
 def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
     torch.manual_seed(config.seed)
     sizes = PRESETS[config.preset]
+    # The cameras of one capture are known from its tracks, and a head remembers them; solving is for other captures.
+    sizes = dataclasses.replace(sizes, cameras="regressed")
     sizes = sizes if known_intrinsics else dataclasses.replace(sizes, fov="shared")
     model = initial_network(config.model, sizes, init_from=config.init_from)
     if not known_intrinsics and not model.predicts_intrinsics:

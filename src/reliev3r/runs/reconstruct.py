@@ -1,45 +1,71 @@
-"""The verb ``reconstruct``: images and a checkpoint in, a reconstruction out, without training."""
+"""The verb ``reconstruct``: images in, reconstructions out, without training."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from reliev3r.core.device import Precision
-from reliev3r.core.progress import Progress
+from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.model.load import Model
-from reliev3r.model.predict import reconstruct_capture
+from reliev3r.export.write import export_reconstruction
+from reliev3r.model.load import PACKAGED, Model
+from reliev3r.solve.capture import TrackChoice, reconstruct_groups
 
 
 def reconstruct(
     images: Path,
-    model: Model | Path | str,
+    model: Model | Path | str = PACKAGED,
     *,
     intrinsics: str | None = None,
     views: int | None = None,
     image_size: int | None = None,
+    tracks: TrackChoice = "auto",
     precision: Precision | None = None,
     device: str = "auto",
     cache: Path | None = None,
-    progress: Progress | None = None,
-) -> Reconstruction:
-    """Depth, confidence and cameras of a folder of images or a video, in one forward pass on the device at hand.
+    report: Report | None = None,
+) -> list[Reconstruction]:
+    """Depth, confidence and cameras of a folder of images or a video: one reconstruction for each group of views that
+    see something in common, the largest first.
 
     Args:
         images: a folder of images, a capture, or a video.
-        model: a network, or the name of one: a checkpoint's folder, ``pi3:PATH``, or another system's (``model.load``).
-        intrinsics: FILE, fov:DEG or exif; by default the capture's own, else the network's.
+        model: a network, or the name of one: ``reliev3r-tiny`` (it comes with the package), a checkpoint's folder,
+            ``pi3:PATH``, or another system's (``model.load``).
+        intrinsics: FILE, fov:DEG or exif; by default the capture's own, else found from the matches or predicted.
         views: this many images, evenly spaced; of a video at most that many frames.
         image_size: long side in pixels of the network's images; by default the one that it was trained with.
+        tracks: what cameras are solved from, where the network solves them (:func:`solve.capture.reconstruct_groups`).
         precision: by default the one that it was trained with.
         device: of a network that is named: auto (the accelerator where there is one), cpu, cuda, ...
         cache: folder for a video's frames.
-        progress: hears of the frames.
+        report: hears of the progress.
 
     Raises:
-        UserError: bad images or checkpoint, or unknown intrinsics that the network does not predict.
+        UserError: bad images or checkpoint, images that share nothing, or unknown intrinsics that nothing tells.
     """
-    capture = with_intrinsics(load_capture(images, views=views, cache=cache, progress=progress), intrinsics)
-    return reconstruct_capture(capture, model, image_size=image_size, precision=precision, device=device)
+    report = report or silent
+    capture = load_capture(images, views=views, cache=cache, progress=staged(report, "frames"))
+    return reconstruct_groups(
+        with_intrinsics(capture, intrinsics), model, image_size=image_size, tracks=tracks, precision=precision,
+        device=device, report=report,
+    )  # fmt: skip
+
+
+def write_groups(
+    found: list[Reconstruction], out: Path, *, overwrite: bool = False, capture: Path | None = None
+) -> list[Path]:
+    """Export the first to ``out``, and group N of the others beside it: ``scene.group2.glb``, or a folder
+    ``groupN`` in it; returns what was written.
+
+    Raises:
+        UserError: unknown suffix, or a file that exists already and ``overwrite`` is off.
+    """
+    written = []
+    for number, each in enumerate(found, start=1):
+        beside = out.with_suffix(f".group{number}{out.suffix}") if out.suffix else out / f"group{number}"
+        place = out if number == 1 else beside
+        written += export_reconstruction(each, None, place, overwrite=overwrite, capture=capture)
+    return written

@@ -13,7 +13,7 @@ import torch
 from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, silent, staged
-from reliev3r.core.types import Loss, Prediction, PseudoLabels
+from reliev3r.core.types import Loss, Prediction, PseudoLabels, Views
 from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
@@ -21,6 +21,7 @@ from reliev3r.model.load import initial_network
 from reliev3r.model.network import Reliev3R
 from reliev3r.runs.run_folder import RunFolder, first_process, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
+from reliev3r.sfm.bundle_batched import PolishConfig
 from reliev3r.synthetic.room_stream import SyntheticStream
 from reliev3r.training.batches import SceneBatches, Source
 from reliev3r.training.captures import LabelledCaptures
@@ -117,7 +118,8 @@ def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Los
 
     def weak(prediction: Prediction, labels: PseudoLabels, progress: float) -> Loss:
         share = teacher_share(progress, until=config.teacher_until)
-        if settings.teacher_weight > 0 and share > 0 and labels.cameras is None:
+        needed = (settings.teacher_weight > 0 and share > 0) or not prediction.has_cameras
+        if needed and labels.cameras is None:
             K = prediction.K.detach() if labels.K is None else labels.K
             labels = with_pseudo_cameras(labels, K, config.polish)
         return objective(prediction, labels, settings, teacher=share)
@@ -140,11 +142,27 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
         device = resolve_device(config.device).type
-        sources.append(SyntheticStream(config.stream, supervision=config.supervision, device=device))
+        kept = config.stream.rooms is not None  # a room that is seen again gets its pseudo cameras once
+        sources.append(
+            SyntheticStream(
+                config.stream, supervision=config.supervision, device=device,
+                finish=_with_cameras(config.polish) if kept else None,
+            )
+        )  # fmt: skip
         shares.append(config.stream_weight)
         if config.supervision == "weak":
             logger.info("the rooms' pseudo-labels come from a SIMULATED expert (ground truth made worse)")
     return sources, shares
+
+
+def _with_cameras(polish: PolishConfig) -> Callable[[Views, PseudoLabels], PseudoLabels]:
+    """Pseudo cameras of a room's weak labels."""
+
+    def finish(views: Views, labels: PseudoLabels) -> PseudoLabels:
+        assert views.K is not None
+        return with_pseudo_cameras(labels, views.K, polish)
+
+    return finish
 
 
 def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:

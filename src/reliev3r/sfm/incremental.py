@@ -109,6 +109,20 @@ def _solve(tracks: Tracks, K: Tensor, config: SolveConfig) -> CameraSolve | None
     return _Solver(tracks, K, config).with_all_tracks(best)
 
 
+def explained_by(
+    world_from_cam: Float[Tensor, "v 4 4"],
+    reached: Bool[Tensor, " v"],
+    tracks: Tracks,
+    K: Float[Tensor, "v 3 3"],
+    config: SolveConfig,
+) -> Bool[Tensor, "v m"]:
+    """Observations of any tracks [v, m] that agree with given cameras: within ``config.inlier_angle`` of a point that
+    two views or more have in common. Cameras that are not ``reached`` take no part."""
+    with _one_thread():
+        _, inlier = _Solver(tracks, K, config)._points(world_from_cam.double(), reached)
+    return inlier
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Thousands of small operations are several times slower when threads are woken for each."""

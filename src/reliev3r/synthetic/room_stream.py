@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,8 +47,16 @@ class StreamConfig:
 class SyntheticStream:
     """Rooms by seed: the same seed gives the same sample on the same device."""
 
-    def __init__(self, config: StreamConfig, *, supervision: Supervision, device: torch.device | str = "cpu") -> None:
-        self.config, self.supervision, self.device = config, supervision, device
+    def __init__(
+        self,
+        config: StreamConfig,
+        *,
+        supervision: Supervision,
+        device: torch.device | str = "cpu",
+        finish: Callable[[Views, PseudoLabels], PseudoLabels] | None = None,
+    ) -> None:
+        """``finish``: what else is made of weak labels, once for a room that is kept."""
+        self.config, self.supervision, self.device, self.finish = config, supervision, device, finish
         self._kept: dict[tuple[int, int], tuple[Views, Labels]] = {}
 
     def size(self, group: int) -> tuple[int, int]:
@@ -70,7 +79,8 @@ class SyntheticStream:
         tracks = simulate_tracks(truth, self.config.track_noise, seed)
         if self.supervision == "full":
             return seen, FullLabels(truth=truth, tracks=tracks)
-        return seen, PseudoLabels(depth=simulate_depth(truth, self.config.depth_noise, seed), tracks=tracks)
+        labels = PseudoLabels(depth=simulate_depth(truth, self.config.depth_noise, seed), tracks=tracks)
+        return seen, labels if self.finish is None else self.finish(seen, labels)
 
     def render(self, seed: int, *, views: int) -> tuple[Views, Truth]:
         """The room of ``seed``; one where no camera path is found hands over to the next of its own series."""

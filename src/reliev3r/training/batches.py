@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -146,9 +146,10 @@ class CaptureBatches:
         return select_views(self.shared.clamp_max(50), self.config.views, 1.0, generator)
 
 
-def with_drawn_tracks(
-    labels: PseudoLabels, rarity: Float[Tensor, " m"], count: int, generator: torch.Generator
-) -> PseudoLabels:
+L = TypeVar("L", bound=Labels)
+
+
+def with_drawn_tracks(labels: L, rarity: Float[Tensor, " m"], count: int, generator: torch.Generator) -> L:
     """At most ``count`` of the tracks, drawn so that loosely tied pairs of views are heard as often as others."""
     if len(rarity) <= count:
         return labels
@@ -183,13 +184,15 @@ class SceneBatchConfig:
     """Fewest and most views of a sample; drawn per step, the same on every device."""
     images: int = 32
     """Images a device sees at a time: views times scenes stay within it."""
+    tracks: int = 1024
+    """At most so many of a sample's tracks, drawn anew in each step so that loosely tied views are heard."""
     augment: AugmentConfig = field(default_factory=AugmentConfig.none)
     hide_intrinsics: bool = False
     """The network has to predict them (its field-of-view head); weak labels then carry them as an expert would."""
 
     def __post_init__(self) -> None:
         """Settings that cannot work are told at once."""
-        require(self, views=(2, inf), images=(1, inf))
+        require(self, views=(2, inf), images=(1, inf), tracks=(1, inf))
         if self.views[0] > self.views[1]:
             raise ValueError(f"views must be the fewest and the most, got {self.views}")
 
@@ -214,6 +217,8 @@ class SceneBatches:
         samples = []
         for seed in seeds:
             seen, labels = source.sample(seed, group=group, views=views)
+            if labels.tracks.weight.shape[-1] > self.config.tracks:
+                labels = with_drawn_tracks(labels, pair_rarity(labels.tracks), self.config.tracks, own)
             samples.append(augment(seen, labels, self.config.augment, own, size=source.size(group)))
         seen, labels = stack([each for each, _ in samples]), stack([each for _, each in samples])
         return hide_intrinsics(seen, labels) if self.config.hide_intrinsics else (seen, labels)

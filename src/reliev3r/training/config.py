@@ -20,7 +20,12 @@ class TrainConfig:
     """Optimiser steps; the run is a function of the seed alone. Wins over ``minutes``."""
     minutes: float = 5.0
     """Wall-clock budget of training where ``steps`` is not given; the schedule follows the clock."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """``muon``: Muon on the matrices, AdamW on the rest; further in the same time (docs/results/matching.md)."""
     lr: float = 2e-3
+    """Of AdamW."""
+    muon_lr: float = 0.01
+    """Of the matrices under Muon, on the schedule of ``lr``."""
     warmup: float = 0.03
     """Share of the run in which the learning rate rises linearly; cosine to ``final_lr`` afterwards."""
     final_lr: float = 0.01
@@ -65,8 +70,10 @@ class TrainConfig:
         """Settings that cannot work are told at once."""
         if self.steps is None and not self.minutes > 0:
             raise ValueError(f"minutes must be positive, got {self.minutes}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
+        if not (self.lr > 0 and self.muon_lr > 0):
+            raise ValueError(f"lr and muon_lr must be positive, got {self.lr} and {self.muon_lr}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer must be adamw or muon, got {self.optimizer}")
         require(
             self, steps=(1, inf), accumulate=(1, inf), warmup=(0, 0.99), final_lr=(0, 1), encoder_lr=(0, inf),
             weight_decay=(0, inf), clip=(0, inf), ema=(0, 1), log_every=(1, inf), evaluate_every=(0, inf),

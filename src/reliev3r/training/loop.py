@@ -23,6 +23,7 @@ from reliev3r.core.types import Loss, Prediction, Tracks, Views
 from reliev3r.training.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.monitor import Alarms, MetricsLog, signs_of_collapse
+from reliev3r.training.optimizer import make_optimizer
 from reliev3r.training.parallel import (
     WithLoss,
     Workers,
@@ -135,7 +136,9 @@ class _Run:
                 block.compile()
         bf16 = resolve_precision(config.precision, self.workers.device) == "bf16"
         self.model = self.workers.wrap(WithLoss(self.network, objective, bf16=bf16))
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config), lr=config.lr, fused=True)
+        if config.optimizer == "muon" and self.workers.sharded:
+            raise UserError("optimizer=muon needs whole matrices: use parallel=ddp, or optimizer=adamw")
+        self.optimizer = make_optimizer(self.network, config)
         self.average: dict[str, Tensor] | None = None
         self.done, self.before = 0, 0.0
         self.evaluated = -math.inf
@@ -343,25 +346,6 @@ class _Run:
 
 def _floats(parts: list[dict[str, Tensor]]) -> dict[str, float]:
     return mean_by_name([{name: float(value) for name, value in named.items()} for named in parts])
-
-
-def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on biases, norms, tokens and scales; the encoder has a learning rate of its own.
-
-    ``share`` is the group's share of the learning rate. Weights that ask for no gradient are in no group.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith("encoder."), parameter.ndim == 2), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": config.weight_decay if matrix else 0.0,
-            "share": config.encoder_lr if encoder else 1.0,
-        }
-        for (encoder, matrix), parameters in groups.items()
-    ]
 
 
 def is_head(name: str) -> bool:

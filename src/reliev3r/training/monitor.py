@@ -103,15 +103,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 @torch.no_grad()
 def signs_of_collapse(prediction: Prediction, tracks: Tracks) -> dict[str, float]:
     """What the alarms listen to: medians over the samples of a batch, shares over its pixels, and the median angle of
-    its tracks in degrees (180 if no track is seen twice)."""
+    its tracks in degrees (180 if no track is seen twice). Of a prediction without cameras the confidence alone."""
     prediction = prediction.detach().to(torch.float32)
+    trust = {
+        "conf_at_zero": float(share_at_zero(prediction.conf)),
+        "conf_at_two": float(share_at_two(prediction.conf)),
+    }
+    if not prediction.has_cameras:  # they are solved: nothing that training does can collapse them
+        return trust
     angles, _ = reprojection_loss(prediction, tracks, ReprojectionConfig(form="angle"))
     return {
         "baseline_to_depth": float(baseline_to_depth(prediction).median()),
         "rotation_spread_deg": float(rotation_spread_deg(prediction).median()),
-        "conf_at_zero": float(share_at_zero(prediction.conf)),
-        "conf_at_two": float(share_at_two(prediction.conf)),
         "tracks_deg": float(angles.median().rad2deg()) if angles.numel() else 180.0,
+        **trust,
     }
 
 
@@ -139,7 +144,7 @@ class Alarms:
         Poses and trust are judged by the tracks alone: equal rotations, no baseline or W = 2 everywhere are right where
         the tracks agree with them (a camera that slides, one that turns on the spot, a perfect depth expert).
         """
-        misfit = signs["tracks_deg"] > BAD_ANGLE_DEG
+        misfit = signs.get("tracks_deg", 0.0) > BAD_ANGLE_DEG
         now = {
             "baseline": misfit and signs["baseline_to_depth"] < COLLAPSED_BASELINE,
             "rotation": misfit and signs["rotation_spread_deg"] < EQUAL_ROTATIONS_DEG,

@@ -9,12 +9,14 @@ from math import inf
 
 from reliev3r.core.settings import require
 from reliev3r.core.types import Supervision
-from reliev3r.data.augment import AugmentConfig
+from reliev3r.data.augment import AugmentConfig, PhotoConfig
+from reliev3r.data.augment_colour import WorldConfig
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.losses.full import SupervisedConfig
 from reliev3r.losses.weak import ObjectiveConfig
 from reliev3r.model.network import PRESETS, NetworkConfig
-from reliev3r.sfm.batched import PolishConfig
+from reliev3r.sfm.bundle_batched import PolishConfig
+from reliev3r.synthetic.experts import TrackNoise
 from reliev3r.synthetic.room_stream import StreamConfig
 from reliev3r.training.batches import SceneBatchConfig
 from reliev3r.training.captures import CapturesConfig
@@ -65,8 +67,21 @@ class ScenesConfig(TrainConfig):
 
 
 def tiny_cpu() -> ScenesConfig:
-    """About 2 M parameters, 64-pixel images, 4 views of rendered rooms, on two CPU cores within the hour."""
-    network = dataclasses.replace(PRESETS["tiny"], patch_size=8, match_dim=64)
+    """About 2 M parameters, 128-pixel images, 4 views of rendered rooms, solved cameras: an hour of one CPU core."""
+    return ScenesConfig(
+        minutes=60.0, optimizer="muon", lr=1e-3, network=dataclasses.replace(PRESETS["tiny"], patch_size=16),
+        evaluate_every=0.1, save_every=300.0, alarm_checks=300, captures=_captures(128),
+        stream=StreamConfig(
+            width=128, height=96, span=(5.0, 40.0), rooms=2500, track_noise=TrackNoise(count=256, pixel=0.15)
+        ),
+        batch=SceneBatchConfig(images=16, tracks=96, augment=_other_worlds()),
+        objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0),
+    )  # fmt: skip
+
+
+def tiny_cpu_regressed() -> ScenesConfig:
+    """The paper's kind of cameras at the size of tiny-cpu: regressed by a head, 64-pixel images, AdamW."""
+    network = dataclasses.replace(PRESETS["tiny"], patch_size=8, match_dim=64, cameras="regressed")
     return ScenesConfig(
         minutes=60.0, lr=1e-3, network=network, evaluate_every=0.1, save_every=300.0, alarm_checks=300,
         captures=_captures(64), stream=StreamConfig(span=(5.0, 16.0), rooms=2500),
@@ -77,13 +92,25 @@ def tiny_cpu() -> ScenesConfig:
     )  # fmt: skip
 
 
+def reliev3r_tiny() -> ScenesConfig:
+    """The network that comes with the package: tiny-cpu on rooms of all textures and focal lengths, a core-hour."""
+    start = tiny_cpu()
+    stream = dataclasses.replace(start.stream, texture="both", fov=(38.0, 82.0), span=(5.0, 45.0), rooms=3000)
+    return dataclasses.replace(start, steps=2800, precision="fp32", stream=stream)
+
+
+def _other_worlds() -> AugmentConfig:
+    """Mirrors and other colours, no crops: rooms come in any shape already."""
+    return AugmentConfig(zoom=(1.0, 1.0), offset=0.0, photo=PhotoConfig.none(), world=WorldConfig())
+
+
 def small_gpu() -> ScenesConfig:
-    """About 30 M parameters, 224-pixel images, 2 to 8 views, for one GPU."""
-    network = dataclasses.replace(PRESETS["small"], match_dim=64)
+    """About 30 M parameters, 224-pixel images, 2 to 8 views, solved cameras, for one GPU."""
     return dataclasses.replace(
-        tiny_cpu(), network=network, steps=20_000, lr=3e-4, ema=0.999, captures=_captures(224),
+        tiny_cpu(), network=PRESETS["small"], steps=20_000, optimizer="adamw", lr=3e-4, ema=0.999,
+        captures=_captures(224),
         stream=StreamConfig(height=168, width=224, supersample=1, span=(10.0, 45.0)),
-        batch=SceneBatchConfig(views=(2, 8), images=128),
+        batch=SceneBatchConfig(views=(2, 8), images=128, augment=_other_worlds()),
     )  # fmt: skip
 
 
@@ -129,6 +156,8 @@ def _captures(long_side: int) -> CapturesConfig:
 
 RECIPES: dict[str, Callable[[], ScenesConfig]] = {
     "tiny-cpu": tiny_cpu,
+    "tiny-cpu-regressed": tiny_cpu_regressed,
+    "reliev3r-tiny": reliev3r_tiny,
     "small-gpu": small_gpu,
     "paper": paper,
     "pi3-dagger": pi3_dagger,
