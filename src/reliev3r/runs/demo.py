@@ -24,7 +24,8 @@ LR = 4e-3
 
 
 def run_demo(out: Path, *, steps: int, seed: int, device: str, report: Report) -> tuple[FitResult, Table]:
-    """Render ``out/capture``, fit it in ``out/run`` and score the network, its refined cameras and its own labels.
+    """Render ``out/capture``, fit it in ``out/run``; score the network, its refined cameras, its own labels, and
+    what the network of the package makes of the same images without training.
 
     A rendered capture is reused and an earlier demonstration's run replaced; any other folder is refused. The depth
     labels come from a *simulated expert* (the true depth made worse), the tracks from the pixels by SIFT.
@@ -44,7 +45,8 @@ def run_demo(out: Path, *, steps: int, seed: int, device: str, report: Report) -
     result = fit(capture, run, config, report=report)
     if result is None:
         raise KeyboardInterrupt
-    systems = systems_from_specs([f"fit:{run}"] + ([f"fit:{run}@refined"] if (run / "refined").is_dir() else []))
+    specs = [f"fit:{run}", *([f"fit:{run}@refined"] if (run / "refined").is_dir() else []), "reconstruct"]
+    systems = systems_from_specs(specs, device=device)
     scored = capture_benchmark(capture, fitted_frames(systems))
     table = evaluate_benchmark(systems, scored, out=run, protocol="strict").table()
     return result, dataclasses.replace(table, rows=(*table.rows, _label_row(capture, run, result.reconstruction)))
