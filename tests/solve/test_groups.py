@@ -88,6 +88,10 @@ def test_rooms_that_share_nothing_come_back_as_groups(two_rooms, tmp_path, capsy
     assert (tmp_path / "scene.group2.glb").is_file()
     printed = capsys.readouterr().out
     assert "scene.group2.glb" in printed
+    out.unlink()
+    assert main(["reconstruct", str(two_rooms), "--out", str(out), "--intrinsics", "fov:60", "--tracks", "sift"]) == 2
+    assert "group2.glb: exists already" in capsys.readouterr().err
+    assert not out.exists()
     captures = reconstruct_groups(load_capture(two_rooms), tracks="sift")
     groups = captures[0].meta["groups"]
     assert {frozenset(name[0] for name in group) for group in groups} == {frozenset("a"), frozenset("b")}

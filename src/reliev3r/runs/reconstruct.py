@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reliev3r.core.device import Precision
+from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import load_capture
@@ -63,9 +64,13 @@ def write_groups(
     Raises:
         UserError: unknown suffix, or a file that exists already and ``overwrite`` is off.
     """
+    places = [out]
+    for number in range(2, len(found) + 1):
+        places.append(out.with_suffix(f".group{number}{out.suffix}") if out.suffix else out / f"group{number}")
+    for place in places[1:]:  # told before anything is written
+        if place.exists() and not overwrite:
+            raise UserError(f"{place}: exists already; choose another name or allow overwriting")
     written = []
-    for number, each in enumerate(found, start=1):
-        beside = out.with_suffix(f".group{number}{out.suffix}") if out.suffix else out / f"group{number}"
-        place = out if number == 1 else beside
+    for each, place in zip(found, places, strict=True):
         written += export_reconstruction(each, None, place, overwrite=overwrite, capture=capture)
     return written
