@@ -65,6 +65,7 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
     any contributes 0. Runs in float32 outside autocast.
     """
     with torch.autocast(prediction.depth.device.type, enabled=False):
+        labels, every_track = _where_cameras_are(prediction, labels), labels.tracks
         prediction = with_label_cameras(prediction.to(torch.float32), labels)
         geometry = track_geometry(prediction, labels.tracks)
         taught = teacher if config.teacher_weight > 0 and labels.cameras is not None else 0.0
@@ -89,10 +90,18 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
             values, weight = correspondence_loss(prediction, labels.tracks, config.correspondence)
             parts["correspondence"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
         if config.match_weight > 0 and prediction.features is not None:
-            values, weight = match_loss(prediction, labels.tracks, config.match_tracks)
+            values, weight = match_loss(prediction, every_track, config.match_tracks)
             parts["match"] = weighted_mean(values.flatten(-3), weight.flatten(-3)).mean()
         total = sum((weights[name] * part for name, part in parts.items()), prediction.depth.new_zeros(()))
         return Loss(total=total, parts=parts)
+
+
+def _where_cameras_are(prediction: Prediction, labels: PseudoLabels) -> PseudoLabels:
+    """Where cameras come from the labels: without the observations of views that these do not reach."""
+    if prediction.has_cameras or labels.cameras is None:
+        return labels
+    weight = labels.tracks.weight * labels.cameras.weight[..., None]
+    return dataclasses.replace(labels, tracks=dataclasses.replace(labels.tracks, weight=weight))
 
 
 def with_label_cameras(prediction: Prediction, labels: PseudoLabels) -> Prediction:

@@ -1,7 +1,7 @@
 """The matching branch: images to dense features that tell surface points apart, by convolutions alone.
 
-It sees no tokens of the transformer (context from them brought nothing, docs/results/matching.md), so that it can be
-run by itself, at any resolution: to label tracks, or on larger images than the rest of the network.
+It sees no tokens of the transformer (context from them brought nothing in a prototype), so that it can be run by
+itself, at any resolution: to label tracks, or on larger images than the rest of the network.
 """
 
 from __future__ import annotations

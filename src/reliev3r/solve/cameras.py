@@ -7,7 +7,6 @@ both are kept. No ground truth takes part.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -159,8 +158,3 @@ def explained_observations(groups: Sequence[Group], tracks: Tracks, K: Float[Ten
     return sum(
         int(explained_by(group.solve.world_from_cam, group.solve.reached, tracks, K, config).sum()) for group in groups
     )
-
-
-def fov_deg(K: Float[Tensor, "3 3"], width: int) -> float:
-    """Horizontal field of view."""
-    return math.degrees(2 * math.atan(width / (2 * float(K[0, 0]))))

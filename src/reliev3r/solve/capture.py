@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction, Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import network_views, uv_in_region
-from reliev3r.geometry.camera import ray_map
+from reliev3r.geometry.camera import fov_from_focal, ray_map
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.network import network_tracks
@@ -25,7 +26,7 @@ from reliev3r.model.load import PACKAGED, Model, load_model
 from reliev3r.model.network import Reliev3R
 from reliev3r.model.predict import network_size, predict_depth, reconstruct_capture
 from reliev3r.sfm.dense_depth import SolvedTracks, dense_depth, in_camera_unit, sweep_features
-from reliev3r.solve.cameras import CaptureCameras, Group, fov_deg, solve_capture
+from reliev3r.solve.cameras import CaptureCameras, Group, solve_capture
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class _Scene:
         )  # fmt: skip
 
     def _fov(self) -> float:
-        return fov_deg(self.cameras.K[0], self.capture.frames[0].width)
+        return math.degrees(fov_from_focal(float(self.cameras.K[0, 0, 0]) / self.capture.frames[0].width))
 
     def _tracks(self) -> Tracks:
         """The tracks of the solve in pixels of the sweep."""

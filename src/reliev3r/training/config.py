@@ -21,7 +21,7 @@ class TrainConfig:
     minutes: float = 5.0
     """Wall-clock budget of training where ``steps`` is not given; the schedule follows the clock."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """``muon``: Muon on the matrices, AdamW on the rest; further in the same time (docs/results/matching.md)."""
+    """``muon``: Muon on the matrices, AdamW on the rest; further in the same time in a prototype."""
     lr: float = 2e-3
     """Of AdamW."""
     muon_lr: float = 0.01

@@ -74,7 +74,7 @@ class NetworkMatcher:
 
 
 def _side_by_side(maps: list[Tensor], rows: int, columns: int) -> Float[Tensor, "2 c rows columns"]:
-    """Maps of one size; what is filled up is opposite to everything, so that nothing matches it."""
+    """Maps of one size, filled up with zeros; matches that fall there are dropped by the caller."""
     return torch.stack([
         F.pad(each, (0, columns - each.shape[-1], 0, rows - each.shape[-2])) for each in maps
     ])  # fmt: skip
