@@ -162,20 +162,6 @@ def matrix(value: Any, where: str, shape: tuple[int, int] = (4, 4)) -> Float[np.
     return array
 
 
-def checked_pose(pose: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray, "4 4"]:
-    """The pose, if it is not finite (the frame is left out later) or a rigid motion.
-
-    Raises:
-        UserError: a finite matrix that is no rigid motion within 1e-3: scaled, sheared or mirrored.
-    """
-    rotation = pose[:3, :3]
-    if not np.isfinite(pose).all():
-        return pose
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
-        raise UserError(f"{where}: the pose is no rotation and translation (scaled or mirrored?); restore the file")
-    return pose
-
-
 def read_matrix(file: Path, shape: tuple[int, int] = (4, 4)) -> Float[np.ndarray, "a b"]:
     """A whitespace-separated matrix of a text file.
 

@@ -22,8 +22,8 @@ from reliev3r.data.images import IMAGE_SUFFIXES
 from reliev3r.data.lenses import Lens, Rectification, lens_of
 from reliev3r.data.readers._depth import known, read_npy, read_png16
 from reliev3r.data.readers._layout import Layout
-from reliev3r.data.readers._scene import OPENGL_FROM_OPENCV, Shot, checked_pose, frame_names, matrix, scene_of
-from reliev3r.data.truth import Scene
+from reliev3r.data.readers._scene import OPENGL_FROM_OPENCV, Shot, frame_names, matrix, scene_of
+from reliev3r.data.truth import Scene, checked_pose
 
 FILE = "transforms.json"
 CAVEATS = ("nerfstudio's files do not say whether lengths are metres: the scale counts as unknown",)

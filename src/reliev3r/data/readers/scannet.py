@@ -18,8 +18,8 @@ from reliev3r.data.images import image_size
 from reliev3r.data.lenses import pinhole
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout, existing, files_in
-from reliev3r.data.readers._scene import Shot, checked_pose, read_matrix, scene_of
-from reliev3r.data.truth import Scene
+from reliev3r.data.readers._scene import Shot, read_matrix, scene_of
+from reliev3r.data.truth import Scene, checked_pose
 
 _LAYOUT = Layout(
     is_scene=lambda folder: all((folder / part).is_dir() for part in ("color", "pose", "intrinsic")), depth=2
