@@ -41,6 +41,7 @@ def depth_loss(
     conf: Float[Tensor, "*b v h w"],
     labels: DepthLabels,
     config: DepthLossConfig,
+    doubt: Float[Tensor, "*b v h w"] | None = None,
 ) -> tuple[Float[Tensor, "*b v h w"], Bool[Tensor, "*b v h w"]]:
     """Per pixel W |G(depth, sg W) - G(label, sg W)| - alpha log W, and where it counts (Eq. 4).
 
@@ -48,6 +49,9 @@ def depth_loss(
     label: one unit for every kind of label, so that ``alpha`` means the same for all (docs/method.md derives it). All
     statistics are weighted by sg(W) over the valid pixels. Only the shape of a label is used; the prediction of a label
     up to a factor must have the right offset, that of a label up to factor and offset need not.
+
+    ``doubt`` says what else W is to hear of, in the unit of the error and without gradient: W (error + doubt) in place
+    of W error (ours, not the paper's).
 
     Differentiable in ``depth`` and ``conf``; finite, with zero gradient, without any valid pixel.
     """
@@ -61,7 +65,8 @@ def depth_loss(
     error = torch.where(flat, difference.abs(), 0.0).unflatten(-1, valid.shape[-2:])
     if not config.confidence:
         return error, valid
-    return conf * error - torch.where(valid, config.alpha * conf.log(), 0.0), valid
+    heard = error if doubt is None else error + torch.where(valid, doubt.detach(), 0.0)
+    return conf * heard - torch.where(valid, config.alpha * conf.log(), 0.0), valid
 
 
 def _to_space(depth: Tensor, space: str) -> Tensor:
