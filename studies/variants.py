@@ -165,7 +165,7 @@ SOLVED: dict[str, Change] = {
 ON_ONE_CAPTURE: dict[str, Change] = {
     "default": lambda c: c,
     "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
-    "depth normalised by median and MAD, alpha 1": depth(normalisation="mad", alpha=1.0),
+    "depth compared up to scale and shift": depth(align="scale+shift"),
     "tracks only (depth weight 0)": weak(depth_weight=0.0),
     "depth only (tracks weight 0: no teacher, no registration)": weak(tracks_weight=0.0),
     "no teacher: angle (the paper's form)": weak(teacher_weight=0.0),
