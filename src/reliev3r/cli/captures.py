@@ -151,6 +151,41 @@ def reconstruct(argv: list[str]) -> int:
     return 0
 
 
+def show(argv: list[str]) -> int:
+    """``reliev3r show MODEL CAPTURE --out DIR``."""
+
+    @dataclass(frozen=True)
+    class Show:
+        """One figure of what a network makes of a scene, as the paper's: input, depth, confidence and, of labels,
+        correspondences and monocular depth; and a page with the same views."""
+
+        model: Positional[str]
+        """The folder of a checkpoint, or any other network that `reliev3r reconstruct` takes."""
+        capture: Positional[Path]
+        """A folder of images, a capture folder, or a video."""
+        out: Path
+        """Folder of figure.png and report.html."""
+        labels: Path | None = None
+        """The capture's labels, or the store of `reliev3r label` that they lie in."""
+        views: int = 8
+        """Evenly spaced."""
+        image_size: int | None = None
+        """Long side of the network's images in pixels; by default the one that it was trained with."""
+        device: str = "auto"
+        """auto (the accelerator where there is one), cpu, cuda, ..."""
+
+    given = parse(Show, "show", argv)
+    from reliev3r.runs.show import show as run
+
+    with progress_bars() as report:
+        files = run(
+            given.model, given.capture, given.out, labels=given.labels, views=given.views,
+            image_size=given.image_size, device=given.device, report=report,
+        )  # fmt: skip
+    print(*files, sep="\n")
+    return 0
+
+
 def export(argv: list[str]) -> int:
     """``reliev3r export RUN --out PATH``."""
 

@@ -188,19 +188,22 @@ def write_overview(path: Path | str, pictures: Sequence[Pictures], plot: CameraP
     )
     for column, picture in enumerate(pictures):
         for row, (field, title) in enumerate(rows):
-            axes = figure.add_subplot(grid[row, column])
-            axes.imshow(getattr(picture, field))
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            if column == 0:
-                axes.set_ylabel(title, fontsize=9)
+            show_picture(figure.add_subplot(grid[row, column]), getattr(picture, field), title if column == 0 else "")
     axes = figure.add_subplot(grid[:, -1])
     draw_cameras(axes, plot, side=False, ink="#222222", aspect=1.0)
     axes.set_axis_off()
     axes.set_title("cameras and sparse points from above", fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.1)
+
+
+def show_picture(axes: Any, picture: np.ndarray, title: str) -> None:
+    """A picture in axes of a figure of pictures, with the title of its row on the left."""
+    axes.imshow(picture)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_ylabel(title, fontsize=9)
 
 
 def blank_figure(width: float, height: float, *, ink: str = _INK, empty: bool = False) -> tuple[Any, Any]:

@@ -1,23 +1,13 @@
 """One small rendered room that each reader's test writes into its dataset's layout."""
 
 import pytest
-import torch
-from reader_room import Room
+from layouts import Room
 
-from reliev3r.synthetic.capture import SynthConfig, render_capture
-from reliev3r.synthetic.render import render
-from reliev3r.synthetic.scene import make_scene
+from reliev3r.synthetic.capture import SynthConfig
 
 
 @pytest.fixture(scope="session")
 def room() -> Room:
-    """Four views of 96 x 72 pixels."""
-    _, sampled = render_capture(SynthConfig(seed=5, views=4, width=96, height=72, fov=60.0, span=25.0, supersample=1))
-    K = sampled.K.double()
-    K[:, 0, 2] += 2.0  # off centre, so that an exchanged axis or a flipped image shows
-    K[:, 1, 2] -= 1.5
-    views, truth = render(make_scene(5, "masonry"), K, sampled.world_from_cam, (72, 96))
-    assert truth.valid.all()
-    rgb = (views.image.movedim(1, -1) * 255).round().to(torch.uint8).numpy()
-    pose = truth.world_from_cam.double().numpy()
-    return Room(rgb=rgb, depth=truth.depth.double().numpy(), K=K[0].numpy(), world_from_cam=pose)
+    """Four views of 96 x 72 pixels; off centre, so that an exchanged axis or a flipped image shows."""
+    config = SynthConfig(seed=5, views=4, width=96, height=72, fov=60.0, span=25.0, supersample=1)
+    return Room.of(config, shift=(2.0, -1.5))

@@ -1,34 +1,10 @@
-"""One small rendered room that each reader's test writes into its dataset's layout, and how what is read compares."""
+"""How what a reader reads of the rendered room compares with it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from reliev3r.data.truth import Scene
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """Exact arrays of a few overlapping views."""
-
-    rgb: np.ndarray
-    """uint8 [v, h, w, 3]"""
-    depth: np.ndarray
-    """z in metres, float64 [v, h, w]; positive everywhere."""
-    K: np.ndarray
-    """float64 [3, 3], corner convention, of all views."""
-    world_from_cam: np.ndarray
-    """OpenCV axes, float64 [v, 4, 4]."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height)"""
-        return self.rgb.shape[2], self.rgb.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.rgb)
 
 
 def reprojection_errors(scene: Scene) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from layouts import pinhole, save
 from reader_room import assert_consistent, assert_poses
-from room_layouts import pinhole, rendered, save
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, list_scenes, open_scene
@@ -12,7 +12,8 @@ K = pinhole(87.75, 87.75, 48, 36)
 
 @pytest.fixture(scope="module")
 def views(room):
-    return rendered(room.world_from_cam, K, (96, 72))
+    seen = room.by(K, (96, 72))
+    return seen.rgb, seen.depth
 
 
 @pytest.fixture

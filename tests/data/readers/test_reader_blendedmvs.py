@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from layouts import save, write_blendedmvs
 from reader_room import assert_consistent, assert_poses
-from room_layouts import save, write_pfm
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
@@ -14,21 +14,7 @@ HOLE = (slice(60, 72), slice(0, 30))
 
 @pytest.fixture
 def blended(tmp_path, room):
-    folder = tmp_path / HASH
-    (folder / "cams").mkdir(parents=True)
-    (folder / "cams" / "pair.txt").write_text("0\n")
-    for k in range(4):
-        save(folder / "blended_images" / f"{k:08d}.jpg", room.rgb[k], quality=95)
-        save(folder / "blended_images" / f"{k:08d}_masked.jpg", 0 * room.rgb[k])
-        depth = UNIT * room.depth[k]
-        depth[HOLE] = 0
-        write_pfm(folder / "rendered_depth_maps" / f"{k:08d}.pfm", depth)
-        pose = room.world_from_cam[k].copy()
-        pose[:3, 3] *= UNIT
-        rows = [" ".join(f"{x:.9g}" for x in row) for row in np.linalg.inv(pose)]
-        rows_K = [" ".join(f"{x:.9g}" for x in row) for row in room.K]
-        text = "\n".join(["extrinsic", *rows, "", "intrinsic", *rows_K, "", "2.5 0.1 128 20.0", ""])
-        (folder / "cams" / f"{k:08d}_cam.txt").write_text(text)
+    write_blendedmvs(tmp_path / HASH, room, unit=UNIT, unknown=HOLE)
     return tmp_path
 
 

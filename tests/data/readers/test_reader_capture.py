@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from lenses import brown, through
-from reader_room import Room, assert_consistent, assert_poses
+from layouts import Room, brown
+from lenses import through
+from reader_room import assert_consistent, assert_poses
 
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError

@@ -4,8 +4,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from layouts import save, write_exr, write_mvs_synth
 from reader_room import assert_consistent, assert_poses
-from room_layouts import save, write_exr
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
@@ -16,27 +16,9 @@ UNIT = 10.0
 """Of the game in a metre."""
 
 
-def left_handed(world_from_cam):
-    """camera-from-world for a world whose y and z axes are exchanged."""
-    mirrored_from_world = np.eye(4)[[0, 2, 1, 3]]
-    world_from_cam = world_from_cam.copy()
-    world_from_cam[:3, 3] *= UNIT
-    return np.linalg.inv(mirrored_from_world @ world_from_cam)
-
-
 @pytest.fixture
 def game(tmp_path, room):
-    folder = tmp_path / "GTAV_540" / "0007"
-    (folder / "poses").mkdir(parents=True)
-    for k in range(4):
-        depth = (UNIT * room.depth[k]).astype(np.float32)
-        depth[SKY] = np.inf
-        save(folder / "images" / f"{k:04d}.png", room.rgb[k])
-        write_exr(folder / "depths" / f"{k:04d}.exr", {"Y": depth})
-        K = room.K
-        content = {"f_x": K[0, 0], "f_y": K[1, 1], "c_x": K[0, 2], "c_y": K[1, 2]}
-        content["extrinsic"] = left_handed(room.world_from_cam[k]).tolist()
-        (folder / "poses" / f"{k:04d}.json").write_text(json.dumps(content))
+    write_mvs_synth(tmp_path / "GTAV_540" / "0007", room, unit=UNIT, sky=SKY)
     return tmp_path
 
 

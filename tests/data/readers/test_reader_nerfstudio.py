@@ -5,8 +5,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from lenses import brown, fisheye, rays_as_colours, through
-from reader_room import Room, assert_consistent, assert_poses
+from layouts import brown, fisheye, write_dl3dv, write_nerfstudio
+from lenses import rays_as_colours, through
+from reader_room import assert_consistent, assert_poses
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.benchmark_guard import benchmark_hashes, refuse_benchmark
@@ -16,47 +17,11 @@ from reliev3r.data.readers import list_scenes, open_scene
 BROWN = {"k1": 0.08, "k2": -0.02, "p1": 0.004, "p2": -0.003}
 FISHEYE = {"k1": 0.03, "k2": -0.01, "k3": 0.002, "k4": 0.0}
 HASHES = ("0123456789abcdef" * 4, "fedcba9876543210" * 4)
-# the world that nerfstudio shows is its own: x and y of COLMAP's exchanged, z turned round
-APPLIED = [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0]]
-
-
-def opengl(world_from_cam: np.ndarray) -> np.ndarray:
-    """Columns: right, up, backward, centre."""
-    right, down, forward, centre = world_from_cam.T[:, :3]
-    columns = np.stack([right, -down, -forward, centre], axis=1)
-    return np.concatenate([columns, [[0, 0, 0, 1]]])
-
-
-def write(folder, room: Room, *, rgb=None, depth=None, images="images", per_frame=False, **lens) -> dict:
-    """The room as a nerfstudio folder; ``depth`` in metres becomes millimetres."""
-    (folder / images).mkdir(parents=True)
-    rgb = room.rgb if rgb is None else rgb
-    numbers = {
-        "w": room.size[0], "h": room.size[1], "fl_x": room.K[0, 0], "fl_y": room.K[1, 1],
-        "cx": room.K[0, 2], "cy": room.K[1, 2], **lens,
-    }  # fmt: skip
-    applied = np.concatenate([APPLIED, [[0, 0, 0, 1]]])
-    frames = []
-    for i in range(len(room)):
-        name = f"frame_{i + 1:05d}"
-        cv2.imwrite(str(folder / images / f"{name}.png"), rgb[i][..., ::-1])
-        frame: dict = {
-            "file_path": f"{images}/{name}.png",
-            "transform_matrix": (applied @ opengl(room.world_from_cam[i])).tolist(),
-        }
-        if depth is not None:
-            (folder / "depth").mkdir(exist_ok=True)
-            cv2.imwrite(str(folder / "depth" / f"{name}.png"), np.rint(depth[i] * 1000).astype(np.uint16))
-            frame["depth_file_path"] = f"depth/{name}.png"
-        frames.append({**frame, **numbers} if per_frame else frame)
-    content = {"applied_transform": APPLIED, "frames": frames[::-1], **({} if per_frame else numbers)}
-    (folder / "transforms.json").write_text(json.dumps(content))
-    return content
 
 
 @pytest.mark.parametrize("per_frame", [False, True])
 def test_a_pinhole_capture_comes_back(room, tmp_path, per_frame) -> None:
-    write(tmp_path / "desk", room, depth=room.depth, per_frame=per_frame, camera_model="PINHOLE")
+    write_nerfstudio(tmp_path / "desk", room, depth=room.depth, per_frame=per_frame, camera_model="PINHOLE")
     scene = open_scene(tmp_path / "desk")
     assert scene.name == "desk"
     assert scene.capture.names == tuple(f"frame_{i:05d}" for i in range(1, 5))
@@ -82,14 +47,14 @@ def test_a_pinhole_capture_comes_back(room, tmp_path, per_frame) -> None:
 )  # fmt: skip
 def test_lenses_are_rectified(room, tmp_path, lens, distort) -> None:
     rgb, depth = through(room, distort)
-    write(tmp_path / "real", room, rgb=rgb, depth=depth, **lens)
+    write_nerfstudio(tmp_path / "real", room, rgb=rgb, depth=depth, **lens)
     scene = open_scene(f"nerfstudio:{tmp_path / 'real'}")
     assert_consistent(scene)
     known = scene.truth.depth("frame_00001") > 0
     assert known.mean() > 0.7
     # the pixel convention, to a tenth of a pixel: images whose colours tell where the pixel's ray goes
     ideal = rays_as_colours(room)
-    write(tmp_path / "rays", room, rgb=through(ideal, distort)[0], **lens)
+    write_nerfstudio(tmp_path / "rays", room, rgb=through(ideal, distort)[0], **lens)
     seen = open_scene(tmp_path / "rays").capture.image(0).astype(float)
     inner = seen[..., 2] == 255  # nothing of the black beyond the room's images is mixed in
     assert inner.mean() > 0.5
@@ -99,12 +64,12 @@ def test_lenses_are_rectified(room, tmp_path, lens, distort) -> None:
 
 
 def test_a_lens_of_no_coefficients_needs_no_rectification(room, tmp_path) -> None:
-    write(tmp_path / "a", room, camera_model="OPENCV", k1=0.0)
+    write_nerfstudio(tmp_path / "a", room, camera_model="OPENCV", k1=0.0)
     assert open_scene(tmp_path / "a").capture.frames[0].rectification is None
 
 
 def test_depth_maps_of_other_sizes_and_npy(room, tmp_path) -> None:
-    content = write(tmp_path / "a", room, depth=room.depth, camera_model="PINHOLE")
+    content = write_nerfstudio(tmp_path / "a", room, depth=room.depth, camera_model="PINHOLE")
     for i, frame in enumerate(content["frames"]):
         frame["depth_file_path"] = f"depth/{i}.npy"
         small = room.depth[3 - i][1::3, 1::3]
@@ -120,7 +85,7 @@ def test_depth_maps_of_other_sizes_and_npy(room, tmp_path) -> None:
 
 
 def test_frames_without_a_finite_pose_are_left_out(room, tmp_path, caplog) -> None:
-    content = write(tmp_path / "a", room)
+    content = write_nerfstudio(tmp_path / "a", room)
     content["frames"][0]["transform_matrix"][0][3] = float("-inf")
     (tmp_path / "a" / "transforms.json").write_text(json.dumps(content))
     assert len(open_scene(tmp_path / "a").capture.frames) == 3
@@ -154,7 +119,7 @@ def damage(content: dict, what: str) -> None:
     "what", ["EQUIRECTANGULAR", "fl_x", "not finite", "mirrored", "not 4x4", "twice", "not found", "rotated"]
 )
 def test_damage_is_told_in_one_line(room, tmp_path, what) -> None:
-    content = write(tmp_path / "a", room)
+    content = write_nerfstudio(tmp_path / "a", room)
     damage(content, what)
     (tmp_path / "a" / "transforms.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=what) as caught:
@@ -164,7 +129,7 @@ def test_damage_is_told_in_one_line(room, tmp_path, what) -> None:
 
 
 def test_damaged_depth_is_told_when_it_is_asked_for(room, tmp_path) -> None:
-    write(tmp_path / "a", room, depth=room.depth)
+    write_nerfstudio(tmp_path / "a", room, depth=room.depth)
     cv2.imwrite(str(tmp_path / "a" / "depth" / "frame_00002.png"), np.zeros((72, 96), np.uint8))
     scene = open_scene(tmp_path / "a")
     with pytest.raises(UserError, match=r"frame_00002\.png: not a readable 16-bit"):
@@ -175,20 +140,6 @@ def test_damaged_depth_is_told_when_it_is_asked_for(room, tmp_path) -> None:
 
 
 # DL3DV ---------------------------------------------------------------------------------------------------------------
-
-
-def write_dl3dv(folder, room: Room, *, divisor: int = 4) -> None:
-    """The lens is stated for images ``divisor`` times as large as the copies."""
-    rgb, _ = through(room, brown(**BROWN))
-    write(
-        folder, room, rgb=rgb, images=f"images_{divisor}", camera_model="OPENCV", **BROWN,
-    )  # fmt: skip
-    content = json.loads((folder / "transforms.json").read_text())
-    for key in ("w", "h", "fl_x", "fl_y", "cx", "cy"):
-        content[key] *= divisor
-    for frame in content["frames"]:
-        frame["file_path"] = frame["file_path"].replace(f"images_{divisor}", "images")
-    (folder / "transforms.json").write_text(json.dumps(content))
 
 
 def test_dl3dv_scales_the_lens_to_its_smaller_copies(room, tmp_path) -> None:
@@ -203,11 +154,13 @@ def test_dl3dv_scales_the_lens_to_its_smaller_copies(room, tmp_path) -> None:
     assert any("structure from motion" in text for text in scene.caveats)
     full = open_scene(tmp_path / "1K" / HASHES[0])
     assert_poses(full, room.world_from_cam)
-    inner = np.s_[12:-12, 12:-12]
+    inner = np.s_[20:-20, 20:-20]  # no black corners
     for i in range(4):
-        error = np.abs(full.capture.image(i)[inner].astype(float) - room.rgb[i][inner]).mean()
-        moved = np.abs(np.roll(room.rgb[i], 1, axis=1)[inner].astype(float) - room.rgb[i][inner]).mean()
-        assert error < 0.6 * moved  # twice interpolated, and less than a pixel off
+        read, drawn = (
+            cv2.GaussianBlur(image, (0, 0), 1.0).astype(float) for image in (full.capture.image(i), room.rgb[i])
+        )
+        error, moved = (np.abs(other - drawn)[inner].mean() for other in (read, np.roll(drawn, 1, axis=1)))
+        assert error < 0.6 * moved  # resampling is not the question, and less than a pixel off
 
 
 def test_dl3dv_portrait_copies_are_told(room, tmp_path) -> None:

@@ -2,8 +2,8 @@ import logging
 
 import numpy as np
 import pytest
+from layouts import pinhole, save
 from reader_room import assert_consistent, assert_poses
-from room_layouts import pinhole, rendered, save
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
@@ -26,7 +26,7 @@ def as_stored(K):
 
 @pytest.fixture(scope="module")
 def depth_views(room):
-    return rendered(room.world_from_cam, DEPTH_K, (96, 72))[1]
+    return room.by(DEPTH_K, (96, 72)).depth
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from layouts import ned, pinhole, quaternion_line, save, write_exr, write_tartanair, write_text
 from PIL import Image
 from reader_room import assert_consistent, assert_poses
-from room_layouts import pinhole, quaternion_line, rendered, save, write_exr
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, list_scenes, open_scene
@@ -10,39 +10,13 @@ from reliev3r.data.readers import find_reader, list_scenes, open_scene
 SKY = (slice(0, 9), slice(0, 20))
 
 
-def ned(world_from_cam):
-    """The same camera with axes forward, right, down."""
-    right, down, forward = world_from_cam[:3, 0], world_from_cam[:3, 1], world_from_cam[:3, 2]
-    pose = world_from_cam.copy()
-    pose[:3, :3] = np.stack([forward, right, down], axis=1)
-    return pose
-
-
-def write_poses(path, poses):
-    path.write_text("\n".join(quaternion_line(ned(pose)) for pose in poses) + "\n")
-
-
-@pytest.fixture(scope="module")
-def views_v1(room):
-    """90 degrees of field of view, as the dataset's 640 x 480 have, at 96 x 72."""
-    return rendered(room.world_from_cam, pinhole(48, 48, 48, 36), (96, 72))
-
-
 @pytest.fixture
-def v1(tmp_path, room, views_v1):
-    rgb, depth = views_v1
-    depth = depth.astype(np.float32)
-    depth[:, *SKY] = 10000
-    folder = tmp_path / "office" / "Easy" / "P001"
-    for k in range(4):
-        save(folder / "image_left" / f"{k:06d}_left.png", rgb[k])
-        (folder / "depth_left").mkdir(exist_ok=True)
-        np.save(folder / "depth_left" / f"{k:06d}_left_depth.npy", depth[k])
-    write_poses(folder / "pose_left.txt", room.world_from_cam)
+def v1(tmp_path, room):
+    write_tartanair(tmp_path / "office" / "Easy" / "P001", room, width=96, sky=SKY)
     return tmp_path
 
 
-def test_v1_is_read_back(v1, room, views_v1):
+def test_v1_is_read_back(v1, room):
     assert find_reader(v1)[0] == "tartanair"
     assert list_scenes(v1) == ["office/Easy/P001"]
     scene = open_scene(v1)
@@ -50,7 +24,7 @@ def test_v1_is_read_back(v1, room, views_v1):
     assert scene.capture.ordered
     assert scene.truth.metric
     np.testing.assert_allclose(scene.capture.frames[0].K, pinhole(48, 48, 48, 36))
-    assert np.array_equal(scene.capture.image(2), views_v1[0][2])
+    assert np.array_equal(scene.capture.image(2), room.by(pinhole(48, 48, 48, 36), (96, 72)).rgb[2])
     assert_poses(scene, room.world_from_cam)
     depth = scene.truth.depth("000001_left")
     assert (depth[SKY] == 0).all()
@@ -104,13 +78,15 @@ def packed(depth):
 
 def test_v2_is_read_back(tmp_path, room):
     K = pinhole(36, 36, 36, 36)
-    rgb, depth = rendered(room.world_from_cam, K, (72, 72))
+    seen = room.by(K, (72, 72))
+    rgb, depth = seen.rgb, seen.depth
     depth[:, *SKY] = 8248
     folder = tmp_path / "OldTown" / "Data_easy" / "P000"
     for k in range(4):
         save(folder / "image_lcam_front" / f"{k:06d}_lcam_front.png", rgb[k])
         save(folder / "depth_lcam_front" / f"{k:06d}_lcam_front_depth.png", packed(depth[k]))
-    write_poses(folder / "pose_lcam_front.txt", room.world_from_cam)
+    lines = [quaternion_line(ned(pose)) for pose in room.world_from_cam]
+    write_text(folder / "pose_lcam_front.txt", "\n".join(lines) + "\n")
     assert find_reader(tmp_path)[0] == "tartanair-v2"
     scene = open_scene(tmp_path)
     np.testing.assert_allclose(scene.capture.frames[0].K, K)

@@ -3,8 +3,8 @@ import logging
 import cv2
 import numpy as np
 import pytest
+from layouts import brown, pinhole, quaternion_line, rays, save
 from reader_room import assert_consistent, assert_poses
-from room_layouts import inverse, pinhole, quaternion_line, rendered, save, through_lens
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.readers import find_reader, open_scene
@@ -16,20 +16,6 @@ FREIBURG1 = (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)
 def corners(fx, fy, cx, cy, width):
     """A calibration at 640 pixels, centres at integers, in corner convention at ``width``."""
     return np.diag([width / 640, width / 640, 1]) @ pinhole(fx, fy, cx + 0.5, cy + 0.5)
-
-
-def brown(xy):
-    k1, k2, p1, p2, k3 = FREIBURG1
-    x, y = xy[..., 0], xy[..., 1]
-    r2 = x**2 + y**2
-    radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
-    return np.stack(
-        [
-            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x**2),
-            y * radial + p1 * (r2 + 2 * y**2) + 2 * p2 * x * y,
-        ],
-        axis=-1,
-    )
 
 
 def write(folder, rgb, depth, poses):
@@ -50,7 +36,8 @@ def write(folder, rgb, depth, poses):
 
 @pytest.fixture(scope="module")
 def default_views(room):
-    return rendered(room.world_from_cam, corners(525, 525, 319.5, 239.5, 96), (96, 72))
+    seen = room.by(corners(525, 525, 319.5, 239.5, 96), (96, 72))
+    return seen.rgb, seen.depth
 
 
 @pytest.fixture
@@ -74,21 +61,19 @@ def test_the_default_calibration(desk, room, default_views):
 def test_distortion_is_taken_out(tmp_path, room):
     width, height = 160, 120
     K = corners(517.3, 516.5, 318.6, 255.3, width)
-    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    distorted = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]], axis=-1)
-    rgb, depth = through_lens(room.world_from_cam, inverse(brown, distorted))
+    rgb, depth = room.through(rays(K, (width, height), brown(*FREIBURG1)))
     scene = open_scene(write(tmp_path / "rgbd_dataset_freiburg1_xyz", rgb, depth, room.world_from_cam))
     assert scene.capture.K_source == "TUM's freiburg1"
     frame = scene.capture.frames[1]
     assert (frame.width, frame.height) == (width, height)
     assert_poses(scene, room.world_from_cam)
     assert_consistent(scene)
-    expected_rgb, expected = rendered(room.world_from_cam[1:2], frame.K, (width, height))
+    expected = room.view(1).by(frame.K, (width, height))
     read = scene.truth.depth(frame.name)
     assert (read > 0).all()  # the pinhole sees only what the lens saw
-    assert np.median(np.abs(read - expected[0]) / expected[0]) < 0.005
+    assert np.median(np.abs(read - expected.depth[0]) / expected.depth[0]) < 0.005
     smooth = [
-        cv2.GaussianBlur(image, (0, 0), 2.0).astype(int) for image in (scene.capture.image(1), rgb[1], expected_rgb[0])
+        cv2.GaussianBlur(image, (0, 0), 2.0).astype(int) for image in (scene.capture.image(1), rgb[1], expected.rgb[0])
     ]
     difference, stored = (np.abs(image - smooth[2]).mean() for image in smooth[:2])  # resampling is not the question
     assert difference < 0.4 * stored
