@@ -138,5 +138,7 @@ def _depth_term(prediction: Prediction, labels: PseudoLabels, config: ObjectiveC
     weight = valid.to(values.dtype)
     if labels.depth.trust is not None:
         weight = weight * labels.depth.trust[..., None, None]
+    if labels.depth.weight is not None:
+        weight = weight * labels.depth.weight
     # Divided by the number of valid pixels, not by the trust: an untrusted expert must weigh less than the tracks.
     return (weight * values).sum() / valid.sum().clamp_min(1)

@@ -270,13 +270,13 @@ def _facts(capture: Capture, labels: CaptureLabels, config: FitConfig) -> dict[s
 
 
 def without_hidden_tracks(config: FitConfig) -> FitConfig:
-    """Teacher and registered depth are made of tracks, so a run that weighs tracks by 0 gets neither."""
+    """Teacher, registered and swept depth are made of tracks, so a run that weighs tracks by 0 gets none of them."""
     if config.objective.tracks_weight > 0:
         return config
     return dataclasses.replace(
         config,
         objective=dataclasses.replace(config.objective, teacher_weight=0.0),
-        prepare=dataclasses.replace(config.prepare, register=False),
+        prepare=dataclasses.replace(config.prepare, register=False, sweep=False),
     )
 
 
