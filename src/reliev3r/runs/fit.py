@@ -40,7 +40,7 @@ from reliev3r.model.load import RANDOM, Model, initial_network, load_model
 from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.predict import predict
 from reliev3r.runs.outputs import Fitted, write_outputs
-from reliev3r.runs.run_folder import RunFolder, absolute, start_of
+from reliev3r.runs.run_folder import Resume, RunFolder, absolute, start_of
 from reliev3r.training.batches import BatchConfig, CaptureBatches
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.config import TrainConfig
@@ -113,20 +113,27 @@ class FitResult:
 
 
 def fit(
-    capture: Capture | Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
+    capture: Capture | Path, out: Path, config: FitConfig, *, resume: Resume = False, report: Report | None = None
 ) -> FitResult | None:
     """Label a capture, train a network on the labels alone, and write everything a user needs to ``out``.
 
     A capture that is open already keeps its frames and intrinsics, unless ``config`` says others. After Ctrl-C it
-    returns ``None`` (a checkpoint was saved; ``resume`` goes on).
+    returns ``None`` (a checkpoint was saved; ``resume`` goes on, ``auto`` starts where there is nothing to go on with).
 
     Raises:
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
     """
-    report = report or silent
-    config = dataclasses.replace(config, labels=absolute(config.labels))
     place = capture.root if isinstance(capture, Capture) else capture
     run = RunFolder(path=out, verb="fit", inputs={"capture": str(place.resolve())})
+    with run.held():
+        return _fit(capture, run, config, resume=run.goes_on(resume), report=report or silent)
+
+
+def _fit(
+    capture: Capture | Path, run: RunFolder, config: FitConfig, *, resume: bool, report: Report
+) -> FitResult | None:
+    place, out = capture.root if isinstance(capture, Capture) else capture, run.path
+    config = dataclasses.replace(config, labels=absolute(config.labels))
     config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
     resolve_device(config.device)  # one that is not there is told before anything is made
     begin = (lambda: None) if resume else (lambda: run.begin(config))  # bad input leaves nothing behind
