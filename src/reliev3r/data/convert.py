@@ -59,8 +59,10 @@ def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Prog
                     world_from_cam=pose, depth=depth_file,
                 )
             )  # fmt: skip
-        unit: dict[str, Any] = {} if source is None else {"metric": source.metric, "scale": scale}
-        write_frames(folder / CAMERAS_JSON, frames, source=scene.name, caveats=list(scene.caveats), **unit)
+        about: dict[str, Any] = {} if source is None else {"metric": source.metric, "scale": scale}
+        if scene.capture.ordered:
+            about["ordered"] = True
+        write_frames(folder / CAMERAS_JSON, frames, source=scene.name, caveats=list(scene.caveats), **about)
     if cut:
         logger.warning("%s: %d depth values beyond %.1f m are unknown in the copy", out, cut, FURTHEST)
     if progress:
