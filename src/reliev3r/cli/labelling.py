@@ -74,20 +74,16 @@ def _label_one(task: Any, job: Any) -> int:
 
 def _label_many(tasks: Any, job: Any, given: Any) -> int:
     """All captures into a store; exit code 3 if some could not be labelled."""
-    from reliev3r.labels.many.local import Pool
+    from reliev3r.core.many.run import open_pool
     from reliev3r.labels.many.run import label_store
 
-    def open_pool() -> Pool:
-        if given.ray is None:
-            from reliev3r.labels.many.local import LocalPool
-
-            return LocalPool(job, min(given.workers or 1, len(tasks)))
-        from reliev3r.labels.many.cluster import RayPool
-
-        return RayPool(job, given.workers, address=given.ray, gpus_per_worker=given.gpus_per_worker)
+    def pool() -> Any:
+        return open_pool(
+            job, len(tasks), workers=given.workers, ray=given.ray, gpus_per_worker=given.gpus_per_worker
+        )  # fmt: skip
 
     with progress_bars() as report:
-        index = label_store(tasks, given.out, job, open_pool, report=report)
+        index = label_store(tasks, given.out, job, pool, report=report)
     entries = {task.name: index[task.name] for task in tasks}
     failed = {name: entry for name, entry in entries.items() if entry["state"] != "done"}
     for name, entry in failed.items():
