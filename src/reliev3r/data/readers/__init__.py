@@ -48,7 +48,7 @@ class Reader:
 READERS: dict[str, Reader] = {
     "dl3dv": Reader(
         title="DL3DV-10K",
-        layout="[1K/]HASH/transforms.json + images_8/ or images_4/ (nerfstudio, OPENCV lens)",
+        layout="[1K/]HASH/transforms.json + images_8/ or images_4/ (nerfstudio, OPENCV lens), or both in HASH/colmap/",
         module="dl3dv",
     ),
     "dl3dv-benchmark": Reader(
