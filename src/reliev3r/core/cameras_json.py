@@ -69,6 +69,8 @@ class About:
     """The dataset's scene that it was converted from; "" if from none."""
     metric: bool = True
     """Whether lengths are metres."""
+    ordered: bool = False
+    """Whether the frames are listed as they were taken, neighbours in time side by side (a sequence)."""
     caveats: tuple[str, ...] = ()
     """Sentences that must stand beside numbers."""
 
@@ -107,10 +109,13 @@ def read_about(file: Path) -> About:
     caveats = content.get("caveats") or ()
     if not isinstance(caveats, list | tuple) or not all(isinstance(text, str) for text in caveats):
         raise UserError(f'{file}: "caveats" must be a list of sentences')
+    if not isinstance(content.get("ordered", False), bool):
+        raise UserError(f'{file}: "ordered" must be true (frames in the order of time) or false')
     return About(
         synthetic=content.get("synthetic"),
         source=str(content.get("source", "")),
         metric=content.get("metric") is not False,
+        ordered=content.get("ordered", False),
         caveats=tuple(caveats),
     )
 

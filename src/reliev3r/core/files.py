@@ -44,7 +44,8 @@ def _follow_umask(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     for each in (path, *(path.rglob("*") if path.is_dir() else ())):
-        if not each.is_symlink():
+        shared = each.is_file() and each.stat().st_nlink > 1  # a hard link to a file of somebody else's
+        if not each.is_symlink() and not shared:
             each.chmod((0o777 if each.is_dir() else 0o666) & ~umask)
 
 
@@ -73,6 +74,22 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name where the disk allows a hard link, else a copy of its bytes.
+
+    Raises:
+        UserError: the source is missing or cannot be read.
+    """
+    source = source.resolve()  # caches of downloads hold symbolic links, and those may break
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, no right to link, a file system without links
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise UserError(f"{source}: cannot be copied to {target.parent} ({error.strerror})") from error
 
 
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Capture:
     synthetic: bool = False
     """Rendered by ``reliev3r.synthetic``: only then may simulated experts look at its truth."""
     ordered: bool = False
-    """Whether neighbouring frames are neighbours in time (a video)."""
+    """Whether neighbouring frames are neighbours in time: a video, a sequence, a ``cameras.json`` that says so."""
     K_source: str | None = None
     """Where the intrinsics come from, to be shown beside results; None where they are unknown."""
 
@@ -108,13 +109,17 @@ def load_capture(
     if not path.is_dir():
         raise UserError(f"{path}: no such folder or video; give a folder of images or a video file")
     if (path / CAMERAS_JSON).is_file():
-        entries, synthetic = _entries_with_images(path / CAMERAS_JSON), bool(read_about(path / CAMERAS_JSON).synthetic)
-        frames = [_frame_from_entry(path, entry) for entry in evenly_spaced(_at_least_two(entries, path), views)]
-    else:
-        files, synthetic = _image_files(path), False
-        frames = [_frame_from_file(path, file) for file in evenly_spaced(_at_least_two(files, path), views)]
-    source = CAMERAS_JSON if all(frame.K is not None for frame in frames) else None
-    return Capture(root=path, frames=tuple(frames), synthetic=synthetic, K_source=source)
+        return _listed_capture(path, views)
+    files = evenly_spaced(_at_least_two(_image_files(path), path), views)
+    return Capture(root=path, frames=tuple(_frame_from_file(path, file) for file in files))
+
+
+def _listed_capture(path: Path, views: int | None) -> Capture:
+    """Of a folder with ``cameras.json``, which says whether its frames have an order in time."""
+    about, entries = read_about(path / CAMERAS_JSON), _entries_with_images(path / CAMERAS_JSON)
+    frames = tuple(_frame_from_entry(path, entry) for entry in evenly_spaced(_at_least_two(entries, path), views))
+    capture = Capture(root=path, frames=frames, synthetic=bool(about.synthetic), ordered=about.ordered)
+    return dataclasses.replace(capture, K_source=CAMERAS_JSON if capture.has_K else None)
 
 
 def _at_least_two(items: list[T], path: Path) -> list[T]:

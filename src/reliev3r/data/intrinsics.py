@@ -18,6 +18,7 @@ from reliev3r.core.cameras_json import FrameEntry, read_frames, read_shared_intr
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import is_transposed
+from reliev3r.data.known_cameras import refuse_unused_cameras
 from reliev3r.geometry.camera import K_from_focal, focal_from_35mm, focal_from_fov
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,12 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
     ``FILE``: JSON in the format of ``cameras.json`` (matched by frame name) or one shared {"K", "width", "height"}, K
     with integer pixel centres; ``fov:DEG``: *horizontal* field of view of every upright image, square pixels, centred
     principal point; ``exif``: focal length from the images' EXIF; ``estimate``: none, whatever is known. By default
-    those of the capture's own ``cameras.json``, else EXIF where all images have it, else none.
+    those of the capture's own ``cameras.json``, else EXIF where all images have it, else none; but where a file of
+    another tool beside the images knows them, that must be used or refused by name.
 
     Raises:
-        UserError: the file does not fit the frames, a field of view outside (0, 180), images without EXIF focal length.
+        UserError: there is such a file; the given file does not fit the frames, a field of view outside (0, 180),
+            images without EXIF focal length.
     """
     if spec is None:
         return _default(capture)
@@ -61,6 +64,7 @@ def is_expert_spec(spec: str | None) -> bool:
 def _default(capture: Capture) -> Capture:
     if capture.has_K:
         return capture
+    refuse_unused_cameras(capture)
     if all(_exif_K(frame) is not None for frame in capture.frames):
         return _replaced(capture, _exif_K, "exif")
     return _replaced(capture, lambda _: None, None)

@@ -11,13 +11,11 @@ from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import natural
+from reliev3r.data.known_cameras import MODELS
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._scene import Shot, frame_names, scene_of
 from reliev3r.data.truth import Scene, checked_pose
-
-MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap", ".")
-"""Where a model lies in a scene's folder; the first that is there."""
 
 CAVEATS = ("the true poses are COLMAP's (structure from motion), their scale is arbitrary; there is no true depth",)
 

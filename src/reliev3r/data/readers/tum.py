@@ -93,11 +93,11 @@ def _times(file: Path) -> list[float]:
 
 
 def _listed(file: Path) -> dict[float, Path]:
-    """Files by their time, from lines "time path"."""
+    """Files by their time, in its order, from lines "time path"."""
     rows = text_rows(file)
     if not rows or any(len(row) < 2 for row in rows):
         raise UserError(f"{file}: needs lines of a time and a path; restore it from the dataset")
-    return {time: file.parent / row[1] for time, row in zip(_times(file), rows)}
+    return dict(sorted((time, file.parent / row[1]) for time, row in zip(_times(file), rows)))
 
 
 def _nearest(times: list[float], others: list[float]) -> dict[float, float]:
