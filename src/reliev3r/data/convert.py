@@ -16,6 +16,7 @@ from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, write_frames
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_directory
 from reliev3r.core.progress import Progress
+from reliev3r.data.images import is_turned
 from reliev3r.data.truth import Scene, TruthSource
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ _FAR = 40.0  # where the far end of a scene of unknown unit is put: what lies fu
 
 
 def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Progress | None = None) -> Path:
-    """Write ``out``/{images/, cameras.json, depth/}; images are rectified (PNG) or, where they need not be, copied.
+    """Write ``out``/{images/, cameras.json, depth/}; images are copied, or written anew as PNG
+    where they are rectified or turned.
 
     Depth beyond 65.5 m is unknown in the copy. A scene whose unit is unknown is scaled, poses and depth alike, so that
     its depth fits; ``cameras.json`` then says ``"metric": false`` and by which ``"scale"``. Without ``truth`` neither
@@ -79,7 +81,7 @@ def _scale(source: TruthSource, names: tuple[str, ...]) -> float:
 
 def _write_image(scene: Scene, index: int, folder: Path) -> str:
     frame = scene.capture.frames[index]
-    if frame.rectification is None:
+    if frame.rectification is None and not (frame.as_stored and is_turned(frame.path)):  # a copy keeps its EXIF
         file = f"images/{frame.name}{frame.path.suffix.lower()}"
         shutil.copyfile(frame.path, folder / file)
     else:

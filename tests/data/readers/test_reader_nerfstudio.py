@@ -136,7 +136,7 @@ def damage(content: dict, what: str) -> None:
             content["camera_model"] = "EQUIRECTANGULAR"
         case "fl_x":
             del content["fl_x"]
-        case "not finite":
+        case "a finite number":
             content["cx"] = float("nan")
         case "mirrored":
             frame["transform_matrix"][0] = [-x for x in frame["transform_matrix"][0]]
@@ -151,7 +151,7 @@ def damage(content: dict, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["EQUIRECTANGULAR", "fl_x", "not finite", "mirrored", "not 4x4", "twice", "not found", "rotated"]
+    "what", ["EQUIRECTANGULAR", "fl_x", "a finite number", "mirrored", "not 4x4", "twice", "not found", "rotated"]
 )
 def test_damage_is_told_in_one_line(room, tmp_path, what) -> None:
     content = write(tmp_path / "a", room)

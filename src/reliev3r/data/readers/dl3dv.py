@@ -42,7 +42,9 @@ def open_folder(folder: Path, name: str, views: int | None) -> Scene:
     first = next((file for file in sorted(images.iterdir()) if file.suffix.lower() in (".png", ".jpg")), None)
     if first is None:
         raise UserError(f"{images}: is empty; download its images")
-    shots = read_shots(folder / "transforms.json", lambda file: images / Path(file).name, size=image_size(first))
+    shots = read_shots(
+        folder / "transforms.json", lambda file: images / Path(file).name, size=image_size(first, upright=False)
+    )
     return scene_of(
         name, folder, shots, views=views, metric=False, ordered=True, K_source="transforms.json", caveats=CAVEATS
     )
