@@ -134,8 +134,8 @@ def test_same_name_twice(tmp_path):
     ("changes", "message"),
     [
         ({"width": 80}, r"is 40x30 when upright but cameras.json says 80x30"),
-        ({"image": "../secret.png"}, "outside the capture"),
-        ({"image": "/etc/secret.png"}, "outside the capture"),
+        ({"image": "../secret.png"}, "lies outside"),
+        ({"image": "/etc/secret.png"}, "lies outside"),
         ({"image": None}, 'no "image"'),
         ({"name": "../a"}, "cannot name files"),
         ({"name": ".hidden"}, "cannot name files"),

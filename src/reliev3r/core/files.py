@@ -120,11 +120,27 @@ def read_json(path: Path | str) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows begins files with a byte-order mark
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # endless nesting; integers of thousands of digits
         raise UserError(f"{path}: not readable as JSON ({error})") from error
+
+
+def inside(folder: Path, name: object, where: str) -> Path:
+    """The path that a file in ``folder`` means by ``name``: below ``folder``, with forward slashes or Windows' own.
+
+    What a file names is somebody else's choice; it never leads elsewhere. Links below the folder are its owner's.
+
+    Raises:
+        UserError: no text, or a path that leads outside; ``where`` is the file and the frame that say so.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise UserError(f"{where}: {name!r} is not the path of a file; correct it")
+    path = Path(os.path.normpath(folder / name.replace("\\", "/")))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise UserError(f"{where}: {name} lies outside {folder}; use a path relative to that folder")
+    return path
 
 
 def file_hash(path: Path | str) -> str:

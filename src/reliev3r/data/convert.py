@@ -15,6 +15,7 @@ from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, write_frames
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_directory, link_or_copy
 from reliev3r.core.progress import Progress
+from reliev3r.data.images import is_turned
 from reliev3r.data.truth import Scene, TruthSource
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ _FAR = 40.0  # where the far end of a scene of unknown unit is put: what lies fu
 
 
 def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Progress | None = None) -> Path:
-    """Write ``out``/{images/, cameras.json, depth/}; images are rectified (PNG) or, where they need not be, hard links.
+    """Write ``out``/{images/, cameras.json, depth/}; images are hard links, or written anew as PNG where they are
+    rectified or turned.
 
     ``cameras.json`` keeps K, the order in time and, of rectified images, the lenses that they were taken through.
     Depth beyond 65.5 m is unknown in the copy. A scene whose unit is unknown is scaled, poses and depth alike, so that
@@ -90,7 +92,7 @@ def _scale(source: TruthSource, names: tuple[str, ...]) -> float:
 
 def _write_image(scene: Scene, index: int, folder: Path) -> str:
     frame = scene.capture.frames[index]
-    if frame.rectification is None:
+    if frame.rectification is None and not (frame.as_stored and is_turned(frame.path)):  # a copy keeps its EXIF
         file = f"images/{frame.name}{frame.path.suffix.lower()}"
         link_or_copy(frame.path, folder / file)
     else:

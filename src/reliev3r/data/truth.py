@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, read_about, read_posed_frames
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import inside
 from reliev3r.core.types import Truth
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import K_of_crop_resize
@@ -169,7 +170,7 @@ class CameraFile:
         entry = self._frame(name).depth
         if entry is None:
             return None
-        file = self.root / entry
+        file = inside(self.root, entry, str(self.file))
         stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
         if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
             raise UserError(f"{file}: not a readable 16-bit PNG depth map (named by cameras.json, frame '{name}')")

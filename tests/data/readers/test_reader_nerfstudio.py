@@ -102,7 +102,7 @@ def damage(content: dict, what: str) -> None:
             content["camera_model"] = "EQUIRECTANGULAR"
         case "fl_x":
             del content["fl_x"]
-        case "not finite":
+        case "a finite number":
             content["cx"] = float("nan")
         case "mirrored":
             frame["transform_matrix"][0] = [-x for x in frame["transform_matrix"][0]]
@@ -117,7 +117,7 @@ def damage(content: dict, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["EQUIRECTANGULAR", "fl_x", "not finite", "mirrored", "not 4x4", "twice", "not found", "rotated"]
+    "what", ["EQUIRECTANGULAR", "fl_x", "a finite number", "mirrored", "not 4x4", "twice", "not found", "rotated"]
 )
 def test_damage_is_told_in_one_line(room, tmp_path, what) -> None:
     content = write_nerfstudio(tmp_path / "a", room)
@@ -178,7 +178,7 @@ def test_the_order_in_time_outlives_a_conversion(room, tmp_path) -> None:
     kept = load_capture(convert_scene(scene, tmp_path / "copy"))
     assert kept.ordered
     assert kept.names == scene.capture.names
-    write(tmp_path / "photos", room, camera_model="PINHOLE")
+    write_nerfstudio(tmp_path / "photos", room, camera_model="PINHOLE")
     assert not load_capture(convert_scene(open_scene(tmp_path / "photos"), tmp_path / "b")).ordered
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import inside
 from reliev3r.data.capture import natural
 from reliev3r.data.known_cameras import MODELS
 from reliev3r.data.lenses import Rectification
@@ -44,7 +45,7 @@ def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
         shots.append(
             Shot(
                 name=shot_name,
-                image=images / image.name,
+                image=inside(images, image.name, str(model_folder)),
                 K=np.array(camera.calibration_matrix(), np.float64),
                 world_from_cam=pose_of(image, f"{model_folder}: image {image.name}"),
                 stored_size=(camera.width, camera.height),

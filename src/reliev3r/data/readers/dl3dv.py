@@ -56,7 +56,9 @@ def open_folder(folder: Path, name: str, views: int | None, *, cameras: Path | N
     first = next((file for file in sorted(images.iterdir()) if file.suffix.lower() in (".png", ".jpg")), None)
     if first is None:
         raise UserError(f"{images}: is empty; download its images")
-    shots = read_shots(cameras / "transforms.json", lambda file: images / Path(file).name, size=image_size(first))
+    shots = read_shots(
+        cameras / "transforms.json", lambda file: images / Path(file).name, size=image_size(first, upright=False)
+    )
     return scene_of(
         name, folder, shots, views=views, metric=False, ordered=True, K_source="transforms.json", caveats=CAVEATS
     )

@@ -63,4 +63,6 @@ def _inverse(cam_from_mirrored: np.ndarray) -> np.ndarray:
 
 
 def _depth(file: Path, image: Path) -> np.ndarray:
-    return known(read_exr(file), file, size=image_size(image))  # K would not fit an image of another size
+    return known(
+        read_exr(file), file, size=image_size(image, upright=False)
+    )  # K would not fit an image of another size

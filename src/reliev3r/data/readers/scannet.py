@@ -32,7 +32,7 @@ def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     folder = _LAYOUT.folder(root, name)
     images = [file for suffix in ("jpg", "png") for file in folder.joinpath("color").glob(f"*.{suffix}")]
     images = files_in(folder / "color", f"*{images[0].suffix}" if images else "*.jpg")
-    K, size = _intrinsics(folder / "intrinsic" / "intrinsic_color.txt"), image_size(images[0])
+    K, size = _intrinsics(folder / "intrinsic" / "intrinsic_color.txt"), image_size(images[0], upright=False)
     depth_file = folder / "intrinsic" / "intrinsic_depth.txt"
     depth_K = _intrinsics(depth_file) if depth_file.is_file() else None
     if depth_K is not None:

@@ -71,4 +71,6 @@ def _wide_baseline(name: str, folder: Path, views: int | None) -> Scene:
 
 
 def _exr_depth(file: Path, image: Path) -> np.ndarray:
-    return known(read_exr(file), file, size=image_size(image), below=SKY)  # K would not fit an image of another size
+    return known(
+        read_exr(file), file, size=image_size(image, upright=False), below=SKY
+    )  # K would not fit an image of another size
