@@ -4,8 +4,8 @@ import json
 
 import cv2
 import numpy as np
-from lenses import Distort, brown, through
-from reader_room import Room
+from layouts import Distort, Room, brown
+from lenses import through
 
 HASHES = tuple(f"{number:x}" * 64 for number in (0xA, 0xB, 0xC, 0xD))
 BROWN = {"k1": 0.08, "k2": -0.02, "p1": 0.004, "p2": -0.003}
