@@ -14,18 +14,14 @@ from reliev3r.core.files import read_json
 from reliev3r.data.capture import load_capture
 from reliev3r.data.readers import READERS, list_scenes, open_scene
 from reliev3r.data.truth import CameraFile, Scene
+from reliev3r.evaluation.published import BENCHMARK_CAVEAT, PAPER_VIEWS
 from reliev3r.evaluation.scores import Protocol
 from reliev3r.evaluation.systems import select_frames
-from reliev3r.evaluation.tables import PAPER_VIEWS
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 KNOWN = "known are synthetic[:rooms=4,span=75,...], captures:FOLDER, FORMAT:FOLDER of a dataset, and a JSON file"
 ROOMS_SEED = 5000
 """Seed of the first synthetic room: far from the rooms that recipes train on."""
-DL3DV_CAVEAT = (
-    "the published numbers' \"ground truth\" is an MVS network's depth under COLMAP poses, made by MapAnything's "
-    "pipeline: not measured, and not independent of structure from motion"
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,7 +125,7 @@ def _dataset(kind: str, folder: Path) -> Benchmark:
         open=lambda scene, views: open_scene(root, scene, views=views),
         views=None if kind == "capture" else PAPER_VIEWS,
         protocol="mapanything" if published else "strict",
-        caveats=(DL3DV_CAVEAT,) if kind == "dl3dv-benchmark" else (),
+        caveats=(BENCHMARK_CAVEAT,) if kind == "dl3dv-benchmark" else (),
     )
 
 
