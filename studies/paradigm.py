@@ -1,14 +1,15 @@
 """The paper's comparison at the size of the machine: weak supervision beside its fully-supervised sibling.
 
-    python studies/paradigm.py --size ci|cpu|gpu --out DIR [--only NAME ...] [--seeds 0 1 2] [--jobs 2]
+    python studies/paradigm.py --size ci|cpu|gpu|solved --out DIR [--only NAME ...] [--seeds 0 1 2] [--jobs 2]
                                [--real CAPTURES --real-depth folder:{capture}/mono_fastdepth]
 
 Every variant is a run of ``reliev3r train`` on the same rendered rooms, from the same weights, for as many steps; it is
 judged on rooms that were never trained on, of the same domain and of another (other textures, layouts and focal
 lengths), and on sets of four frames of real captures where a folder of them is given. Weak labels of rooms come from a
-*simulated expert*; those of real captures from the expert that is named. Finished runs are kept and interrupted ones
-resumed: a second call goes on where one stopped. ``study.json``, ``study.md`` and ``study.png`` are written after
-every run.
+*simulated expert*; those of real captures from the expert that is named. ``solved`` is another study of the CPU's size:
+networks that solve their cameras instead of regressing them (docs/results/matching.md). Finished runs are kept and
+interrupted ones resumed: a second call goes on where one stopped. ``study.json``, ``study.md`` and ``study.png`` are
+written after every run.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from study import Results, Study, arguments, cell, said
-from variants import AFTERWARDS, REAL, VARIANTS, arc, on_captures, other_domain, settings, tuned
+from variants import AFTERWARDS, REAL, SOLVED, VARIANTS, arc, on_captures, other_domain, settings, tuned, variants
 
 from reliev3r.cli import main as reliev3r
 from reliev3r.core.files import atomic_path, write_json
@@ -33,12 +36,17 @@ from reliev3r.data.truth import CameraFile, load_truth
 from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.geometry.camera import ray_map
 from reliev3r.model.load import load_network
+from reliev3r.model.network import Reliev3R
 from reliev3r.runs.train import network_of, train_scenes
+from reliev3r.solve.views import swept_prediction
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise
 from reliev3r.synthetic.room_stream import SyntheticStream
 from reliev3r.training.monitor import read_metrics
 from reliev3r.training.recipes import ScenesConfig
 from reliev3r.training.validation import HeldoutScene, figures, rooms
+
+SWEPT = 16
+"""Sets of each judge whose depth is swept too."""
 
 
 def constant_guess(scenes: list[HeldoutScene]) -> dict[str, float]:
@@ -72,13 +80,13 @@ class SceneStudy(Study):
     @property
     def waves(self) -> tuple[Sequence[str], ...]:
         """What starts from another variant's checkpoint comes after all of them."""
-        return tuple(VARIANTS), tuple(AFTERWARDS)
+        return tuple(variants(self.size)), tuple(AFTERWARDS)
 
     def config(self, name: str, seed: int) -> ScenesConfig:
         """Settings of a run."""
         start = settings(self.size, seed)
         if name not in AFTERWARDS:
-            return VARIANTS[name](start)
+            return variants(self.size)[name](start)
         base, share = AFTERWARDS[name]
         config = dataclasses.replace(tuned(start, share), model=str(self.folder(base, seed) / "checkpoint"))
         if REAL not in name:
@@ -96,12 +104,14 @@ class SceneStudy(Study):
     def train(self, name: str, seed: int, folder: Path) -> dict[str, Any]:
         """Judged by each of the judges."""
         resume = (folder / "config.json").is_file()
+        begun = time.process_time()
         result = train_scenes(folder, self.config(name, seed), resume=resume, report=said(name, seed))
         if not result.finished:
             raise KeyboardInterrupt
+        cpu = time.process_time() - begun
         judged = self.judge(load_network(folder / "checkpoint"))
         curve = [(row["step"], row["auc30"]) for row in read_metrics(folder / "metrics.jsonl") if "auc30" in row]
-        return {"steps": result.steps, "seconds": result.seconds, "judged": judged, "curve": curve}
+        return {"steps": result.steps, "seconds": result.seconds, "cpu_seconds": cpu, "judged": judged, "curve": curve}
 
     def untrained(self) -> Results:
         """A constant guess, and the network before it is trained."""
@@ -116,7 +126,11 @@ class SceneStudy(Study):
 
     def judge(self, model: torch.nn.Module) -> dict[str, dict[str, float]]:
         """Figures of a network on each of the judges."""
-        return {judge: figures(model, scenes, strict_figures) for judge, scenes in self.judges.items()}
+        judged = {judge: figures(model, scenes, strict_figures) for judge, scenes in self.judges.items()}
+        if isinstance(model, Reliev3R) and model.match_branch is not None:
+            for judge, scenes in self.judges.items():
+                judged[judge]["swept_rel"] = swept_rel(model, scenes[:SWEPT])
+        return judged
 
     @functools.cached_property
     def judges(self) -> dict[str, list[HeldoutScene]]:
@@ -134,13 +148,16 @@ class SceneStudy(Study):
         judges = dict.fromkeys(judge for seeds in results.values() for row in seeds.values() for judge in row["judged"])
         others = [judge for judge in judges if judge != "same domain"]
         head = ["variant", "seeds", "steps", "AUC@30 strict", "rotation, median", "depth rel", "held-out angle"]
-        head += [f"AUC@30, {judge}" for judge in others]
+        head += [f"AUC@30, {judge}" for judge in others] + ["depth rel, swept"] * (self.size == "solved")
         lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
         wanted = [("same domain", name) for name in ("auc30", "rotation_median_deg", "depth_rel", "heldout_deg")]
         wanted += [(judge, "auc30") for judge in others]
+        wanted += [("same domain", "swept_rel")] * (self.size == "solved")
         for name, seeds in results.items():
             rows = list(seeds.values())
-            cells = [cell([r["judged"][judge][f] for r in rows if judge in r["judged"]]) for judge, f in wanted]
+            cells = [
+                cell([r["judged"][judge][f] for r in rows if f in r["judged"].get(judge, ())]) for judge, f in wanted
+            ]
             lines.append(f"| {name} | {len(rows)} | {rows[0]['steps']} | {' | '.join(cells)} |")
         lines += [
             "",
@@ -154,6 +171,12 @@ class SceneStudy(Study):
         results = super().collect()
         draw(results, self.out / "study.png")
         return results
+
+
+def swept_rel(model: Reliev3R, scenes: list[HeldoutScene]) -> float:
+    """Mean relative error of depth after the plane sweep under the solved cameras."""
+    found = [(swept_prediction(model, scene.views), scene.truth) for scene in scenes]
+    return statistics.mean(strict_figures(each, truth)["depth_rel"] for each, truth in found if truth is not None)
 
 
 def draw(results: Results, path: Path) -> None:
@@ -222,13 +245,13 @@ def frame_sets(capture: Path, config: ScenesConfig, step: int = 3) -> list[Heldo
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, then write table and picture."""
-    parser = arguments(__doc__, (*VARIANTS, *AFTERWARDS))
-    parser.add_argument("--size", choices=("ci", "cpu", "gpu"), default="cpu")
+    parser = arguments(__doc__, dict.fromkeys((*VARIANTS, *SOLVED, *AFTERWARDS)))
+    parser.add_argument("--size", choices=("ci", "cpu", "gpu", "solved"), default="cpu")
     parser.add_argument("--real", type=Path, default=None, help="folder of captures, to judge and fine-tune on")
     parser.add_argument("--real-depth", default="depth-anything-v2-small", help="expert of their labels")
     given = parser.parse_args(argv)
     study = SceneStudy(size=given.size, out=given.out, real=given.real, real_depth=given.real_depth)
-    names = given.only or [name for name in (*VARIANTS, *AFTERWARDS) if given.real or REAL not in name]
+    names = given.only or [name for name in (*variants(given.size), *AFTERWARDS) if given.real or REAL not in name]
     command = [__file__, "--size", given.size, "--out", str(given.out), "--real-depth", given.real_depth]
     command += ["--real", str(given.real)] if given.real else []
     study.complete(names, given.seeds, jobs=given.jobs, command=command)

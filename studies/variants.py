@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reliev3r.data.augment_colour import WorldConfig
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.network import PRESETS, NetworkConfig
 from reliev3r.runs.fit import FitConfig
 from reliev3r.sfm.bundle_batched import PolishConfig
-from reliev3r.training.recipes import ScenesConfig, small_gpu, tiny_cpu_regressed
+from reliev3r.training.recipes import ScenesConfig, small_gpu, tiny_cpu, tiny_cpu_regressed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,34 @@ def noisier(factor: float) -> Change:
     return change
 
 
+def tracks_noisier(factor: float) -> Change:
+    """The simulated tracker is ``factor`` times as inexact, and as often wrong."""
+
+    def change(c: ScenesConfig) -> ScenesConfig:
+        noise = c.stream.track_noise
+        noise = dataclasses.replace(noise, pixel=factor * noise.pixel, false=factor * noise.false)
+        return dataclasses.replace(c, stream=dataclasses.replace(c.stream, track_noise=noise))
+
+    return change
+
+
+def one_world(c: ScenesConfig) -> ScenesConfig:
+    """Rooms in their own colours."""
+    augment = dataclasses.replace(c.batch.augment, world=WorldConfig.none())
+    return dataclasses.replace(c, batch=dataclasses.replace(c.batch, augment=augment))
+
+
+def half_as_large(c: ScenesConfig) -> ScenesConfig:
+    """Images, and patches, of half the side."""
+    stream = dataclasses.replace(c.stream, width=c.stream.width // 2, height=c.stream.height // 2)
+    return network(patch_size=c.network.patch_size // 2)(dataclasses.replace(c, stream=stream))
+
+
+def regressed(c: ScenesConfig) -> ScenesConfig:
+    """Cameras by the paper's head, with the correspondence branch that helps it; all else stays."""
+    return both(network(cameras="regressed", match_dim=64), weak(correspondence_weight=0.3))(c)
+
+
 def other_domain(c: ScenesConfig) -> ScenesConfig:
     """Rooms of other textures, layouts and focal lengths."""
     return dataclasses.replace(c, stream=dataclasses.replace(c.stream, texture="terrazzo", fov=(42.0, 52.0)))
@@ -114,10 +143,29 @@ VARIANTS: dict[str, Change] = {
     "arc 10 to 30 degrees": arc(10.0, 30.0),
     "arc 20 to 60 degrees": arc(20.0, 60.0),
 }
+SOLVED: dict[str, Change] = {
+    "weak": lambda c: c,
+    "pi3-dagger": full(),
+    "AdamW": lambda c: dataclasses.replace(c, optimizer="adamw"),
+    "no colour worlds": one_world,
+    "images half as large": half_as_large,
+    "regressed cameras": regressed,
+    "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, match_weight=0.0),
+    "tracks only": weak(depth_weight=0.0),
+    "matches only": weak(depth_weight=0.0, tracks_weight=0.0, teacher_weight=0.0),
+    "no confidence": depth(confidence=False),
+    "alpha 0.5": depth(alpha=0.5),
+    "alpha 2": depth(alpha=2.0),
+    "expert twice as bent": noisier(2.0),
+    "expert four times as bent": noisier(4.0),
+    "tracks twice as bad": tracks_noisier(2.0),
+    "tracks four times as bad": tracks_noisier(4.0),
+}
+"""Of networks that solve their cameras."""
 ON_ONE_CAPTURE: dict[str, Change] = {
     "default": lambda c: c,
     "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
-    "depth normalised by median and MAD, alpha 1": depth(normalisation="mad", alpha=1.0),
+    "depth compared up to scale and shift": depth(align="scale+shift"),
     "tracks only (depth weight 0)": weak(depth_weight=0.0),
     "depth only (tracks weight 0: no teacher, no registration)": weak(tracks_weight=0.0),
     "no teacher: angle (the paper's form)": weak(teacher_weight=0.0),
@@ -137,6 +185,11 @@ AFTERWARDS = {
 REAL = "on the real captures"
 
 
+def variants(size: str) -> dict[str, Change]:
+    """What is compared at a size."""
+    return SOLVED if size == "solved" else VARIANTS
+
+
 def settings(size: str, seed: int) -> ScenesConfig:
     """What all variants start from."""
     if size == "gpu":
@@ -144,6 +197,8 @@ def settings(size: str, seed: int) -> ScenesConfig:
         head = dataclasses.replace(start.network, cameras="regressed", match_dim=64)
         loss = dataclasses.replace(start.objective, correspondence_weight=0.3)
         return dataclasses.replace(start, network=head, objective=loss, steps=6000, seed=seed)
+    if size == "solved":
+        return dataclasses.replace(tiny_cpu(), steps=400, seed=seed, heldout_scenes=24, evaluate_every=0.5)
     if size == "cpu":
         return dataclasses.replace(tiny_cpu_regressed(), steps=500, seed=seed, heldout_scenes=48, evaluate_every=0.25)
     network = NetworkConfig(

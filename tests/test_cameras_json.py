@@ -79,7 +79,7 @@ def test_a_pose_that_was_not_found_is_no_reason_to_refuse_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image": "../a.png"}, "frame 'a': image ../a.png lies outside the capture"),
+        ({"image": "../a.png"}, "frame 'a': image: ../a.png lies outside"),
         ({"name": "b/c"}, "frame name 'b/c' cannot name files"),
         ({"name": 3}, "frame name 3 cannot name files"),
         ({"width": 640.5}, "frame 'a': width and height must be whole numbers of pixels, not 640.5"),

@@ -1,5 +1,6 @@
 """The studies at the size of the tests: every variant runs, nothing is run twice."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -68,6 +69,17 @@ def test_variants_change_what_they_say() -> None:
     made = {name: change(start) for name, change in paradigm.VARIANTS.items()}
     all_differ(start, made.pop("weak"), made)
     assert made["pi3-dagger"].supervision == "full"
+
+
+def test_the_study_of_solved_cameras_changes_what_it_says_and_sweeps_depth() -> None:
+    start = paradigm.settings("solved", 0)
+    made = {name: change(start) for name, change in paradigm.variants("solved").items()}
+    all_differ(start, made.pop("weak"), made)
+    assert made["regressed cameras"].network.cameras == "regressed"
+    assert made["images half as large"].stream.width == start.stream.width // 2
+    small = dataclasses.replace(start.network, dim=32, heads=2, head_dim=32, head_heads=2, feature_dim=8)
+    scene = paradigm.held_out(dataclasses.replace(start, heldout_scenes=1))[0]
+    assert math.isfinite(paradigm.swept_rel(paradigm.Reliev3R(small).eval(), [scene]))
 
 
 def test_variants_of_a_fit_change_what_they_say() -> None:

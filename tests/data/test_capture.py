@@ -53,6 +53,20 @@ def test_cameras_json_gives_K_with_corner_pixels_and_nothing_else(tmp_path):
     assert {"world_from_cam", "cam_to_world", "depth"}.isdisjoint(vars(capture.frames[0]))
 
 
+def test_a_sequence_says_that_its_frames_have_an_order_in_time(tmp_path):
+    write_cameras(tmp_path, names=("b", "a", "c"))
+    assert not load_capture(tmp_path).ordered
+    content = json.loads((tmp_path / "cameras.json").read_text())
+    (tmp_path / "cameras.json").write_text(json.dumps({**content, "ordered": True}))
+    capture = load_capture(tmp_path)
+    assert capture.ordered
+    assert capture.names == ("b", "a", "c")  # the file's order
+    assert load_capture(tmp_path, views=2).ordered
+    (tmp_path / "cameras.json").write_text(json.dumps({**content, "ordered": "yes"}))
+    with pytest.raises(UserError, match='"ordered" must be true'):
+        load_capture(tmp_path)
+
+
 def test_synthetic_captures_say_so(tmp_path):
     write_cameras(tmp_path)
     content = json.loads((tmp_path / "cameras.json").read_text())
@@ -120,8 +134,8 @@ def test_same_name_twice(tmp_path):
     ("changes", "message"),
     [
         ({"width": 80}, r"is 40x30 when upright but cameras.json says 80x30"),
-        ({"image": "../secret.png"}, "outside the capture"),
-        ({"image": "/etc/secret.png"}, "outside the capture"),
+        ({"image": "../secret.png"}, "lies outside"),
+        ({"image": "/etc/secret.png"}, "lies outside"),
         ({"image": None}, 'no "image"'),
         ({"name": "../a"}, "cannot name files"),
         ({"name": ".hidden"}, "cannot name files"),

@@ -1,4 +1,5 @@
 import logging
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -9,11 +10,13 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.video import user_cache
 
 
-def write_video(path, count=31, width=96, height=64):
+def write_video(path, count=31, width=96, height=64, aspect=None):
     """A camera at rest: frame i is grey of value 96 + 5 i, with a dark red square in the top left corner."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 4_000_000
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = Fraction(*aspect)
         for index in range(count):
             image = np.full((height, width, 3), 96 + 5 * index, np.uint8)
             image[:32, :32] = [255, 0, 0]
@@ -121,3 +124,16 @@ def test_default_cache_is_the_users(tmp_path, monkeypatch):
     capture = load_capture(tmp_path / "clip.mp4")
     assert capture.root == user_cache(tmp_path / "clip.mp4") / "frames"
     assert (tmp_path / "cache") in capture.root.parents
+
+
+@pytest.mark.parametrize(
+    ("stored", "aspect", "shown"),
+    [((72, 64), (4, 3), (96, 64)), ((96, 48), (3, 4), (96, 64)), ((96, 64), None, (96, 64))],
+)
+def test_pixels_that_are_shown_wide_or_high_become_square(tmp_path, stored, aspect, shown):
+    write_video(tmp_path / "clip.mp4", count=3, width=stored[0], height=stored[1], aspect=aspect)
+    frame = load_capture(tmp_path / "clip.mp4", views=2, cache=tmp_path).frames[0]
+    assert (frame.width, frame.height) == shown
+    turn_clockwise(tmp_path / "clip.mp4")
+    turned = load_capture(tmp_path / "clip.mp4", views=2, cache=tmp_path).frames[0]
+    assert (turned.width, turned.height) == shown[::-1]

@@ -7,9 +7,11 @@ import pytest
 import torch
 from plane_scene import disturbed, make_truth, moved, perfect
 
+import small_scene
 from reliev3r.core.errors import UserError
 from reliev3r.evaluation.protocols import score
-from reliev3r.evaluation.scores import DEFINITIONS
+from reliev3r.evaluation.scores import DEFINITIONS, Scores
+from reliev3r.evaluation.tables import make_row
 from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
 
 PROTOCOLS = list(DEFINITIONS)
@@ -176,6 +178,33 @@ def test_ate_units():
     extent = (centres - centres.mean(0)).square().sum(-1).mean().sqrt().item()
     metres = score(prediction, truth, "pi3").ate
     assert score(prediction, truth, "strict").ate == pytest.approx(metres / extent)
+
+
+def test_ate_of_cameras_alone_under_mapanything():
+    """RayZer and COLMAP predict no points; three cameras on a line, the last of them twice as far as it should be."""
+    truth = make_truth(views=3)
+    poses = torch.eye(4).double().repeat(3, 1, 1)
+    poses[:, 0, 3] = torch.tensor([0.0, 1.0, 2.0])
+    truth = dataclasses.replace(truth, world_from_cam=poses)
+    cameras = poses.clone()
+    cameras[2, 0, 3] = 4.0
+    prediction = dataclasses.replace(perfect(truth), world_from_cam=cameras)
+    result = score(prediction, truth, "mapanything", predicts_depth=False)
+    # 0 1 4 over 2.5 against 0 1 2 over 1.5, each about its mean: -2/3 -4/15 14/15 against -2/3 0 2/3
+    assert result.ate == pytest.approx((0 + 4 / 15 + 4 / 15) / 3)
+    assert result.point_rel is None
+    no_depth = dataclasses.replace(truth, valid=torch.zeros_like(truth.valid))
+    assert score(prediction, no_depth, "mapanything").ate == pytest.approx(result.ate)
+    still = dataclasses.replace(truth, world_from_cam=torch.eye(4).double().repeat(3, 1, 1))
+    assert score(prediction, still, "mapanything", predicts_depth=False).ate is None
+
+
+def test_the_other_unit_of_such_an_ate_is_told():
+    reconstruction = small_scene.reconstruction()
+    points = Scores(protocol="mapanything", point_rel=0.1, ate=0.1, views=4)
+    poses = Scores(protocol="mapanything", ate=0.1, views=4)
+    assert "in another unit" in "".join(make_row("rayzer", reconstruction, poses).notes)
+    assert "in another unit" not in "".join(make_row("ours", reconstruction, points).notes)
 
 
 def test_pi3_depth_with_scale_and_with_scale_and_shift():

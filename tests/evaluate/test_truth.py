@@ -39,7 +39,7 @@ def test_the_whole_image_at_its_own_size(tmp_path):
     assert truth.valid.all()
     # centres at integers on disk, corners here: the middle of 8x4 is 3.5, 1.5 there and 4, 2 here
     assert truth.K[0].tolist() == [[10, 0, 4], [0, 12, 2], [0, 0, 1]]
-    assert truth.world_from_cam[0, :3, 3].tolist() == [1, 2, 3]
+    assert truth.world_from_cam[0, :3, 3].tolist() == [0, 0, 0]  # of this frame's own world
 
 
 def test_depth_is_looked_up_at_the_centres_of_the_grid(tmp_path):

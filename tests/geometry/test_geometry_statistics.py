@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reliev3r.geometry.statistics import weighted_mad, weighted_mean, weighted_median
+from reliev3r.geometry.statistics import weighted_deviation, weighted_mean, weighted_median
 
 samples = st.lists(st.tuples(st.floats(-100, 100), st.floats(0, 5)), min_size=1, max_size=12)
 
@@ -53,19 +53,23 @@ def test_median_gradient_reaches_the_picked_value_only():
     assert values.grad.tolist() == [0, 0, 1]
 
 
-def test_mad_by_hand():
-    median, deviation = weighted_mad(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 1.0, 2.0]))
+def test_deviation_by_hand():
+    values, weight = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 1.0, 2.0])
+    median, deviation = weighted_deviation(values, weight, "mean")
     assert median == 2  # half of the weight is reached at 2
     assert deviation == pytest.approx((1 + 0 + 2 * 4) / 4)
+    # the deviations 1, 0, 4 with weights 1, 1, 2: half of the weight is reached at 1
+    assert [float(x) for x in weighted_deviation(values, weight, "median")] == [2, 1]
 
 
-@given(samples, st.floats(0.01, 100), st.floats(-10, 10))
-def test_mad_follows_scale_and_shift(pairs, scale, shift):
+@pytest.mark.parametrize("average", ["mean", "median"])
+@given(pairs=samples, scale=st.floats(0.01, 100), shift=st.floats(-10, 10))
+def test_deviation_follows_scale_and_shift(average, pairs, scale, shift):
     values, weight = columns(pairs)
-    median, deviation = weighted_mad(values, weight)
+    median, deviation = weighted_deviation(values, weight, average)
     if weight.sum() < 1e-6:
         return
-    moved = weighted_mad(scale * values + shift, weight)
+    moved = weighted_deviation(scale * values + shift, weight, average)
     assert float(moved[0]) == pytest.approx(float(scale * median + shift), abs=1e-6)
     assert float(moved[1]) == pytest.approx(float(scale * deviation), abs=1e-6)
 

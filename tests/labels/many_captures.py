@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from reliev3r.core.many.local import Crashed, Finished, Progressed
 from reliev3r.data.find_captures import CaptureTask, find_captures
-from reliev3r.labels.many.local import Crashed, Finished, Progressed
 from reliev3r.labels.many.run import label_store
 from reliev3r.labels.many.worker import LabelJob, Labeller
 
@@ -51,7 +51,7 @@ def label_all(root: Path, store: Path, job: LabelJob = JOB) -> None:
     """What a worker does, in this process: the target of processes that are killed."""
     labeller = Labeller(job)
     for task in find_captures(root, store):
-        labeller.label(task)
+        labeller.work(task)
 
 
 def run(root: Path, store: Path, pool, job: LabelJob = JOB, report=None):
@@ -77,7 +77,7 @@ class InlinePool:
         if reason is not None:
             return [Crashed(slot=0, reason=reason)]
         progress = []
-        failure = self._labeller.label(
+        failure = self._labeller.work(
             self._task,
             lambda done, total, what: progress.append(Progressed(slot=0, pid=0, done=done, total=total, what=what)),
         )

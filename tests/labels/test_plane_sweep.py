@@ -79,10 +79,10 @@ def test_under_wrong_cameras_little_is_sure(room) -> None:
 def test_dense_depth_is_better_than_the_prior_and_in_the_cameras_unit(room) -> None:
     views, truth = room
     solved = some_tracks(truth, every=16)
-    prior = 0.3 * truth.depth.sqrt()  # of no unit, and far too flat
+    prior = in_camera_unit(0.3 * truth.depth.sqrt(), solved)  # far too flat
     found = dense_depth(sweep_features(None, views.image), views.image, views.K, truth.world_from_cam, solved, prior)
     errors = relative_error(found.depth, truth.depth, truth.valid)
-    flat = relative_error(in_camera_unit(prior, solved), truth.depth, truth.valid)
+    flat = relative_error(prior, truth.depth, truth.valid)
     assert float(errors.mean()) < 0.75 * float(flat.mean())
     assert float(errors.median()) < 0.4 * float(flat.median())
     sure = truth.valid & (found.sure > 0.5)

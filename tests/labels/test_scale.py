@@ -20,9 +20,9 @@ from PIL import Image
 
 from reliev3r import cli
 from reliev3r.core.errors import UserError
+from reliev3r.core.many.local import LocalPool
 from reliev3r.data.find_captures import find_captures
 from reliev3r.labels.many.index import read_index, write_index
-from reliev3r.labels.many.local import LocalPool
 from reliev3r.labels.many.run import label_store
 from reliev3r.labels.store import load_tracks
 from reliev3r.labels.verify_store import verify
@@ -101,7 +101,7 @@ def test_two_processes_one_of_them_killed(captures, labelled, tmp_path):
 
 @needs_ray
 def test_local_ray_with_an_actor_killed(captures, labelled, tmp_path):
-    from reliev3r.labels.many.cluster import RayPool
+    from reliev3r.core.many.cluster import RayPool
 
     pool = Sabotaged(RayPool(JOB, 1, address="local"))
     run(captures, tmp_path / "store", pool)
@@ -285,7 +285,7 @@ def test_progress_in_total_and_of_each_worker(few, tmp_path):
 
 
 def test_label_and_verify_from_the_command_line(some_bad, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("reliev3r.labels.many.local.LocalPool", lambda job, workers: InlinePool(job))
+    monkeypatch.setattr("reliev3r.core.many.local.LocalPool", lambda job, workers: InlinePool(job))
     store = tmp_path / "store"
     arguments = ["label", str(some_bad), "--out", str(store), "--depth", JOB.depth, "--no-judge"]
     assert cli.main(arguments) == 3
@@ -360,7 +360,7 @@ def test_two_hundred_captures(tmp_path):
     assert contents(tmp_path / "two") == expected
     lap("two workers")
     if importlib.util.find_spec("ray"):
-        from reliev3r.labels.many.cluster import RayPool
+        from reliev3r.core.many.cluster import RayPool
 
         pool = Sabotaged(RayPool(JOB, 2, address="local"), deaths=2)
         run(root, tmp_path / "ray", pool)

@@ -147,7 +147,7 @@ def test_a_damaged_verdict_is_found_and_made_again(store, captures):
     folder = store / "part0" / "c003"
     judged = dataclasses.replace(JOB, judge=True)
     task = next(task for task in find_captures(captures, store) if task.out == folder)
-    Labeller(judged).label(task)
+    Labeller(judged).work(task)
     assert not verify(folder).damaged
     good = contents(folder)
     for name in ("quality.json", "quality.jpg"):
@@ -156,7 +156,7 @@ def test_a_damaged_verdict_is_found_and_made_again(store, captures):
             assert [entry.path for entry in verify(folder).damaged] == [folder / name]
         (folder / name).write_bytes(good[name])
     (folder / "quality.jpg").write_bytes(b"x")
-    Labeller(judged).label(task)
+    Labeller(judged).work(task)
     assert contents(folder) == good
 
 

@@ -98,8 +98,12 @@ def total(values_and_weight: tuple[Tensor, Tensor]) -> Tensor:
     return (values * weight).sum()
 
 
-def of_depth(config: DepthLossConfig) -> Callable[[Case], Tensor]:
-    return lambda c: total(depth_loss(c.prediction.depth, c.prediction.conf, c.weak.depth, config))
+def of_depth(config: DepthLossConfig, ambiguity: str = "scale") -> Callable[[Case], Tensor]:
+    def value(c: Case) -> Tensor:
+        label = dataclasses.replace(c.weak.depth, ambiguity=ambiguity)
+        return total(depth_loss(c.prediction.depth, c.prediction.conf, label, config))
+
+    return value
 
 
 def of_tracks(form: str) -> Callable[[Case], Tensor]:
@@ -125,12 +129,14 @@ def of_normals(c: Case) -> Tensor:
 
 LOSSES = {
     **{
-        f"depth, {norm} of {space}": Entry(
-            value=of_depth(DepthLossConfig(normalisation=norm, space=space)),
-            blind=("turn", "scale", "scale of a view", "unit of a label") + ("shift of a view",) * (norm == space),
+        f"depth, {kind} of {space}, {average} deviation": Entry(
+            value=of_depth(DepthLossConfig(deviation=average, space=space), kind),
+            blind=("turn", "scale", "scale of a view", "unit of a label")
+            + ("shift of a view",) * (kind == "scale+shift" and space == "depth"),
             stopped=("conf",),
         )
-        for norm, space in itertools.product(("mad", "median"), ("depth", "log", "disparity"))
+        for kind, space in itertools.product(("scale", "scale+shift"), ("depth", "log", "disparity"))
+        for average in ("mean", "median")
     },
     "depth without confidence": Entry(
         value=of_depth(DepthLossConfig(confidence=False)),
@@ -218,7 +224,7 @@ def test_the_weak_sum_has_the_gradients_of_its_losses() -> None:
     ordered = VIEWS * (VIEWS - 1)
     pairs = seen / VIEWS * ordered
     shares = {
-        "depth, median of depth": WEAK.depth_weight / pixels,
+        "depth, scale of depth, mean deviation": WEAK.depth_weight / pixels,
         f"tracks, {WEAK.reprojection.form}": (1 - TEACHER) * WEAK.tracks_weight / pairs,
         "gauge": WEAK.gauge_weight,
         "depth of tracks": TEACHER * WEAK.teacher_weight / seen,
@@ -284,8 +290,18 @@ SEEN_BY = {
     "turn": (),  # nothing may see the world frame
     "scale": ("gauge", "depth of tracks", "pose gap", "weak sum"),
     "scale of a view": ("tracks, angle", "gauge", "weak sum", "full sum"),
-    "shift of a view": ("depth, median of depth", "depth, median of log", "normals", "full sum"),
-    "confidence": ("depth, mad of depth", "depth, median of log", "weak sum", "full sum"),
+    "shift of a view": (
+        "depth, scale of depth, mean deviation",
+        "depth, scale of log, mean deviation",
+        "normals",
+        "full sum",
+    ),
+    "confidence": (
+        "depth, scale+shift of depth, mean deviation",
+        "depth, scale of log, mean deviation",
+        "weak sum",
+        "full sum",
+    ),
     "unit of a label": (),
     "turn of the cameras": (),
     "similarity of the truth": ("pose gap",),

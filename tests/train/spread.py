@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -58,6 +59,8 @@ def main(out: Path, modes: list[str]) -> None:
     for mode in modes:
         if mode == "resumed-fsdp2":  # of a run that one process began
             run_and_save(out, mode, config(parallel="fsdp2"), resume=True)
+        elif mode == "killed":  # the same call starts the run and goes on with it
+            comes_back(out)
         elif mode == "interrupted":  # Ctrl-C at one process only, in the middle of a step
             interrupted(out / mode)
         else:
@@ -65,6 +68,19 @@ def main(out: Path, modes: list[str]) -> None:
             ema, recompute = (0.9 if "ema" in rest else None), "recompute" in rest
             steps = SHORT if rest else STEPS
             run_and_save(out, mode, config(parallel=parallel, steps=steps, ema=ema, checkpoint_activations=recompute))
+
+
+def comes_back(out: Path) -> None:
+    """Start the run in ``OUT/killed``, or go on with it, slowly enough to be killed within."""
+
+    def slow(step, progress, micro):
+        time.sleep(0.03)
+        return batches()(step, progress, micro)
+
+    model = network()
+    train(model, weak, slow, config(save_every=0.1), folder=out / "killed", resume=True)
+    if torch.distributed.get_rank() == 0:
+        torch.save({"weights": {name: value.detach() for name, value in model.state_dict().items()}}, out / "killed.pt")
 
 
 def interrupted(folder: Path) -> None:

@@ -2,13 +2,17 @@
 
 import multiprocessing
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from spread import SHORT, STEPS, as_rank, config, run_and_save
 from test_loop import batches, network, weak
 
@@ -26,8 +30,8 @@ direction that differs from CPU to CPU. Only how far it can have gone is checked
 SCRIPT = Path(__file__).with_name("spread.py")
 
 
-def spread(out: Path, *modes: str) -> None:
-    """Run ``spread.py`` in two processes as torchrun starts them, but that share one import of torch."""
+def started(out: Path, *modes: str) -> list:
+    """``spread.py`` in two processes as torchrun starts them, but that share one import of torch."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -38,9 +42,15 @@ def spread(out: Path, *modes: str) -> None:
         context.Process(target=as_rank, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, out, list(modes)))
         for rank in ("0", "1")
     ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def spread(out: Path, *modes: str) -> None:
+    """Run both to their end."""
+    processes = started(out, *modes)
     try:
-        for process in processes:
-            process.start()
         for process in processes:
             process.join(250)
         assert [process.exitcode for process in processes] == [0, 0]
@@ -191,3 +201,70 @@ def test_launchers(tmp_path) -> None:
     )  # fmt: skip
     launched(tmp_path, "fsdp2", *accelerate)
     assert_same(load(tmp_path, "fsdp2"), load(tmp_path, "one"))
+
+
+def killed_once(out: Path, draw: random.Random) -> None:
+    """Kill one of the two after a checkpoint, at a random moment; the other one notices."""
+    seen = sorted((out / "killed" / "training").glob("0*"))
+    processes = started(out, "killed")
+    try:
+        while sorted((out / "killed" / "training").glob("0*")) == seen:
+            assert all(process.is_alive() for process in processes)
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.2))
+        first = draw.randrange(2)
+        processes[first].kill()
+        processes[1 - first].join(60)
+        assert processes[1 - first].exitcode not in (0, None)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def test_a_process_killed_at_a_random_moment_costs_nothing(runs, tmp_path) -> None:
+    killed_once(tmp_path, random.Random(1))
+    assert not (tmp_path / "killed.pt").exists()
+    spread(tmp_path, "killed")
+    found, expected = load(tmp_path, "killed")["weights"], load(runs, "ddp")["weights"]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def train_verb(out: Path, *launcher: str) -> list[str]:
+    """A tiny run by the command line, the same for its start and for every restart."""
+    return [
+        sys.executable, "-m", *launcher, "-m", "reliev3r.cli", "train", "tiny-cpu-regressed", "--out", str(out),
+        "--resume", "auto", "--steps", "40", "--precision", "fp32", "save_every=0.1", "log_every=1",
+        "network.dim=32", "network.heads=2", "network.encoder_depth=1", "network.decoder_depth=2",
+        "network.camera_dim=16", "stream.height=32", "stream.width=48", "batch.views=2,2", "batch.images=2",
+        "heldout_scenes=1", "evaluate_every=0.5",
+    ]  # fmt: skip
+
+
+def ranks_of(agent: int) -> list[int]:
+    """The processes that torchrun has started."""
+    return [int(word) for word in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_rank_that_is_killed_at_random_moments(tmp_path) -> None:
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    draw = random.Random(2)
+    with (tmp_path / "log").open("w") as log:
+        agent = subprocess.Popen(train_verb(tmp_path / "killed", *launcher), env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(3):
+            training = tmp_path / "killed" / "training"
+            seen = sorted(training.glob("0*"))
+            while sorted(training.glob("0*")) == seen:
+                assert agent.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0.0, 0.3))
+            os.kill(draw.choice(ranks_of(agent.pid)), signal.SIGKILL)
+        assert agent.wait(timeout=280) == 0, (tmp_path / "log").read_text()
+    finally:
+        agent.kill()
+    subprocess.run(train_verb(tmp_path / "whole", *launcher), check=True, env=environment, timeout=280)
+    found, expected = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import builders
 from reliev3r.cli import main
@@ -302,3 +303,20 @@ def test_the_verb(tmp_path, capsys) -> None:
     assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), "--resume", "--lr", "0.5"]) == 2
     assert "the run has lr" in capsys.readouterr().err
     assert main(["train", "tiny-cpu", "--out", str(tmp_path / "run"), "--resume"]) == 0
+
+
+def test_a_run_that_solves_its_cameras_goes_on_bitwise_where_it_stopped(tmp_path) -> None:
+    network = dataclasses.replace(SMALL, cameras="solved", feature_dim=8, match_dim=0)
+    config = settings(network=network, steps=5, precision="fp32")
+    assert config.optimizer == "muon"
+
+    def stops(stage: str, done: float, total: float, what: str) -> None:
+        if stage == "train" and done == 3:
+            raise KeyboardInterrupt
+
+    train_scenes(tmp_path / "whole", config)
+    assert not train_scenes(tmp_path / "parts", config, report=stops).finished
+    assert train_scenes(tmp_path / "parts", config, resume=True).finished
+    whole, parts = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("whole", "parts"))
+    assert any(name.startswith("match_branch") for name in whole)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -8,7 +8,15 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from reliev3r.cli.terminal import in_new_words, parse, parse_with_settings, progress_bars, write_table
+from reliev3r.cli.terminal import (
+    Resume,
+    in_new_words,
+    parse,
+    parse_with_settings,
+    progress_bars,
+    resume_of,
+    write_table,
+)
 
 SAME = ("depth", "tracks", "intrinsics", "labels", "views", "preset", "model", "init_from", "minutes", "steps", "seed",
         "precision", "device", "refine", "force")  # fmt: skip
@@ -32,8 +40,9 @@ def fit(argv: list[str]) -> int:
         """A folder of images, a folder with images/ + cameras.json (only its K is read), or a video."""
         out: Path
         """Where everything goes: a new or empty folder."""
-        resume: bool = False
-        """Go on with the interrupted run in --out, under its own settings."""
+        resume: Resume = "no"
+        """Go on with the interrupted run in --out, under its own settings (--resume alone: yes); auto: start it, or go
+        on where there is one, so that one command line serves every restart."""
         depth: str = usual.depth
         """Depth expert; `reliev3r experts` lists them: folder:PATH (your own maps), moge-2, onnx:FILE, none, ..."""
         tracks: str = usual.tracks
@@ -71,7 +80,7 @@ def fit(argv: list[str]) -> int:
     from reliev3r.runs.fit import fit as run
 
     with progress_bars() as report:
-        result = run(given.capture, given.out, config, resume=given.resume, report=report)
+        result = run(given.capture, given.out, config, resume=resume_of(given.resume), report=report)
     if result is None:
         print(f"interrupted; go on with: reliev3r fit {given.capture} --out {given.out} --resume", file=sys.stderr)
         return 130

@@ -47,6 +47,8 @@ def label(argv: list[str]) -> int:
 
     if given.workers is not None and given.workers < 1:
         raise UserError(f"--workers {given.workers}: at least one is needed")
+    if given.intrinsics is None:
+        _refuse_datasets(given.root)
     job = LabelJob(
         depth=given.depth, tracks=given.tracks, intrinsics=given.intrinsics, views=given.views, device=given.device,
         judge=given.judge,
@@ -55,6 +57,23 @@ def label(argv: list[str]) -> int:
     if tasks is None:
         return _label_one(CaptureTask(name=given.root.name, path=given.root, out=given.out), job)
     return _label_many(tasks, job, given)
+
+
+def _refuse_datasets(root: Path) -> None:
+    """A dataset in its own layout knows lenses, K and the order in time, which its folders of images do not tell.
+
+    Raises:
+        UserError: ``root`` is one, with the command that keeps them.
+    """
+    from reliev3r.data.readers import READERS, recognised
+
+    kinds = recognised(root) if root.is_dir() else []
+    if kinds and "capture" not in kinds:
+        raise UserError(
+            f"{root}: is {READERS[kinds[0]].title}, whose intrinsics would not be used; run `reliev3r convert "
+            f"{kinds[0]}:{root} --out CAPTURES` and label CAPTURES, or say --intrinsics exif, estimate, ... to go on "
+            "without them"
+        )
 
 
 def _label_one(task: Any, job: Any) -> int:
@@ -74,20 +93,16 @@ def _label_one(task: Any, job: Any) -> int:
 
 def _label_many(tasks: Any, job: Any, given: Any) -> int:
     """All captures into a store; exit code 3 if some could not be labelled."""
-    from reliev3r.labels.many.local import Pool
+    from reliev3r.core.many.run import open_pool
     from reliev3r.labels.many.run import label_store
 
-    def open_pool() -> Pool:
-        if given.ray is None:
-            from reliev3r.labels.many.local import LocalPool
-
-            return LocalPool(job, min(given.workers or 1, len(tasks)))
-        from reliev3r.labels.many.cluster import RayPool
-
-        return RayPool(job, given.workers, address=given.ray, gpus_per_worker=given.gpus_per_worker)
+    def pool() -> Any:
+        return open_pool(
+            job, len(tasks), workers=given.workers, ray=given.ray, gpus_per_worker=given.gpus_per_worker
+        )  # fmt: skip
 
     with progress_bars() as report:
-        index = label_store(tasks, given.out, job, open_pool, report=report)
+        index = label_store(tasks, given.out, job, pool, report=report)
     entries = {task.name: index[task.name] for task in tasks}
     failed = {name: entry for name, entry in entries.items() if entry["state"] != "done"}
     for name, entry in failed.items():

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 import tyro
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+Resume = Literal["no", "yes", "auto"]
+"""Of the flag ``--resume``, which alone means yes."""
 
 _CHANGE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
 PAIRS = ("--data", "--replay")
@@ -64,7 +67,7 @@ def parse_with_settings(
         print(all_settings(settings, verb))
         raise SystemExit(0)
     known = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)} | {"--help"}
-    rest, changes = split_changes(in_new_words(argv), verb, flatten(to_plain(settings)).keys(), known)
+    rest, changes = split_changes(_resume_alone(in_new_words(argv)), verb, flatten(to_plain(settings)).keys(), known)
     given = parse(kind, verb, rest)
     told = {setting: getattr(given, flag) for flag, setting in flags.items() if getattr(given, flag) is not None}
     return given, with_changes(settings, {**told, **changes}, source=f"reliev3r {verb}")
@@ -116,6 +119,19 @@ def in_new_words(argv: Sequence[str]) -> list[str]:
         print(f"note: {name} is {new or 'written without a flag'} now", file=sys.stderr)
         words += [f"{new}{equals}{value}"] if new else [value] if equals else []
     return words
+
+
+def _resume_alone(argv: Sequence[str]) -> list[str]:
+    """``--resume`` without a value is ``--resume yes``."""
+    words: list[str] = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        words += ["--resume", "yes"] if word == "--resume" and following not in get_args(Resume) else [word]
+    return words
+
+
+def resume_of(word: Resume) -> bool | Literal["auto"]:
+    """What the flag means."""
+    return cast(Literal["auto"], word) if word == "auto" else word == "yes"
 
 
 def all_settings(settings: Any, verb: str) -> str:

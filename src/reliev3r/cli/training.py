@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from reliev3r.cli.terminal import in_new_words, parse, parse_with_settings, progress_bars
+from reliev3r.cli.terminal import Resume, in_new_words, parse, parse_with_settings, progress_bars, resume_of
 from reliev3r.core.errors import UserError
 
 
@@ -35,8 +35,9 @@ def train(argv: list[str]) -> int:
 
         out: Path
         """Where everything goes: a new or empty folder."""
-        resume: bool = False
-        """Go on with the interrupted run in --out, under its own settings."""
+        resume: Resume = "no"
+        """Go on with the interrupted run in --out, under its own settings (--resume alone: yes); auto: start it, or go
+        on where there is one, so that one command line serves every restart."""
         data: tuple[str, ...] | None = None
         """IMAGES=STORE pairs: captures, and the labels that `reliev3r label IMAGES --out STORE` made of them."""
         annotated: tuple[str, ...] | None = None
@@ -82,10 +83,13 @@ def train(argv: list[str]) -> int:
               "image_size": "captures.prepare.image_size"}  # fmt: skip
     usual = RECIPES[recipe]()
     given, config = parse_with_settings(Train, f"train {recipe}", argv[1:], usual, flags)
+    from reliev3r.runs.run_folder import first_process
     from reliev3r.runs.train import train_scenes
 
     with progress_bars() as report:
-        result = train_scenes(given.out, config, resume=given.resume, recipe=usual, report=report)
+        result = train_scenes(given.out, config, resume=resume_of(given.resume), recipe=usual, report=report)
+    if not first_process():
+        return 0 if result.finished else 130
     if not result.finished:
         print(f"interrupted; go on with: reliev3r train {recipe} --out {given.out} --resume", file=sys.stderr)
         return 130
@@ -114,8 +118,9 @@ def adapt(argv: list[str]) -> int:
         """Folder of a checkpoint; pi3:PATH_OR_ID; with their packages vggt:, mapanything:, da3:. Never written to."""
         out: Path
         """Where everything goes: a new or empty folder."""
-        resume: bool = False
-        """Go on with the interrupted run in --out, under its own settings."""
+        resume: Resume = "no"
+        """Go on with the interrupted run in --out, under its own settings (--resume alone: yes); auto: start it, or go
+        on where there is one, so that one command line serves every restart."""
         train: Literal["lora", "last", "all"] = usual.train
         """Low-rank adapters on the attention, the last blocks and the heads, or everything."""
         labels: str | None = None
@@ -156,11 +161,11 @@ def adapt(argv: list[str]) -> int:
     from reliev3r.runs.run_folder import first_process
 
     with progress_bars() as report:
-        result = run(given.model, given.footage, given.out, config, resume=given.resume, report=report)
+        result = run(given.model, given.footage, given.out, config, resume=resume_of(given.resume), report=report)
     if result is None and not first_process():
         return 0
     if result is None:
-        again = shlex.join([*argv, *([] if given.resume else ["--resume"])])
+        again = shlex.join([*argv, *([] if given.resume != "no" else ["--resume"])])
         print(f"interrupted; go on with: reliev3r adapt {again}", file=sys.stderr)
         return 130
     verdict = result.verdict

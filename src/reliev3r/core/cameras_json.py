@@ -10,17 +10,19 @@ functions with two types. Only ``data.truth`` calls the second; a test holds tha
 from __future__ import annotations
 
 import math
+import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json, write_json
+from reliev3r.core.files import inside, read_json, write_json
 
 CAMERAS_JSON = "cameras.json"
 """Its name in a capture and in a folder of results."""
@@ -69,6 +71,8 @@ class About:
     """The dataset's scene that it was converted from; "" if from none."""
     metric: bool = True
     """Whether lengths are metres."""
+    ordered: bool = False
+    """Whether the frames are listed as they were taken, neighbours in time side by side (a sequence)."""
     caveats: tuple[str, ...] = ()
     """Sentences that must stand beside numbers."""
 
@@ -93,7 +97,10 @@ def read_posed_frames(file: Path) -> tuple[PosedEntry, ...]:
     for entry in _content(file)["frames"]:
         stated = _stated(entry, file)
         pose = _pose(entry.get("cam_to_world"), f"{file}: frame '{stated['name']}'")
-        frames.append(PosedEntry(**stated, world_from_cam=pose, depth=entry.get("depth") or None))
+        depth = entry.get("depth") or None
+        if depth is not None:
+            inside(file.parent, depth, f"{file}: frame '{stated['name']}'")
+        frames.append(PosedEntry(**stated, world_from_cam=pose, depth=depth))
     return _unique(frames, file)
 
 
@@ -107,10 +114,13 @@ def read_about(file: Path) -> About:
     caveats = content.get("caveats") or ()
     if not isinstance(caveats, list | tuple) or not all(isinstance(text, str) for text in caveats):
         raise UserError(f'{file}: "caveats" must be a list of sentences')
+    if not isinstance(content.get("ordered", False), bool):
+        raise UserError(f'{file}: "ordered" must be true (frames in the order of time) or false')
     return About(
         synthetic=content.get("synthetic"),
         source=str(content.get("source", "")),
         metric=content.get("metric") is not False,
+        ordered=content.get("ordered", False),
         caveats=tuple(caveats),
     )
 
@@ -150,6 +160,51 @@ def refuse_same_names(names: Iterable[str], where: Path) -> None:
         seen.add(name.lower())
 
 
+def refuse_unwritable_name(name: str, where: Path) -> None:
+    """A frame's name goes into files, models and pages of other programs, which take text alone.
+
+    Raises:
+        UserError: it is no UTF-8 (from an old archive or camera), or holds control characters.
+    """
+    if not _writable(name):
+        raise UserError(f"{where}: the name {name!a} is not UTF-8 or has control characters; rename it")
+
+
+def _writable(name: str) -> bool:
+    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+
+
+def refuse_impossible_K(K: Float[np.ndarray, "3 3"], size: tuple[int, int], where: str) -> None:
+    """K (corner convention) of an image of ``size`` = (width, height): it must be one that a lens can have.
+
+    Raises:
+        UserError: a principal point outside the image, or a field of view outside 2 to 170 degrees: such a K is
+            normalised, or belongs to another size of the image.
+    """
+    fov = max(2 * math.degrees(math.atan2(size[axis] / 2, K[axis, axis])) for axis in (0, 1))
+    outside = not all(0 <= K[axis, 2] <= size[axis] for axis in (0, 1))
+    if outside or not 2 <= fov <= 170:
+        seen = f"its principal point ({K[0, 2]:.6g}, {K[1, 2]:.6g}) lies outside" if outside else f"it sees {fov:.4g}°"
+        raise UserError(
+            f"{where}: K is not one of {size[0]}x{size[1]} pixels ({seen}); give it in pixels of this very image"
+        )
+
+
+def checked_pose(pose: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray, "4 4"]:
+    """The pose, if it is not finite (a camera that was not found) or a rigid motion.
+
+    Raises:
+        UserError: a finite matrix that is no rigid motion within 1e-3: scaled, sheared or mirrored.
+    """
+    if not np.isfinite(pose).all():
+        return pose
+    rotation, bottom = pose[:3, :3], pose[3]
+    off = max(np.abs(rotation @ rotation.T - np.eye(3)).max(), np.abs(bottom - [0, 0, 0, 1]).max())
+    if off > 1e-3 or np.linalg.det(rotation) < 0:
+        raise UserError(f"{where}: the pose is no rotation and translation (scaled or mirrored?); restore the file")
+    return pose
+
+
 def _content(file: Path) -> dict[str, Any]:
     content = read_json(file)
     entries = content.get("frames") if isinstance(content, dict) else None
@@ -171,17 +226,16 @@ def _unique(frames: list[Entry], file: Path) -> tuple[Entry, ...]:
 
 def _stated(entry: dict[str, Any], file: Path) -> dict[str, Any]:
     """The fields of a :class:`FrameEntry`."""
-    given = entry.get("image")
-    image = PurePosixPath(given) if isinstance(given, str) and given else None
-    name = entry.get("name", None if image is None else image.stem)
+    image, name = entry.get("image") or None, entry.get("name")
+    if image is not None:
+        place = inside(file.parent, image, f"{file}: frame {name!r}: image")
+        image = place.relative_to(os.path.normpath(file.parent)).as_posix()
+        name = place.stem if name is None else name
     if name is None:
         raise _no_frames(file)
-    if not isinstance(name, str) or not re.fullmatch(r"[^\s./\\][^/\\\0]*", name):
-        raise UserError(f"{file}: frame name {name!r} cannot name files; use letters and digits")
-    where = f"{file}: frame '{name}'"
-    if image is not None and (image.is_absolute() or ".." in image.parts):
-        raise UserError(f"{where}: image {image} lies outside the capture; use a path relative to its folder")
-    return {"name": name, "image": None if image is None else given, **_intrinsics(entry, where)}
+    if not isinstance(name, str) or not re.fullmatch(r"[^\s./\\][^/\\]*", name) or not _writable(name):
+        raise UserError(f"{file}: frame name {name!a} cannot name files; use letters and digits")
+    return {"name": name, "image": image, **_intrinsics(entry, f"{file}: frame '{name}'")}
 
 
 def _intrinsics(entry: dict[str, Any], where: str) -> dict[str, Any]:
@@ -214,13 +268,13 @@ def _pose(value: Any, where: str) -> Float[np.ndarray, "4 4"] | None:
     pose = _matrix(value, f"{where}: cam_to_world")
     if pose.shape != (4, 4):
         raise UserError(f"{where}: cam_to_world must be a 4x4 matrix; leave it out where it is unknown")
-    return pose
+    return checked_pose(pose, where)
 
 
 def _matrix(value: Any, what: str) -> np.ndarray:
     try:
         return np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{what} is not a matrix of numbers; correct it or leave it out") from error
 
 

@@ -44,7 +44,8 @@ def _follow_umask(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     for each in (path, *(path.rglob("*") if path.is_dir() else ())):
-        if not each.is_symlink():
+        shared = each.is_file() and each.stat().st_nlink > 1  # a hard link to a file of somebody else's
+        if not each.is_symlink() and not shared:
             each.chmod((0o777 if each.is_dir() else 0o666) & ~umask)
 
 
@@ -75,6 +76,22 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name where the disk allows a hard link, else a copy of its bytes.
+
+    Raises:
+        UserError: the source is missing or cannot be read.
+    """
+    source = source.resolve()  # caches of downloads hold symbolic links, and those may break
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, no right to link, a file system without links
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise UserError(f"{source}: cannot be copied to {target.parent} ({error.strerror})") from error
+
+
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:
     """Remove what writers of ``names`` in ``folder`` left behind when they were killed; nothing else is touched.
 
@@ -103,11 +120,27 @@ def read_json(path: Path | str) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows begins files with a byte-order mark
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # endless nesting; integers of thousands of digits
         raise UserError(f"{path}: not readable as JSON ({error})") from error
+
+
+def inside(folder: Path, name: object, where: str) -> Path:
+    """The path that a file in ``folder`` means by ``name``: below ``folder``, with forward slashes or Windows' own.
+
+    What a file names is somebody else's choice; it never leads elsewhere. Links below the folder are its owner's.
+
+    Raises:
+        UserError: no text, or a path that leads outside; ``where`` is the file and the frame that say so.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise UserError(f"{where}: {name!r} is not the path of a file; correct it")
+    path = Path(os.path.normpath(folder / name.replace("\\", "/")))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise UserError(f"{where}: {name} lies outside {folder}; use a path relative to that folder")
+    return path
 
 
 def file_hash(path: Path | str) -> str:

@@ -139,8 +139,15 @@ class DepthLabels(TensorStruct):
     """Declared by the expert."""
     trust: Float[Tensor, "*b v"] | None = None
     """In [0, 1]: how far the tracks agree with the expert in each view; ``None`` counts as 1."""
+    weight: Float[Tensor, "*b v h w"] | None = None
+    """In [0, 1]: what each pixel's label is worth, where depth was swept; ``None`` counts as 1."""
 
-    _AXES: ClassVar[dict[str, dict[str, int]]] = {"depth": {"v": -3}, "valid": {"v": -3}, "trust": {"v": -1}}
+    _AXES: ClassVar[dict[str, dict[str, int]]] = {
+        "depth": {"v": -3},
+        "valid": {"v": -3},
+        "trust": {"v": -1},
+        "weight": {"v": -3},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,12 +148,15 @@ def moved(views: Views, labels: L, move: Crop | Mirror) -> tuple[Views, L]:
         truth = _moved_truth(labels.truth, move)
         return views, dataclasses.replace(labels, truth=truth, tracks=tracks)
     depth, valid = move.depth(labels.depth.depth, labels.depth.valid)
+    weight = labels.depth.weight
+    if weight is not None:
+        weight = move.image(weight[..., None, :, :])[..., 0, :, :]
     cameras = labels.cameras
     if cameras is not None:
         cameras = dataclasses.replace(cameras, world_from_cam=move.pose(cameras.world_from_cam))
     return views, dataclasses.replace(
         labels,
-        depth=dataclasses.replace(labels.depth, depth=depth, valid=valid),
+        depth=dataclasses.replace(labels.depth, depth=depth, valid=valid, weight=weight),
         tracks=tracks,
         K=None if labels.K is None else move.K(labels.K),
         cameras=cameras,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +13,15 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from reliev3r.core.cameras_json import CAMERAS_JSON, FrameEntry, read_about, read_frames, refuse_same_names
+from reliev3r.core.cameras_json import (
+    CAMERAS_JSON,
+    FrameEntry,
+    read_about,
+    read_frames,
+    refuse_impossible_K,
+    refuse_same_names,
+    refuse_unwritable_name,
+)
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
@@ -22,6 +32,8 @@ from reliev3r.geometry.sampling import evenly_spaced
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_OFF_CENTRE = 0.24  # of the image: K of half the size has the centre at a quarter
+_LONGEST_NUMBER = 1000  # digits; Python refuses to read longer ones
 VIDEO_VIEWS = 24
 """Frames taken from a video when the number of views is not given."""
 
@@ -42,6 +54,18 @@ class Frame:
     """Pinhole intrinsics in pixels of the upright original image, corner convention, float64; None if unknown."""
     rectification: Rectification | None = None
     """Makes the pinhole image, whose size and K these are, of the stored one; None where the stored one is it."""
+    as_stored: bool = False
+    """Whether size, K and lens belong to the pixels as stored, which EXIF would turn: so it is in datasets, whose
+    cameras were solved by programs that ignore EXIF."""
+
+    def __post_init__(self) -> None:
+        """K is checked here, whatever it comes from.
+
+        Raises:
+            UserError: it is impossible for an image of this size.
+        """
+        if self.K is not None:
+            refuse_impossible_K(self.K, (self.width, self.height), str(self.path))
 
     @property
     def aspect(self) -> float:
@@ -58,7 +82,7 @@ class Capture:
     synthetic: bool = False
     """Rendered by ``reliev3r.synthetic``: only then may simulated experts look at its truth."""
     ordered: bool = False
-    """Whether neighbouring frames are neighbours in time (a video)."""
+    """Whether neighbouring frames are neighbours in time: a video, a sequence, a ``cameras.json`` that says so."""
     K_source: str | None = None
     """Where the intrinsics come from, to be shown beside results; None where they are unknown."""
 
@@ -73,13 +97,14 @@ class Capture:
         return all(frame.K is not None for frame in self.frames)
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The upright (and rectified) RGB image of a frame, read from disk.
+        """The RGB image of a frame that its size and K belong to, read from disk: upright, unless ``as_stored``, and
+        rectified.
 
         Raises:
             UserError: unreadable.
         """
         frame = self.frames[index]
-        stored = read_image(frame.path)
+        stored = read_image(frame.path, upright=not frame.as_stored)
         return stored if frame.rectification is None else frame.rectification.image(stored)
 
 
@@ -103,23 +128,33 @@ def load_capture(
     path = Path(path)
     if views is not None and views < 2:
         raise UserError(f"views={views}: a reconstruction needs at least 2 views")
+    refuse_unwritable_name(str(path), path.parent)
     if path.is_file():
         return _video_capture(path, views or VIDEO_VIEWS, cache, progress)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder or video; give a folder of images or a video file")
     if (path / CAMERAS_JSON).is_file():
-        entries, synthetic = _entries_with_images(path / CAMERAS_JSON), bool(read_about(path / CAMERAS_JSON).synthetic)
-        frames = [_frame_from_entry(path, entry) for entry in evenly_spaced(_at_least_two(entries, path), views)]
-    else:
-        files, synthetic = _image_files(path), False
-        frames = [_frame_from_file(path, file) for file in evenly_spaced(_at_least_two(files, path), views)]
-    source = CAMERAS_JSON if all(frame.K is not None for frame in frames) else None
-    return Capture(root=path, frames=tuple(frames), synthetic=synthetic, K_source=source)
+        return _listed_capture(path, views)
+    files = evenly_spaced(_at_least_two(_image_files(path), path), views)
+    return Capture(root=path, frames=tuple(_frame_from_file(path, file) for file in files))
+
+
+def _listed_capture(path: Path, views: int | None) -> Capture:
+    """Of a folder with ``cameras.json``, which says whether its frames have an order in time."""
+    about, entries = read_about(path / CAMERAS_JSON), _entries_with_images(path / CAMERAS_JSON)
+    frames = tuple(_frame_from_entry(path, entry) for entry in evenly_spaced(_at_least_two(entries, path), views))
+    warn_if_off_centre(frames, CAMERAS_JSON)
+    capture = Capture(root=path, frames=frames, synthetic=bool(about.synthetic), ordered=about.ordered)
+    return dataclasses.replace(capture, K_source=CAMERAS_JSON if capture.has_K else None)
 
 
 def _at_least_two(items: list[T], path: Path) -> list[T]:
     if not items:
-        raise UserError(f"{path}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}); give a folder of images")
+        there = _visible_files(path)
+        found = f"but {_some_names(there)}; " if there else ""
+        raise UserError(
+            f"{path}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), {found}give a folder of images"
+        )
     if len(items) == 1:
         raise UserError(f"{path}: only one image; a reconstruction needs at least 2 views of the scene")
     return items
@@ -135,32 +170,85 @@ def _entries_with_images(file: Path) -> list[FrameEntry]:
 
 def _frame_from_entry(root: Path, entry: FrameEntry) -> Frame:
     file = str(entry.image)
-    width, height = image_size(root / file)
-    stated = (entry.width or width, entry.height or height)
-    if stated != (width, height):
-        raise UserError(
-            f"{root / file}: is {width}x{height} when upright but {CAMERAS_JSON} says {stated[0]}x{stated[1]}; "
-            "correct width, height and K there"
-        )
-    return Frame(name=entry.name, file=file, path=root / file, width=width, height=height, K=entry.K)
+    size = image_size(root / file)
+    stated = (entry.width or size[0], entry.height or size[1])
+    resize = resized(stated, size, f"{root / file}: is {size[0]}x{size[1]} when upright but {CAMERAS_JSON} says")
+    K = None if entry.K is None else resize @ entry.K
+    return Frame(name=entry.name, file=file, path=root / file, width=size[0], height=size[1], K=K)
+
+
+def resized(stated: tuple[int, int], size: tuple[int, int], where: str) -> Float[np.ndarray, "3 3"]:
+    """What brings K of images of ``stated`` = (width, height) to the same images at another ``size``.
+
+    Raises:
+        UserError: another aspect ratio; ``where`` names the image with its size, and the file.
+    """
+    scale = (size[0] / stated[0], size[1] / stated[1])
+    if abs(scale[0] / scale[1] - 1) > 0.01:
+        raise UserError(f"{where} {stated[0]}x{stated[1]} (cropped or turned?); give width, height and K of this image")
+    return np.diag([*scale, 1.0])
+
+
+def warn_if_off_centre(frames: Sequence[Frame], source: str) -> None:
+    """A principal point far from the image's centre is rare, and what a K of another size of the image shows."""
+    off = [
+        frame for frame in frames
+        if frame.K is not None
+        and max(abs(frame.K[0, 2] / frame.width - 0.5), abs(frame.K[1, 2] / frame.height - 0.5)) > _OFF_CENTRE
+    ]  # fmt: skip
+    if off:
+        K, frame = off[0].K, off[0]
+        assert K is not None
+        logger.warning(
+            "%s: the principal point of %s (%.0f, %.0f) is far from the centre of its %dx%d pixels; does K belong to "
+            "another size of the image?", source, frame.name, K[0, 2], K[1, 2], frame.width, frame.height,
+        )  # fmt: skip
 
 
 def _image_files(root: Path) -> list[Path]:
-    """Images of a folder (or of its ``images/``) in natural order of their names; hidden files do not count."""
-    folder = root
-    if not _is_image_folder(root) and (root / "images").is_dir():
-        folder = root / "images"
-    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural)
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    others = [file.name for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
+    """Images of a folder, or of its ``images/``, in natural order of their names; hidden files do not count."""
+    folder = image_folder(root)
+    files = _visible_files(folder)
+    images = [file for file in files if is_image(file)]
+    others = [file.name for file in files if not is_image(file)]
     if images and others:
         logger.warning("%s: ignored %d file(s) that are not images: %s", folder, len(others), ", ".join(others[:20]))
+    for file in images:
+        refuse_unwritable_name(file.name, folder)
     refuse_same_names([file.stem for file in images], folder)
     return images
 
 
-def _is_image_folder(folder: Path) -> bool:
-    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir() if file.is_file())
+def image_folder(root: Path) -> Path:
+    """Where the images of a capture's folder are: in its ``images/`` where there are any, else in itself.
+
+    Raises:
+        UserError: both hold images, and most are not in ``images/``: which are meant?
+    """
+    inner = root / "images"
+    beside, below = ([file for file in _visible_files(folder) if is_image(file)] for folder in (root, inner))
+    if not below:
+        return root
+    if len(beside) > len(below):
+        raise UserError(f"{root}: holds {len(beside)} images, and {len(below)} in images/; move one of the two away")
+    if beside:
+        logger.warning("%s: ignored %d image(s) beside images/: %s", root, len(beside), _some_names(beside))
+    return inner
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file is taken for an image, by its name; hidden ones are not (macOS keeps notes in ._NAME.jpg)."""
+    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file()), key=natural)
+
+
+def _some_names(files: Sequence[Path]) -> str:
+    return ", ".join(file.name for file in files[:5]) + (", ..." if len(files) > 5 else "")
 
 
 def _frame_from_file(root: Path, file: Path) -> Frame:
@@ -170,7 +258,8 @@ def _frame_from_file(root: Path, file: Path) -> Frame:
 
 def natural(path: Path | str) -> list[Any]:
     """Sort key in which frame2 comes before frame10."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", Path(path).name) if p]
+    parts = filter(None, re.split(r"(\d+)", Path(path).name))
+    return [(0, int(part), "") if part.isdecimal() and len(part) < _LONGEST_NUMBER else (1, 0, part) for part in parts]
 
 
 def _video_capture(video: Path, views: int, cache: Path | None, progress: Progress | None) -> Capture:

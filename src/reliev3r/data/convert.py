@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from PIL import Image
 
 from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, write_frames
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import atomic_directory
+from reliev3r.core.files import atomic_directory, link_or_copy
 from reliev3r.core.progress import Progress
+from reliev3r.data.images import is_turned
 from reliev3r.data.truth import Scene, TruthSource
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,10 @@ _FAR = 40.0  # where the far end of a scene of unknown unit is put: what lies fu
 
 
 def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Progress | None = None) -> Path:
-    """Write ``out``/{images/, cameras.json, depth/}; images are rectified (PNG) or, where they need not be, copied.
+    """Write ``out``/{images/, cameras.json, depth/}; images are hard links, or written anew as PNG where they are
+    rectified or turned.
 
+    ``cameras.json`` keeps K, the order in time and, of rectified images, the lenses that they were taken through.
     Depth beyond 65.5 m is unknown in the copy. A scene whose unit is unknown is scaled, poses and depth alike, so that
     its depth fits; ``cameras.json`` then says ``"metric": false`` and by which ``"scale"``. Without ``truth`` neither
     poses nor depth are written.
@@ -60,12 +62,23 @@ def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Prog
                 )
             )  # fmt: skip
         unit: dict[str, Any] = {} if source is None else {"metric": source.metric, "scale": scale}
-        write_frames(folder / CAMERAS_JSON, frames, source=scene.name, caveats=list(scene.caveats), **unit)
+        write_frames(
+            folder / CAMERAS_JSON, frames, source=scene.name, caveats=list(scene.caveats), **unit, **_about(scene)
+        )  # fmt: skip
     if cut:
         logger.warning("%s: %d depth values beyond %.1f m are unknown in the copy", out, cut, FURTHEST)
     if progress:
         progress(len(scene.capture.frames), len(scene.capture.frames), "")
     return out
+
+
+def _about(scene: Scene) -> dict[str, Any]:
+    """What is said about all frames together, truth apart."""
+    lenses = [frame.rectification.lens for frame in scene.capture.frames if frame.rectification is not None]
+    told: dict[str, Any] = {"ordered": True} if scene.capture.ordered else {}
+    if lenses:
+        told["rectified_from"] = [lens for index, lens in enumerate(lenses) if lens not in lenses[:index]]
+    return told
 
 
 def _scale(source: TruthSource, names: tuple[str, ...]) -> float:
@@ -79,12 +92,12 @@ def _scale(source: TruthSource, names: tuple[str, ...]) -> float:
 
 def _write_image(scene: Scene, index: int, folder: Path) -> str:
     frame = scene.capture.frames[index]
-    if frame.rectification is None:
+    if frame.rectification is None and not (frame.as_stored and is_turned(frame.path)):  # a copy keeps its EXIF
         file = f"images/{frame.name}{frame.path.suffix.lower()}"
-        shutil.copyfile(frame.path, folder / file)
+        link_or_copy(frame.path, folder / file)
     else:
         file = f"images/{frame.name}.png"
-        Image.fromarray(scene.capture.image(index)).save(folder / file)
+        Image.fromarray(scene.capture.image(index)).save(folder / file, compress_level=1)  # a quarter of the time
     return file
 
 

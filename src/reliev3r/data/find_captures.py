@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reliev3r.core.cameras_json import CAMERAS_JSON
 from reliev3r.core.errors import UserError
-from reliev3r.data.images import IMAGE_SUFFIXES
+from reliev3r.data.capture import is_image
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".3gp"})
 """Files below a folder of captures that are taken for videos."""
@@ -62,9 +62,7 @@ def _is_capture(path: Path) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    return any(file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() for file in folder.iterdir())
+    return folder.is_dir() and any(is_image(file) and file.is_file() for file in folder.iterdir())
 
 
 def _captures_below(folder: Path, store: Path) -> list[Path]:

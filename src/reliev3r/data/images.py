@@ -1,48 +1,106 @@
-"""Reading any photograph as upright 8-bit RGB."""
+"""Reading any photograph as 8-bit RGB: upright, or as it is stored."""
 
 from __future__ import annotations
 
+import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from reliev3r.core.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".gif"})
 """What is taken for an image; a file of another kind among images is ignored, a broken one of these is an error."""
 
-_ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 exchange width and height
-_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+MOST_PIXELS = 250_000_000
+"""Of one image: the largest phone sensors have 200 megapixels, and a small file can claim any number."""
+
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769  # EXIF tags
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What makes stored pixels upright, by the tag; values from 5 on exchange width and height."""
+_AS_STORED = {**_UPRIGHT, 6: _UPRIGHT[8], 8: _UPRIGHT[6]}
+_PILLOW_ERRORS = (
+    OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, OverflowError, ZeroDivisionError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What hostile and damaged files make it raise."""
+_limit = threading.Lock()  # Pillow's own limit is one for the process
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image, from its header alone.
+def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image, or of its pixels as stored, from its header alone.
 
     Raises:
-        UserError: not an image.
+        UserError: not an image, or one that is too large.
     """
-    with _opened(path) as image:
+    with opened_image(path) as image:
         width, height = image.size
-        return (height, width) if is_transposed(image) else (width, height)
+        exchanged = _orientation(image) >= 5 and upright != _comes_upright(image)
+        return (height, width) if exchanged else (width, height)
 
 
-def is_transposed(image: Image.Image) -> bool:
-    """Whether EXIF says that making the stored pixels upright exchanges width and height."""
-    return image.getexif().get(_ORIENTATION, 1) >= 5
+def is_turned(path: Path) -> bool:
+    """Whether the stored pixels are not upright (turned or mirrored): programs that ignore EXIF see another image.
+
+    Raises:
+        UserError: as :func:`image_size`.
+    """
+    with opened_image(path) as image:
+        return _orientation(image) != 1
 
 
-def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """The image as upright RGB: EXIF rotation applied, 16-bit scaled, grey repeated, transparency over white.
+def exif_tags(path: Path) -> dict[int, Any]:
+    """The photograph's own EXIF tags (exposure, lens) by number; none where they are damaged.
+
+    Raises:
+        UserError: as :func:`image_size`.
+    """
+    with opened_image(path) as image:
+        try:
+            return dict(image.getexif().get_ifd(_EXIF_IFD))
+        except _PILLOW_ERRORS:
+            return {}
+
+
+def read_image(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+    """The image as RGB: 16-bit scaled, grey repeated, transparency over white.
+
+    ``upright`` applies EXIF's orientation; a value that the standard does not know is none. Without, the pixels are
+    as stored, which is what COLMAP, OpenCV's and most datasets' cameras belong to.
 
     Raises:
         UserError: not an image, truncated, or with pixels that have no 8-bit meaning (floating point).
     """
-    with _opened(path) as image:
-        return np.array(_to_rgb(ImageOps.exif_transpose(image), path))
+    with opened_image(path) as image:
+        orientation, comes_upright = _orientation(image), _comes_upright(image)
+        pixels = _to_rgb(image, path)
+        if orientation != 1 and upright != comes_upright:
+            pixels = pixels.transpose((_UPRIGHT if upright else _AS_STORED)[orientation])
+        return np.array(pixels)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation of an image that was not decoded yet, 1 to 8; whatever else the tag holds means upright."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _PILLOW_ERRORS:  # the tags are rubbish, the picture need not be
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
+
+
+def _comes_upright(image: Image.Image) -> bool:
+    """Whether Pillow applies the orientation itself; of all formats it does so for TIFF."""
+    return image.format == "TIFF"
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -60,12 +118,26 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened_image(path: Path) -> Iterator[Image.Image]:
     """Open an image; whatever Pillow raises while it is read becomes one line for the user."""
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise UserError(
+                    f"{path}: {image.width}x{image.height} are more than {MOST_PIXELS // 10**6} megapixels; shrink it"
+                )
             yield image
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found") from error
     except _PILLOW_ERRORS as error:
         raise UserError(f"{path}: truncated or not an image ({error}); replace or remove it") from error
+
+
+def _open(path: Path) -> Image.Image:
+    """By its header, whatever size it claims: ``MOST_PIXELS`` judges that."""
+    with _limit:
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual

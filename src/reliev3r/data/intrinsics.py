@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 
 from reliev3r.core.cameras_json import FrameEntry, read_frames, read_shared_intrinsics
 from reliev3r.core.errors import UserError
-from reliev3r.data.capture import Capture, Frame
-from reliev3r.data.images import is_transposed
+from reliev3r.data.capture import Capture, Frame, resized, warn_if_off_centre
+from reliev3r.data.images import exif_tags, image_size
+from reliev3r.data.known_cameras import refuse_unused_cameras
 from reliev3r.geometry.camera import K_from_focal, focal_from_35mm, focal_from_fov
 
 logger = logging.getLogger(__name__)
 
-_EXIF_IFD, _FOCAL, _FOCAL_35MM, _STORED_WIDTH, _PLANE_RESOLUTION, _PLANE_UNIT = 34665, 37386, 41989, 40962, 41486, 41488
+_FOCAL, _FOCAL_35MM, _STORED_WIDTH, _PLANE_RESOLUTION, _PLANE_UNIT = 37386, 41989, 40962, 41486, 41488
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of FocalPlaneResolutionUnit
 
 
@@ -32,10 +32,12 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
     ``FILE``: JSON in the format of ``cameras.json`` (matched by frame name) or one shared {"K", "width", "height"}, K
     with integer pixel centres; ``fov:DEG``: *horizontal* field of view of every upright image, square pixels, centred
     principal point; ``exif``: focal length from the images' EXIF; ``estimate``: none, whatever is known. By default
-    those of the capture's own ``cameras.json``, else EXIF where all images have it, else none.
+    those of the capture's own ``cameras.json``, else EXIF where all images have it, else none; but where a file of
+    another tool beside the images knows them, that must be used or refused by name.
 
     Raises:
-        UserError: the file does not fit the frames, a field of view outside (0, 180), images without EXIF focal length.
+        UserError: there is such a file; the given file does not fit the frames, a field of view outside (0, 180),
+            images without EXIF focal length.
     """
     if spec is None:
         return _default(capture)
@@ -61,8 +63,16 @@ def is_expert_spec(spec: str | None) -> bool:
 def _default(capture: Capture) -> Capture:
     if capture.has_K:
         return capture
-    if all(_exif_K(frame) is not None for frame in capture.frames):
+    refuse_unused_cameras(capture)
+    given = [frame.K is not None for frame in capture.frames]
+    if any(given):
+        logger.warning("%s: %d of %d frames have a K; it is not used", capture.root, sum(given), len(given))
+    without = [frame.file for frame in capture.frames if _exif_K(frame) is None]
+    if not without:
         return _replaced(capture, _exif_K, "exif")
+    if len(without) < len(capture.frames):
+        logger.warning("%s: no focal length in the EXIF of %s; that of the others is not used", capture.root,
+                       _some(without))  # fmt: skip
     return _replaced(capture, lambda _: None, None)
 
 
@@ -90,12 +100,17 @@ def _from_file(capture: Capture, file: Path) -> Capture:
         raise UserError(f"--intrinsics {file}: no such file; {choices}")
     shared = read_shared_intrinsics(file)
     if shared is not None:
-        return _replaced(capture, lambda frame: _fitted_K(frame, shared, file), file.name)
+        return _checked(_replaced(capture, lambda frame: _fitted_K(frame, shared, file), file.name))
     entries = {entry.name: entry for entry in read_frames(file)}
     missing = [frame.name for frame in capture.frames if frame.name not in entries]
     if missing:
         raise UserError(f"{file}: no intrinsics for {_some(missing)}; add them or give one shared K")
-    return _replaced(capture, lambda frame: _fitted_K(frame, entries[frame.name], file), file.name)
+    return _checked(_replaced(capture, lambda frame: _fitted_K(frame, entries[frame.name], file), file.name))
+
+
+def _checked(capture: Capture) -> Capture:
+    warn_if_off_centre(capture.frames, str(capture.K_source))
+    return capture
 
 
 def _fitted_K(frame: Frame, entry: FrameEntry, file: Path) -> Float[np.ndarray, "3 3"]:
@@ -105,13 +120,9 @@ def _fitted_K(frame: Frame, entry: FrameEntry, file: Path) -> Float[np.ndarray, 
         raise UserError(f"{where}: K is missing; add it, or choose other --intrinsics")
     if entry.width is None or entry.height is None:
         raise UserError(f"{where}: need the image's width and height in pixels")
-    scale = np.array([frame.width / entry.width, frame.height / entry.height])
-    if abs(scale[0] / scale[1] - 1) > 0.01:
-        raise UserError(
-            f"{where}: for {entry.width}x{entry.height}, but {frame.file} is {frame.width}x{frame.height} "
-            "(another aspect ratio); give a K measured on these images"
-        )
-    return np.diag([*scale, 1.0]) @ entry.K
+    size = (frame.width, frame.height)
+    where = f"{where}: {frame.file} is {size[0]}x{size[1]}, of another aspect ratio than"
+    return resized((entry.width, entry.height), size, where) @ entry.K
 
 
 def centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
@@ -121,9 +132,7 @@ def centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
 
 def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
     """Intrinsics from FocalLengthIn35mmFilm, else from FocalLength and the sensor's pixel pitch; None if absent."""
-    with Image.open(frame.path) as image:
-        tags = image.getexif().get_ifd(_EXIF_IFD)
-        stored_width = frame.height if is_transposed(image) else frame.width
+    tags = exif_tags(frame.path)
     focal_35mm = _number(tags.get(_FOCAL_35MM))
     if focal_35mm:
         return centred_K(frame, focal_from_35mm(focal_35mm, frame.height, frame.width))
@@ -131,6 +140,7 @@ def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
     unit = _MM_PER_UNIT.get(tags.get(_PLANE_UNIT, 2))
     if not (focal and resolution and unit):
         return None
+    stored_width = image_size(frame.path, upright=False)[0]
     resized = stored_width / (_number(tags.get(_STORED_WIDTH)) or stored_width)
     return centred_K(frame, focal * resolution / unit * resized)
 

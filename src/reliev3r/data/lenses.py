@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
+from reliev3r.core.cameras_json import refuse_impossible_K
 from reliev3r.core.errors import UserError
 from reliev3r.data.images import image_size
 from reliev3r.geometry.camera import focal_from_fov
@@ -54,7 +57,7 @@ def scaled_K(
     Raises:
         UserError: the image has another aspect ratio (cropped or rotated).
     """
-    width, height = image_size(image)
+    width, height = image_size(image, upright=False)
     scale = width / published[0]
     if abs(height - scale * published[1]) > 0.5:
         raise UserError(
@@ -137,6 +140,7 @@ _COEFFICIENTS = {
     "SIMPLE_RADIAL_FISHEYE": ("k1",),
     "RADIAL_FISHEYE": ("k1", "k2"),
 }
+_LISTED = ("k1", "k2", "k3", "k4", "p1", "p2")  # nerfstudio's order of distortion_params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,21 +198,72 @@ def lens_of(entry: dict[str, Any], where: str, image: Path, size: tuple[int, int
         UserError: no focal length, numbers that cannot be, a model that no pinhole image can be made of, or a size
             of another aspect.
     """
-    model = str(entry.get("camera_model", "OPENCV"))
+    model = str(entry.get("camera_model", "OPENCV_FISHEYE" if entry.get("is_fisheye") else "OPENCV"))
     if model not in _COEFFICIENTS:
         raise UserError(f"{where}: camera model {model} cannot be rectified; known: {', '.join(_COEFFICIENTS)}")
-    try:
-        width, height = (int(entry["w"]), int(entry["h"])) if "w" in entry and "h" in entry else image_size(image)
-        fx = float(entry["fl_x"]) if "fl_x" in entry else focal_from_fov(float(entry["camera_angle_x"]), width)
-        fy = float(entry.get("fl_y", fx))
-        cx, cy = float(entry.get("cx", width / 2)), float(entry.get("cy", height / 2))
-        distortion = tuple(float(entry.get(key, 0.0)) for key in _COEFFICIENTS[model])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: needs numbers w, h, fl_x (or camera_angle_x), fl_y, cx, cy; {error}") from error
-    if not np.isfinite([fx, fy, cx, cy, *distortion]).all() or min(fx, fy, width, height) <= 0:
-        raise UserError(f"{where}: intrinsics that are not finite and positive; restore the file")
-    lens = Lens(model=model, width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy, distortion=distortion)
+    stored = None if "w" in entry and "h" in entry else image_size(image, upright=False)
+    width, height = (_whole(entry, key, where) for key in "wh") if stored is None else stored
+    fx = _focal(entry, "x", width, where)
+    if fx is None:
+        raise UserError(f"{where}: has no focal length; it needs fl_x or camera_angle_x")
+    fy = _focal(entry, "y", height, where) or fx
+    cx, cy = number(entry, "cx", where, width / 2), number(entry, "cy", where, height / 2)
+    lens = Lens(
+        model=model, width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy, distortion=_distortion(entry, model, where)
+    )
+    refuse_impossible_K(lens.K, (width, height), where)
     return lens if size is None else _resized(lens, size, where, image)
+
+
+def number(entry: dict[str, Any], key: str, where: str, default: float | None = None) -> float:
+    """A finite number of a JSON object; text of one counts.
+
+    Raises:
+        UserError: missing (unless there is a ``default``) or anything else; ``where`` names file and frame.
+    """
+    value = entry.get(key, default)
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{where}: {key} must be a finite number, not {str(value)[:40]!r}; correct the file")
+    return found
+
+
+def _whole(entry: dict[str, Any], key: str, where: str) -> int:
+    value = number(entry, key, where)
+    if value != int(value) or value < 1:
+        raise UserError(f"{where}: {key} must be a whole number of pixels, not {value:g}; correct the file")
+    return int(value)
+
+
+def _focal(entry: dict[str, Any], axis: str, side: int, where: str) -> float | None:
+    """In pixels, from the focal length or the field of view along ``axis``; None where neither is stated."""
+    if f"fl_{axis}" in entry:
+        focal = number(entry, f"fl_{axis}", where)
+        if focal <= 0:
+            raise UserError(f"{where}: fl_{axis} must be above 0 pixels, not {focal:g}; correct the file")
+        return focal
+    if f"camera_angle_{axis}" not in entry:
+        return None
+    angle = number(entry, f"camera_angle_{axis}", where)
+    if not 0 < angle < math.pi:
+        raise UserError(f"{where}: camera_angle_{axis} must lie between 0 and pi radians, not {angle:g}")
+    return focal_from_fov(angle, side)
+
+
+def _distortion(entry: dict[str, Any], model: str, where: str) -> tuple[float, ...]:
+    """In OpenCV's order. What the model does not have must be 0: it would be ignored without a word."""
+    listed = entry.get("distortion_params")
+    if listed is not None:
+        if not isinstance(listed, list) or len(listed) > len(_LISTED):
+            raise UserError(f"{where}: distortion_params must be a list of at most {len(_LISTED)} numbers")
+        entry = {**dict(zip(_LISTED, listed, strict=False)), **entry}
+    for key in sorted(entry):
+        if re.fullmatch(r"[kpsb]\d", key) and key not in _COEFFICIENTS[model] and number(entry, key, where) != 0:
+            raise UserError(f"{where}: {key} is not 0, but camera model {model} has no {key}; correct the file")
+    return tuple(number(entry, key, where, 0.0) for key in _COEFFICIENTS[model])
 
 
 def _resized(lens: Lens, size: tuple[int, int], where: str, image: Path) -> Lens:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, read_about, read_posed_frames
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import inside
 from reliev3r.core.types import Truth
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import K_of_crop_resize
@@ -73,10 +74,12 @@ def load_truth(
     height) in original pixels (corner convention). K moves with the grid; depth is looked up at the centres of the
     grid's pixels (nearest) and valid where it is positive and inside the image. Frames without depth are allowed:
     nothing of theirs is valid, and only poses can be scored. With ``image_sizes`` (width, height), frames of another
-    size are refused.
+    size are refused. The world's origin is moved to the first frame's camera while poses are still float64: float32
+    has steps of half a metre at georeferenced coordinates.
 
     Raises:
-        UserError: no cameras.json; a frame is missing, or has no pose or K; a depth map is missing or unreadable.
+        UserError: no cameras.json; a frame is missing, or has no K or no pose that is a rigid motion; a depth map is
+            missing or unreadable.
     """
     if isinstance(source, Path | str):
         source = CameraFile(Path(source))
@@ -91,15 +94,31 @@ def load_truth(
         K.append(K_of_crop_resize(camera.K, offset=(left, top), scale=scale))
         poses.append(camera.world_from_cam)
         depths.append(_looked_up(source.depth(name), camera.size, (left, top, width, height), size))
+    world_from_cam = torch.stack(poses)
+    world_from_cam[:, :3, 3] -= world_from_cam[0, :3, 3].clone()
     depth = torch.from_numpy(np.stack(depths))
     valid = depth > 0
     return Truth(
         depth=torch.where(valid, depth, torch.ones_like(depth)),
         valid=valid,
         K=torch.stack(K).float(),
-        world_from_cam=torch.stack(poses).float(),
+        world_from_cam=world_from_cam.float(),
         metric=source.metric,
     )
+
+
+def checked_pose(pose: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray, "4 4"]:
+    """The pose, if it is a rigid motion, or not finite (readers leave such a frame out later).
+
+    Raises:
+        UserError: a finite matrix that is no rigid motion within 1e-3: scaled, sheared or mirrored.
+    """
+    rotation = pose[:3, :3]
+    if not np.isfinite(pose).all():
+        return pose
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
+        raise UserError(f"{where}: the pose is no rotation and translation (scaled or mirrored?); restore the file")
+    return pose
 
 
 class CameraFile:
@@ -143,16 +162,15 @@ class CameraFile:
             raise UserError(f"{self.file}: frame '{name}' needs width, height, a 3x3 K and a 4x4 cam_to_world")
         if not np.isfinite(frame.world_from_cam).all():
             raise UserError(f"{self.file}: frame '{name}' has a pose that is not finite; leave the frame out")
-        return TrueCamera(
-            K=torch.tensor(frame.K), world_from_cam=torch.tensor(frame.world_from_cam), size=(frame.width, frame.height)
-        )
+        pose = checked_pose(frame.world_from_cam, f"{self.file}: frame '{name}'")
+        return TrueCamera(K=torch.tensor(frame.K), world_from_cam=torch.tensor(pose), size=(frame.width, frame.height))
 
     def depth(self, name: str) -> np.ndarray | None:
         """As :class:`TruthSource` says; metres."""
         entry = self._frame(name).depth
         if entry is None:
             return None
-        file = self.root / entry
+        file = inside(self.root, entry, str(self.file))
         stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
         if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
             raise UserError(f"{file}: not a readable 16-bit PNG depth map (named by cameras.json, frame '{name}')")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FORMAT = "reliev3r-frames/2"
+FORMAT = "reliev3r-frames/3"
 
 
 def user_cache(video: Path) -> Path:
@@ -54,22 +54,19 @@ def extract_frames(video: Path, folder: Path, count: int, *, progress: Progress 
     chosen = select_frames(signs, count)
     with atomic_directory(folder) as temporary:
         files = []
-        for index, frame in enumerate(_decoded(video)):
-            if index not in chosen:
-                continue
+        for index, image in frames_at(video, chosen):
             files.append(f"{index:06d}.jpg")
-            Image.fromarray(_upright(frame)).save(temporary / files[-1], quality=95, subsampling=0)
+            Image.fromarray(image).save(temporary / files[-1], quality=95, subsampling=0)
             if progress:
                 progress(len(files), len(chosen), "video frames")
-            if len(files) == len(chosen):
-                break
         write_json(temporary / "frames.json", {**wanted, "files": files})
     return [folder / file for file in files]
 
 
 def _pictures(video: Path) -> Iterator[UInt8[np.ndarray, "h w"]]:
     """All frames as small grey pictures (not turned upright: motion does not care)."""
-    for frame in _decoded(video, warn=True):
+    for shown in _decoded(video, warn=True):
+        frame = shown.frame
         shrink = min(1.0, SHARP_SIDE / max(frame.width, frame.height))
         size = {"width": max(2, round(frame.width * shrink)), "height": max(2, round(frame.height * shrink))}
         yield frame.reformat(**size, format="gray").to_ndarray()
@@ -110,7 +107,7 @@ def _reusable(folder: Path, wanted: dict[str, Any]) -> list[Path]:
     return files if manifest == wanted and all(file.is_file() for file in files) else []
 
 
-def _decoded(video: Path, *, warn: bool = False) -> Iterator[Any]:
+def _decoded(video: Path, *, warn: bool = False) -> Iterator[_Shown]:
     """Intact frames of the first video stream, up to the first undecodable one."""
     import av
 
@@ -125,7 +122,7 @@ def _decoded(video: Path, *, warn: bool = False) -> Iterator[Any]:
                 for frame in container.decode(stream):
                     if frame.is_corrupt:  # what the decoder made up where data is missing
                         continue
-                    yield frame
+                    yield _Shown(frame, _aspect(stream))
                     number += 1
             except av.FFmpegError as error:
                 if warn and number:
@@ -134,9 +131,41 @@ def _decoded(video: Path, *, warn: bool = False) -> Iterator[Any]:
         raise UserError(f"{video}: not readable as a video ({error}); re-encode it or give images") from error
 
 
-def _upright(frame: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture as shown: turned by the container's display matrix (degrees counter-clockwise)."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame, and how wide its pixels are shown over how high (other than 1 in DV, HDV and DVDs)."""
+
+    frame: Any
+    aspect: float
+
+    def image(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture as shown: square pixels, turned by the container's display matrix (degrees counter-clockwise)."""
+        stored = self.frame.to_ndarray(format="rgb24")
+        height, width = stored.shape[:2]
+        if self.aspect != 1:  # no pixel is lost
+            shown = (round(width * max(1.0, self.aspect)), round(height / min(1.0, self.aspect)))
+            stored = cv2.resize(stored, shown, interpolation=cv2.INTER_CUBIC)
+        return np.ascontiguousarray(np.rot90(stored, round(self.frame.rotation / 90)))
+
+
+def _aspect(stream: Any) -> float:
+    """The container's word, else the codec's; 1 where neither says a possible one."""
+    said = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return float(said) if said and 0.2 <= said <= 5 else 1.0
+
+
+def frames_at(video: Path, numbers: Collection[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+    """(number, image as shown) of the frames of these numbers, in order; numbers beyond the end give nothing.
+
+    Raises:
+        UserError: unreadable.
+    """
+    last = max(numbers, default=-1)
+    for index, shown in enumerate(_decoded(video)):
+        if index in numbers:
+            yield index, shown.image()
+        if index >= last:
+            return
 
 
 FLOW_SIDE = 320

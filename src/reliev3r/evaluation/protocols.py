@@ -90,7 +90,7 @@ def score_mapanything(cameras: Cameras, pixels: Pixels | None) -> Scores:
     """Score under the protocol that this module's docstring defines."""
     poses = score_poses("mapanything", cameras, ate=None, signed=False, seen="first")
     if pixels is None:
-        return poses
+        return dataclasses.replace(poses, ate=_ate_of_cameras_alone(cameras))
     unit = pixels.points.norm(dim=-1).mean().clamp_min(1e-8)
     true_unit = pixels.true_points.norm(dim=-1).mean().clamp_min(1e-8)
     points, true_points = pixels.points / unit, pixels.true_points / true_unit
@@ -104,6 +104,17 @@ def score_mapanything(cameras: Cameras, pixels: Pixels | None) -> Scores:
         depth_tau=view_mean(norm_ratio(depth, true_depth) < MAPANYTHING_TAU, pixels.view),
         ate=ate_mean_rigid(centres / unit, true_centres / true_unit),
     )
+
+
+def _ate_of_cameras_alone(cameras: Cameras) -> float | None:
+    """Where there are no points to give the unit: the mean distance of the cameras from view 0, one factor each."""
+    centres, true = cameras.centres()
+    if len(true) < 2:
+        return None
+    unit, true_unit = (each.norm(dim=-1).sum() / (len(true) - 1) for each in (centres, true))
+    if true_unit < 1e-9:
+        return None
+    return ate_mean_rigid(centres / unit.clamp_min(1e-8), true / true_unit)
 
 
 PI3_TAU = 1.25

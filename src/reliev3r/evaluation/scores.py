@@ -102,7 +102,8 @@ DEFINITIONS: dict[Protocol, str] = {
     "mapanything": (
         "mapanything: everything in view 0's frame, divided by the mean distance of valid points (one factor each), on "
         "the prediction's pixels; rel = |p-q|/|q| (mean over pixels, then views), tau = share with max(|p|/|q|, "
-        "|q|/|p|) < 1.10; ATE = mean distance after rigid alignment, in that unit; AUC@30 over all pairs of "
+        "|q|/|p|) < 1.10; ATE = mean distance after rigid alignment, in that unit (where there are no points, the mean "
+        "distance of the cameras from view 0); AUC@30 over all pairs of "
         "max(rotation, sign-ambiguous translation direction)."
     ),
     "pi3": (

@@ -138,6 +138,11 @@ def make_row(system: str, reconstruction: Reconstruction, scores: Scores) -> Row
             f"no camera for {scores.views_without_camera} of {scores.views} views: each of their pairs counts as 180 "
             "degrees, and the ATE is of the others"
         )
+    if scores.protocol == "mapanything" and scores.ate is not None and scores.point_rel is None:
+        notes.append(
+            "its ATE is in another unit, the mean distance of the cameras from view 0 (no points to give the "
+            "protocol's): compare it with such rows alone"
+        )
     if "simulated" in json.dumps(reconstruction.meta.get("labels", "")):
         notes.append(
             "its labels came from a SIMULATED expert (ground truth made worse), so this says nothing about what real "

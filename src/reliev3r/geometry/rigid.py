@@ -70,10 +70,12 @@ class _NearestRotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
         """U diag(1, 1, det(U V^T)) V^T."""
-        u, singular, vh = torch.linalg.svd(matrix)
+        finite = torch.isfinite(matrix).all(-1, keepdim=True).all(-2, keepdim=True)  # or LAPACK raises for all of them
+        u, singular, vh = torch.linalg.svd(torch.where(finite, matrix, torch.eye(3).to(matrix)))
         sign = torch.ones_like(singular)
         sign[..., 2] = torch.where(torch.det(u @ vh) < 0, -1.0, 1.0)
         u = u * sign[..., None, :]
+        u = torch.where(finite, u, torch.nan)
         ctx.save_for_backward(u, singular * sign, vh)
         return u @ vh
 
@@ -89,7 +91,8 @@ class _NearestRotation(torch.autograd.Function):
 
 
 def rotation_from_9d(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The rotation nearest to an arbitrary matrix, by SVD (Levinson et al. 2020; pi^3's pose head), float32 or more."""
+    """The rotation nearest to an arbitrary matrix, by SVD (Levinson et al. 2020; pi^3's pose head), float32 or more;
+    NaN for one that is not finite."""
     return _NearestRotation.apply(matrix if matrix.dtype == torch.float64 else matrix.float())
 
 

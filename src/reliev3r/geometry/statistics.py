@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,9 +35,17 @@ def weighted_mean(
     return (weight * values).sum(-1) / weight.sum(-1).clamp_min(eps)
 
 
-def weighted_mad(
-    values: Float[Tensor, "*b n"], weight: Float[Tensor, "*b n"]
+Deviation = Literal["mean", "median"]
+"""Which average of the absolute deviations from the median."""
+
+
+def weighted_deviation(
+    values: Float[Tensor, "*b n"], weight: Float[Tensor, "*b n"], average: Deviation
 ) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
-    """Weighted median and weighted mean absolute deviation from it (the paper's WMAD; MiDaS' shift and scale)."""
+    """Weighted median, and the weighted mean or median of the absolute deviations from it.
+
+    With the mean it is MiDaS' shift and scale; which one the paper's WMAD is, is open. 0 where all weights are 0.
+    """
     median = weighted_median(values, weight)
-    return median, weighted_mean((values - median[..., None]).abs(), weight)
+    apart = (values - median[..., None]).abs()
+    return median, (weighted_mean if average == "mean" else weighted_median)(apart, weight)

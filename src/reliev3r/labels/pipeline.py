@@ -12,6 +12,7 @@ from reliev3r.core.files import file_hash, remove_leftovers, write_sealed
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture, Frame
+from reliev3r.data.images import is_turned
 from reliev3r.labels.expert import DepthExpert, DepthMap, TrackExpert
 from reliev3r.labels.quality.assess import why_no_matches
 from reliev3r.labels.store import (
@@ -104,8 +105,7 @@ def label_depth(
     inputs = [file_hash(path) for path in expert.inputs(frame, capture)]
     image = image_hash or file_hash(frame.path)
     key = {"format": FORMAT, "expert": expert.fingerprint(), "image": image, "inputs": inputs}
-    if frame.rectification is not None:
-        key["lens"] = frame.rectification.lens
+    key |= _pixels(frame)
     path = out / depth_file(frame.name)
     found = _reusable(path, key, known_hash, read_depth)
     if found is None:
@@ -154,8 +154,7 @@ def _remove_other_depth(out: Path, files: dict[str, dict[str, Any]]) -> None:
 
 def _frame_entry(frame: Frame, image_hash: str) -> dict[str, Any]:
     """A frame as the manifest lists it; K is the one that matches were verified with."""
-    lens = {} if frame.rectification is None else {"lens": frame.rectification.lens}
-    return lens | {
+    return _pixels(frame) | {
         "name": frame.name,
         "image": frame.file,
         "width": frame.width,
@@ -163,6 +162,12 @@ def _frame_entry(frame: Frame, image_hash: str) -> dict[str, Any]:
         "K": None if frame.K is None else frame.K.tolist(),
         "image_sha256": image_hash,
     }
+
+
+def _pixels(frame: Frame) -> dict[str, Any]:
+    """What is done to an image's stored pixels besides making them upright."""
+    lens = {} if frame.rectification is None else {"lens": frame.rectification.lens}
+    return lens | ({"pixels": "as stored"} if frame.as_stored and is_turned(frame.path) else {})
 
 
 def _reusable(

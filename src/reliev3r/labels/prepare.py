@@ -24,6 +24,7 @@ from reliev3r.geometry.camera import K_from_focal, fov_from_focal
 from reliev3r.geometry.sampling import inside
 from reliev3r.labels.align_depth import RegisterConfig, register_depth
 from reliev3r.labels.pipeline import CaptureLabels
+from reliev3r.labels.swept import sweep_depth
 from reliev3r.sfm.focal import solve_focal
 from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
 
@@ -67,6 +68,8 @@ class PrepareConfig:
     """Solve pseudo cameras from the training tracks: teacher of the pose head, start of an unknown focal length."""
     register: bool = True
     """Bend the monocular depth towards the depths that the solved tracks triangulate; trust it by their agreement."""
+    sweep: bool = False
+    """Sweep depth under the pseudo cameras: the label where views agree, elsewhere the expert's bent towards it."""
     registration: RegisterConfig = field(default_factory=RegisterConfig)
     solver: SolveConfig = field(default_factory=SolveConfig)
 
@@ -102,7 +105,7 @@ def prepare_capture(
 ) -> Prepared:
     """Sample, split and enrich the labels of one capture; a pure function of its arguments.
 
-    ``progress`` hears of the search for an unknown focal length, the only part that takes long.
+    ``progress`` hears of what takes long: the search for an unknown focal length, and the sweep.
     """
     views, pseudo, regions = network_sample(capture, labels, long_side=config.image_size, patch=patch)
     train_index, heldout_index = split_tracks(pseudo.tracks, config.heldout)
@@ -122,12 +125,23 @@ def prepare_capture(
         if config.register and bool(pseudo.depth.valid.any()):
             registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, certainty, config.registration)
             pseudo = dataclasses.replace(pseudo, depth=registered)
+        if config.sweep:
+            swept, why = sweep_depth(
+                capture, pseudo.depth, pseudo.tracks, solve, views.K if pseudo.K is None else pseudo.K,
+                long_side=config.image_size, patch=patch, solver=config.solver, progress=progress,
+            )  # fmt: skip
+            pseudo = dataclasses.replace(pseudo, depth=swept)
+            notes += [] if why is None else [why]
         unreached = [frame.name for frame, ok in zip(capture.frames, solve.reached.tolist()) if not ok]
         if unreached:
             notes.append(
                 f"too few matches tie {', '.join(unreached)} to the other images: their cameras are the least certain; "
                 "more images between them and the rest would help"
             )
+    if config.sweep and pseudo.depth.weight is None:  # or samples of several captures could not be stacked
+        pseudo = dataclasses.replace(
+            pseudo, depth=dataclasses.replace(pseudo.depth, weight=pseudo.depth.valid.float())
+        )  # fmt: skip
     return Prepared(
         views=views, labels=pseudo, heldout=heldout, regions=regions, train_index=train_index,
         heldout_index=heldout_index, raw_depth=raw_depth, focal_over_width=focal, notes=notes,

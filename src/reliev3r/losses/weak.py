@@ -12,6 +12,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.types import CameraLabels, Loss, Prediction, PseudoLabels
 from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.losses.cameras import focal_loss, relative_pose_loss
+from reliev3r.losses.consistency import view_gaps
 from reliev3r.losses.depth import DepthLossConfig, depth_loss
 from reliev3r.losses.matching import CorrespondenceConfig, correspondence_loss, match_loss
 from reliev3r.losses.tracks import (
@@ -53,6 +54,9 @@ class ObjectiveConfig:
     """InfoNCE over all cells, of networks that solve their cameras; others have no such term."""
     match_tracks: int = 128
     """Tracks of a sample that it looks at, at most."""
+    doubt: float = 0.0
+    """Ours: W hears of contradictions between the views' depths beside those with the labels. 10: a pixel on whose
+    depth the views disagree by 10 % counts as one deviation worse. 0: the paper's W."""
 
 
 def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveConfig, *, teacher: float = 1.0) -> Loss:
@@ -76,7 +80,7 @@ def objective(prediction: Prediction, labels: PseudoLabels, config: ObjectiveCon
         }  # fmt: skip
         parts: dict[str, Tensor] = {}
         if config.depth_weight > 0:
-            parts["depth"] = _depth_term(prediction, labels, config.depth)
+            parts["depth"] = _depth_term(prediction, labels, config)
         if config.tracks_weight > 0:
             values, weight = reprojection_loss(prediction, labels.tracks, config.reprojection, geometry)
             parts["tracks"] = weighted_mean(values, weight)
@@ -128,10 +132,13 @@ def _teacher_term(
     return term if labels.K is None else term + focal_loss(prediction, labels.K).mean()
 
 
-def _depth_term(prediction: Prediction, labels: PseudoLabels, config: DepthLossConfig) -> Tensor:
-    values, valid = depth_loss(prediction.depth, prediction.conf, labels.depth, config)
+def _depth_term(prediction: Prediction, labels: PseudoLabels, config: ObjectiveConfig) -> Tensor:
+    doubt = config.doubt * view_gaps(prediction, labels.tracks) if config.doubt > 0 else None
+    values, valid = depth_loss(prediction.depth, prediction.conf, labels.depth, config.depth, doubt)
     weight = valid.to(values.dtype)
     if labels.depth.trust is not None:
         weight = weight * labels.depth.trust[..., None, None]
+    if labels.depth.weight is not None:
+        weight = weight * labels.depth.weight
     # Divided by the number of valid pixels, not by the trust: an untrusted expert must weigh less than the tracks.
     return (weight * values).sum() / valid.sum().clamp_min(1)

@@ -33,7 +33,7 @@ from reliev3r.runs.adapt.run import adapt as run_adapt
 from reliev3r.runs.adapt.settings import AdaptConfig
 from reliev3r.runs.fit import FitConfig, FitResult
 from reliev3r.runs.fit import fit as run_fit
-from reliev3r.runs.run_folder import first_process
+from reliev3r.runs.run_folder import Resume, first_process
 from reliev3r.runs.train import train_scenes
 from reliev3r.solve.capture import TrackChoice, reconstruct_groups
 from reliev3r.training.loop import TrainResult
@@ -149,7 +149,7 @@ def fit(
     tracks: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     report: Report | None = None,
     **changes: Any,
 ) -> FitResult:
@@ -162,7 +162,7 @@ def fit(
         tracks: track expert by name.
         minutes: of training.
         steps: of training, instead of minutes: the result is then a function of the seed.
-        resume: go on with the interrupted run in ``out``.
+        resume: go on with the interrupted run in ``out``; ``auto``: where there is one, else start.
         report: hears of the progress.
         changes: any other setting of :class:`~reliev3r.runs.fit.FitConfig`, two underscores for a dot:
             ``prepare__image_size=144``.
@@ -188,7 +188,7 @@ def adapt(
     footage: Path | str,
     out: Path | str,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     report: Report | None = None,
     **changes: Any,
 ) -> AdaptResult | None:
@@ -198,7 +198,7 @@ def adapt(
         model: name of a network (:func:`load_model`); never written to.
         footage: a capture (folder of images or video), a folder of captures, or a .txt file that lists captures.
         out: a new or empty folder.
-        resume: go on with the interrupted run in ``out``.
+        resume: go on with the interrupted run in ``out``; ``auto``: where there is one, else start.
         report: hears of the progress.
         changes: settings of :class:`~reliev3r.runs.adapt.settings.AdaptConfig`, two underscores for a dot.
 
@@ -216,14 +216,14 @@ def adapt(
 
 
 def train(
-    recipe: str | ScenesConfig, out: Path | str, *, resume: bool = False, report: Report | None = None, **changes: Any
+    recipe: str | ScenesConfig, out: Path | str, *, resume: Resume = False, report: Report | None = None, **changes: Any
 ) -> TrainResult:
     """Train a network across scenes; ``out``/checkpoint is the network.
 
     Args:
         recipe: complete settings, or the name of such (``training.recipes.RECIPES``), for instance ``tiny-cpu``.
         out: a new or empty folder.
-        resume: go on with the interrupted run in ``out``.
+        resume: go on with the interrupted run in ``out``; ``auto``: where there is one, else start.
         report: hears of the progress.
         changes: settings of :class:`~reliev3r.training.recipes.ScenesConfig`, two underscores for a dot:
             ``objective__tracks_weight=2``, ``captures__data=("IMAGES=STORE",)``.

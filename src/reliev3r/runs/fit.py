@@ -40,7 +40,7 @@ from reliev3r.model.load import RANDOM, Model, initial_network, load_model
 from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.predict import predict
 from reliev3r.runs.outputs import Fitted, write_outputs
-from reliev3r.runs.run_folder import RunFolder, absolute, start_of
+from reliev3r.runs.run_folder import Resume, RunFolder, absolute, start_of
 from reliev3r.training.batches import BatchConfig, CaptureBatches
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.config import TrainConfig
@@ -78,10 +78,9 @@ class FitConfig(TrainConfig):
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(depth_weight=10.0, tracks_weight=10.0, teacher_weight=10.0)
+        default_factory=lambda: ObjectiveConfig(depth_weight=1.5, tracks_weight=10.0, teacher_weight=10.0)
     )
-    """Tracks weigh more than the paper's 0.5 (their unit is the radian), and alpha is in units of the median depth, not
-    of the deviation; docs/method.md has the measured balance."""
+    """Tracks weigh more than the paper's 0.5 (their unit is the radian); docs/method.md has the measured balance."""
     teacher_until: float = 0.8
     """Share of the run at which the handover from the teacher (cameras and depths solved from the same tracks) to the
     tracks themselves ends; it begins at half of it."""
@@ -114,20 +113,27 @@ class FitResult:
 
 
 def fit(
-    capture: Capture | Path, out: Path, config: FitConfig, *, resume: bool = False, report: Report | None = None
+    capture: Capture | Path, out: Path, config: FitConfig, *, resume: Resume = False, report: Report | None = None
 ) -> FitResult | None:
     """Label a capture, train a network on the labels alone, and write everything a user needs to ``out``.
 
     A capture that is open already keeps its frames and intrinsics, unless ``config`` says others. After Ctrl-C it
-    returns ``None`` (a checkpoint was saved; ``resume`` goes on).
+    returns ``None`` (a checkpoint was saved; ``resume`` goes on, ``auto`` starts where there is nothing to go on with).
 
     Raises:
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
     """
-    report = report or silent
-    config = dataclasses.replace(config, labels=absolute(config.labels))
     place = capture.root if isinstance(capture, Capture) else capture
     run = RunFolder(path=out, verb="fit", inputs={"capture": str(place.resolve())})
+    with run.held():
+        return _fit(capture, run, config, resume=run.goes_on(resume), report=report or silent)
+
+
+def _fit(
+    capture: Capture | Path, run: RunFolder, config: FitConfig, *, resume: bool, report: Report
+) -> FitResult | None:
+    place, out = capture.root if isinstance(capture, Capture) else capture, run.path
+    config = dataclasses.replace(config, labels=absolute(config.labels))
     config = without_hidden_tracks(run.settings(config, FitConfig(), resume=resume))
     resolve_device(config.device)  # one that is not there is told before anything is made
     begin = (lambda: None) if resume else (lambda: run.begin(config))  # bad input leaves nothing behind
@@ -271,13 +277,13 @@ def _facts(capture: Capture, labels: CaptureLabels, config: FitConfig) -> dict[s
 
 
 def without_hidden_tracks(config: FitConfig) -> FitConfig:
-    """Teacher and registered depth are made of tracks, so a run that weighs tracks by 0 gets neither."""
+    """Teacher, registered and swept depth are made of tracks, so a run that weighs tracks by 0 gets none of them."""
     if config.objective.tracks_weight > 0:
         return config
     return dataclasses.replace(
         config,
         objective=dataclasses.replace(config.objective, teacher_weight=0.0),
-        prepare=dataclasses.replace(config.prepare, register=False),
+        prepare=dataclasses.replace(config.prepare, register=False, sweep=False),
     )
 
 

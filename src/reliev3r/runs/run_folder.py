@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from filelock import FileLock, Timeout
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json, write_json
+from reliev3r.core.files import read_json, remove_leftovers, write_json
 from reliev3r.core.settings import from_plain, refuse_changes, to_plain
 from reliev3r.model.load import RANDOM
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+Resume = bool | Literal["auto"]
+"""Go on with the run in the folder: no, yes (there must be one), or ``auto``: start it, or go on where there is one. So
+one command line serves the first start and every restart (`torchrun --max-restarts`, a requeued job)."""
+
+_LOCK, _OWNER = ".lock", ".owner.json"
+_ELSEWHERE = 60.0
+"""Seconds to wait for a lock whose owner is gone or on another machine: a file server frees it late."""
 
 
 def first_process() -> bool:
@@ -53,6 +68,49 @@ class RunFolder:
         """All settings, resolved."""
         return self.path / "config.json"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else may write to the folder meanwhile; the first process of a run holds it for all.
+
+        The system frees the lock when its owner dies, however it dies. A folder in which no run was begun is left as
+        it was.
+
+        Raises:
+            UserError: another process is at work in it, or it cannot be written.
+        """
+        if not first_process() or (self.path.exists() and not self.path.is_dir()):
+            yield
+            return
+        there = self.path.is_dir()
+        lock = self._lock()
+        try:
+            remove_leftovers(self.path, {"config.json"})  # of a process that was killed as it wrote
+            yield
+        finally:
+            (self.path / _OWNER).unlink(missing_ok=True)
+            if not self.file.exists():
+                (self.path / _LOCK).unlink(missing_ok=True)
+            lock.release()
+            if not there:
+                with suppress(OSError):  # not empty: the run began
+                    self.path.rmdir()
+
+    def _lock(self) -> FileLock:
+        lock, owner = FileLock(self.path / _LOCK), self.path / _OWNER
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0 if _is_alive(owner) else _ELSEWHERE, poll_interval=0.5)
+            write_json(owner, {"host": socket.gethostname(), "pid": os.getpid()})
+        except Timeout as error:
+            raise UserError(f"{self.path}: {_said(owner)} is at work in it; wait for it, or choose another") from error
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
+        return lock
+
+    def goes_on(self, resume: Resume) -> bool:
+        """Whether the run in the folder goes on: as asked, or under ``auto`` where there is one."""
+        return self._run() is not None if resume == "auto" else resume
+
     def settings(self, given: T, usual: T, *, resume: bool) -> T:
         """The settings that hold: those given, or on ``resume`` the run's own. Writes nothing.
 
@@ -68,7 +126,7 @@ class RunFolder:
             return self._stored(given, usual)
         # A run that failed before training may be tried again: its labels are used once more.
         unstarted = self._run() is not None and not (self.path / "training").exists()
-        if self.path.exists() and not unstarted and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not unstarted and (not self.path.is_dir() or self._is_used()):
             raise UserError(f"{self.path}: not an empty folder; choose another --out, or --resume the run in it")
         return given
 
@@ -76,6 +134,9 @@ class RunFolder:
         """Write ``config.json``; the first process does."""
         if first_process():
             write_json(self.file, {"format": self._format, **self.inputs, "settings": to_plain(settings)})
+
+    def _is_used(self) -> bool:
+        return any(not path.name.startswith(".") for path in self.path.iterdir())  # locks, and what a kill left
 
     @property
     def _format(self) -> str:
@@ -101,3 +162,25 @@ class RunFolder:
         kept = from_plain(type(given), run["settings"], source=str(self.file))
         refuse_changes(kept, given, usual, source=str(self.file))
         return kept
+
+
+def _is_alive(owner: Path) -> bool:
+    """Whether the process that wrote this note runs on this machine; also where there is no note."""
+    try:
+        note = read_json(owner)
+        if note["host"] != socket.gethostname():
+            return False
+        os.kill(note["pid"], 0)
+    except (UserError, PermissionError):
+        return True
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _said(owner: Path) -> str:
+    try:
+        note = read_json(owner)
+        return f"process {note['pid']} on {note['host']}"
+    except UserError:
+        return "another process"

@@ -19,7 +19,7 @@ from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
 from reliev3r.model.load import initial_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.runs.run_folder import RunFolder, first_process, start_of
+from reliev3r.runs.run_folder import Resume, RunFolder, first_process, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
 from reliev3r.sfm.bundle_batched import PolishConfig
 from reliev3r.synthetic.room_stream import SyntheticStream
@@ -40,21 +40,27 @@ def train_scenes(
     out: Path,
     config: ScenesConfig,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     recipe: ScenesConfig | None = None,
     report: Report | None = None,
 ) -> TrainResult:
     """Train a network across scenes; the checkpoint, its settings and the metrics go to ``out``.
 
-    On ``resume`` the run's own settings hold, and what ``config`` changes of its ``recipe`` must agree with them.
+    On ``resume`` (``auto``: where there is a run to go on with) the run's own settings hold, and what ``config``
+    changes of its ``recipe`` must agree with them.
 
     Raises:
-        UserError: ``out`` holds something else, or a setting cannot work.
+        UserError: ``out`` holds something else, another process is at work in it, or a setting cannot work.
         TrainingStopped: the loss is not finite, or the prediction has collapsed.
     """
-    report = report or silent
     run = RunFolder(path=out, verb="train", inputs={})
-    config = run.settings(config, recipe or config, resume=resume)
+    with run.held():
+        resumed = run.goes_on(resume)
+        return _train(run, run.settings(config, recipe or config, resume=resumed), resumed, report or silent)
+
+
+def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -> TrainResult:
+    out = run.path
     resolve_device(config.device)
     if not resume:
         run.begin(config)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.sampling import inside, sample_bilinear
-from reliev3r.sfm.fill_depth import fill_depth
+from reliev3r.sfm.fill_depth import FillConfig, fill_depth
+from reliev3r.sfm.incremental import CameraSolve
 from reliev3r.sfm.plane_sweep import SweepConfig, SweptDepth, patch_features, plane_sweep, principal_features
 
 
@@ -25,6 +26,12 @@ class SolvedTracks:
     """z-depth in each view, in the unit of the cameras."""
     certainty: Float[Tensor, "v m"]
     """0 where the observation was not solved."""
+
+    @classmethod
+    def of(cls, solve: CameraSolve, tracks: Tracks) -> SolvedTracks:
+        """The tracks that ``solve`` is of, in any pixels."""
+        depth, certainty = solve.track_depth
+        return cls(tracks=tracks, depth=depth, certainty=certainty)
 
     def select_views(self, index: list[int]) -> SolvedTracks:
         """Of these views."""
@@ -51,6 +58,7 @@ def dense_depth(
     solved: SolvedTracks,
     prior: Float[Tensor, "v h w"],
     config: SweepConfig | None = None,
+    fill: FillConfig | None = None,
     progress: Progress | None = None,
 ) -> DenseDepth:
     """Sweep all views (of one group), add the solved tracks, and fill the rest.
@@ -61,15 +69,17 @@ def dense_depth(
         K: in pixels of ``image``.
         world_from_cam: solved cameras.
         solved: under these cameras.
-        prior: depth of any unit a view, right in its coarse form: a network's, an expert's, or a constant.
+        prior: depth > 0 in the unit of the cameras (:func:`in_camera_unit`), right in its coarse form: a network's, an
+            expert's, or a constant.
         config: of the sweep.
+        fill: how the rest is filled.
         progress: hears of each view.
     """
     size = (image.shape[-2], image.shape[-1])
     ranges = depth_ranges(solved)
     swept = with_tracks(plane_sweep(features, K, world_from_cam, size, ranges, config, progress), solved, size)
-    prior = F.interpolate(in_camera_unit(prior, solved)[:, None], size=swept.depth.shape[-2:], mode="area")[:, 0]
-    filled = fill_depth(swept.depth, swept.confidence, as_far_as_confirmed(prior, swept), image)
+    prior = F.interpolate(prior[:, None], size=swept.depth.shape[-2:], mode="area")[:, 0]
+    filled = fill_depth(swept.depth, swept.confidence, as_far_as_confirmed(prior, swept), image, fill)
     # A confident depth that the filled surface passes by was outvoted by its surroundings.
     off = (filled / swept.depth).log().abs()
     sure = swept.confidence / (1 + (off / 0.04).square())

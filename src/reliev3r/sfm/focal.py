@@ -24,6 +24,9 @@ _STEPS = (0.12, 0.06, 0.03, 0.015)
 _ADVISED = 1.25
 """Known focal lengths are compared with those this factor shorter and longer."""
 
+_CLEARLY = 1.5
+"""Known intrinsics are in doubt where others leave this much less unexplained."""
+
 
 def solve_focal(
     tracks: Tracks,
@@ -75,6 +78,28 @@ def focal_advice(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig)
     if not np.isfinite(costs).all() or max(costs) < 1.2 * min(costs):
         return None
     return _ADVISED ** _vertex(*costs)
+
+
+def contradicting_focal(
+    tracks: Tracks, K: Float[Tensor, "v 3 3"], sizes: Sequence[tuple[int, int]], config: SolveConfig
+) -> float | None:
+    """The focal length in image widths that the tracks [v, m] have, where known intrinsics cannot be right.
+
+    Found as in :func:`solve_focal`, centred, however far from ``K`` it is: K of another size of the images is off by
+    a factor, its centre too. None where it does not explain the tracks clearly better. ``sizes`` are (height, width),
+    ``config.inlier_angle`` is for ``K``.
+    """
+    known, _ = _explained(tracks, K, config)
+    width = sum(width for _, width in sizes) / len(sizes)
+    found = solve_focal(
+        tracks, sizes, config=replace(config, inlier_angle=config.inlier_angle * float(K[:, 0, 0].mean()) / width)
+    )
+    if found is None:
+        return None
+    own = torch.stack([K_from_focal(torch.tensor(found[0] * width), height, width) for height, width in sizes]).to(K)
+    scale = float(K[:, 0, 0].mean() / own[:, 0, 0].mean())
+    cost, _ = _explained(tracks, own, replace(config, inlier_angle=config.inlier_angle * scale))
+    return found[0] if known > _CLEARLY * cost else None
 
 
 def _explained(tracks: Tracks, K: Tensor, config: SolveConfig) -> tuple[float, CameraSolve | None]:

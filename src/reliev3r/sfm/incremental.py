@@ -8,6 +8,7 @@ observations wins.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from reliev3r.sfm.track_graph import balanced_tracks
 
 _PAIR_CERTAINTY = 0.25
 """Of a point that two views alone see: a wrong match along the epipolar line fits two views, hardly ever three."""
+_LEAST = 20
+"""Inlier observations without which a view's camera is not believed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,23 @@ def explained_by(
     with _one_thread():
         _, inlier = _Solver(tracks, K, config)._points(world_from_cam.double(), reached)
     return inlier
+
+
+def believed(
+    solve: CameraSolve, tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig
+) -> CameraSolve:
+    """``solve`` without the views that too few of their observations support: they are nobody's guess."""
+    reached = solve.reached
+    while int(reached.sum()) > 1:
+        inlier = explained_by(solve.world_from_cam, reached, tracks, K, config)
+        weak = reached & (inlier.sum(-1) < _LEAST)
+        if not weak.any():
+            break
+        reached = reached & ~weak
+    if torch.equal(reached, solve.reached):
+        return solve
+    inlier = explained_by(solve.world_from_cam, reached, tracks, K, config)
+    return dataclasses.replace(solve, reached=reached, inlier=inlier)
 
 
 @contextmanager

@@ -20,10 +20,8 @@ from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import K_from_focal
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.sfm.focal import solve_focal
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, explained_by, solve_cameras
+from reliev3r.sfm.incremental import CameraSolve, SolveConfig, believed, explained_by, solve_cameras
 
-_LEAST = 20
-"""Inlier observations without which a view's camera is not believed."""
 _EVIDENCE_ANGLE = 0.004
 """Residual, in radians, within which an observation is explained; the same for the tracks of all experts."""
 
@@ -135,21 +133,6 @@ def _within(tracks: Tracks, views: Bool[Tensor, " v"]) -> Tracks:
     """The tracks that two of these views see, with weight 0 elsewhere; all positions stay."""
     weight = tracks.weight * views[:, None]
     return dataclasses.replace(tracks, weight=weight * ((weight > 0).sum(0) > 1))
-
-
-def believed(solve: CameraSolve, tracks: Tracks, K: Tensor, config: SolveConfig) -> CameraSolve:
-    """``solve`` without the views that too few of their observations support: they are nobody's guess."""
-    reached = solve.reached
-    while int(reached.sum()) > 1:
-        inlier = explained_by(solve.world_from_cam, reached, tracks, K, config)
-        weak = reached & (inlier.sum(-1) < _LEAST)
-        if not weak.any():
-            break
-        reached = reached & ~weak
-    if torch.equal(reached, solve.reached):
-        return solve
-    inlier = explained_by(solve.world_from_cam, reached, tracks, K, config)
-    return dataclasses.replace(solve, reached=reached, inlier=inlier)
 
 
 def explained_observations(groups: Sequence[Group], tracks: Tracks, K: Float[Tensor, "v 3 3"]) -> int:

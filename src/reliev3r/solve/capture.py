@@ -128,8 +128,7 @@ class _Scene:
     def _reconstruction(self, group: Group, told: dict[str, object]) -> Reconstruction:
         index = group.views
         cameras = group.solve.world_from_cam.float()
-        depth_of_tracks, certainty = group.solve.track_depth
-        solved = SolvedTracks(tracks=self._tracks(), depth=depth_of_tracks, certainty=certainty)
+        solved = SolvedTracks.of(group.solve, self._tracks())
         prior = in_camera_unit(self.prior, solved)
         found = dense_depth(
             self.features[index], self.views.image[index], self.K[index], cameras[index], solved.select_views(index),

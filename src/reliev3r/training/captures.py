@@ -240,6 +240,7 @@ def _prepare(task: CaptureTask, path: Path, config: PrepareConfig, patch: int) -
         "image": (prepared.views.image * 255).round().to(torch.uint8),
         "K": prepared.views.K, "pseudo_K": labels.K,
         "depth": labels.depth.depth, "valid": labels.depth.valid, "trust": labels.depth.trust,
+        "depth_weight": labels.depth.weight,
         "uv": labels.tracks.uv, "weight": labels.tracks.weight, "track_depth": labels.tracks.depth,
         "heldout_uv": prepared.heldout.uv, "heldout_weight": prepared.heldout.weight,
         "world_from_cam": None if labels.cameras is None else labels.cameras.world_from_cam,
@@ -269,7 +270,7 @@ def read_prepared(path: Path, name: str) -> PreparedCapture:
     views = len(tensors["image"])
     depth = DepthLabels(
         depth=tensors["depth"], valid=tensors["valid"], ambiguity=known[ambiguity],
-        trust=tensors.get("trust", torch.ones(views)),
+        trust=tensors.get("trust", torch.ones(views)), weight=tensors.get("depth_weight"),
     )  # fmt: skip
     weight = tensors["weight"]
     tracks = Tracks(uv=tensors["uv"], weight=weight, depth=tensors.get("track_depth", torch.zeros_like(weight)))

@@ -1,12 +1,16 @@
 """Training state on disk: one folder a checkpoint, written under a temporary name and renamed, with a checksum a file.
 
-The newest two are kept, and apart from them (``best/``) the weights that were evaluated best.
+The newest two are kept, and apart from them (``best/``) the weights that were evaluated best. A kill at any moment
+leaves a whole checkpoint: what replaces another one is there before that one goes (:func:`recover`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import atomic_directory, file_hash, read_json, write_json
+from reliev3r.core.files import atomic_directory, file_hash, read_json, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +47,10 @@ class TrainingState:
 
 
 def save_state(folder: Path, state: TrainingState, *, keep: int = 2) -> Path:
-    """Write ``folder/STEP/`` atomically and remove all but the newest ``keep``."""
+    """Write ``folder/STEP/`` atomically, unless it is there and sound, and remove all but the newest ``keep``."""
     target = folder / f"{state.step:08d}"
+    if _is_sound(target):
+        return target
     with atomic_directory(target) as temporary:
         save_file(state.model, temporary / "model.safetensors")
         if state.ema is not None:
@@ -58,6 +64,74 @@ def save_state(folder: Path, state: TrainingState, *, keep: int = 2) -> Path:
     for old in _steps(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+class StateWriter:
+    """Writes checkpoints in a thread, one at a time, while training goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._last: Future[Path] | None = None
+
+    def write(self, state: TrainingState) -> None:
+        """Begin to write a copy of ``state``; where the last one is still being written, wait for it.
+
+        Raises:
+            OSError: the last one could not be written.
+        """
+        self.wait()
+        self._last = self._thread.submit(save_state, self._folder, owned_copy(state))
+
+    def wait(self) -> None:
+        """Until all that was begun is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._thread.shutdown(wait=True)
+
+
+def owned_copy(state: TrainingState) -> TrainingState:
+    """The same in memory of its own on the CPU, which the next step does not change."""
+    return dataclasses.replace(
+        state, model=_copied(state.model), ema=_copied(state.ema), optimizer=_copied(state.optimizer)
+    )  # fmt: skip
+
+
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return tree.detach().to("cpu", copy=True)
+    if isinstance(tree, dict):
+        return {name: _copied(value) for name, value in tree.items()}
+    return [_copied(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def recover(folder: Path) -> None:
+    """Take up what a killed process left: ``best/`` where it died between two renames; the rest of it is removed.
+
+    Only for a folder that nobody else writes to at the moment.
+    """
+    best = folder / "best"
+    for left in sorted(folder.glob(".best.*"), key=lambda path: path.name.startswith(".best.old.")):  # the new first
+        for candidate in (left, left / "best"):
+            if not best.exists() and _is_sound(candidate):
+                os.replace(candidate, best)
+    remove_leftovers(folder, {"best", *(path.name.split(".")[1] for path in folder.glob(".0*"))})
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        check_files(folder)
+    except UserError:
+        return False
+    return True
 
 
 def load_newest_state(folder: Path) -> TrainingState | None:

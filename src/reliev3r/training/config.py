@@ -63,6 +63,11 @@ class TrainConfig:
     so that a network may lower it by doubting."""
     save_every: float = 60.0
     """Seconds between checkpoints (one more at the end and on Ctrl-C)."""
+    bad_steps: int = 5
+    """Steps in a row whose loss or gradient is not finite, and which are passed over; one more is an error."""
+    bad_samples: int = 100
+    """Samples whose images or labels are not finite, and which are passed over by name; one more is an error. Each
+    process counts its own, from its start."""
     alarm_checks: int = 0
     """Stop when the prediction has looked collapsed for this many logged steps in a row after the warm-up; 0: never."""
 
@@ -77,5 +82,5 @@ class TrainConfig:
         require(
             self, steps=(1, inf), accumulate=(1, inf), warmup=(0, 0.99), final_lr=(0, 1), encoder_lr=(0, inf),
             weight_decay=(0, inf), clip=(0, inf), ema=(0, 1), log_every=(1, inf), evaluate_every=(0, inf),
-            save_every=(0, inf), alarm_checks=(0, inf),
+            save_every=(0, inf), alarm_checks=(0, inf), bad_steps=(0, inf), bad_samples=(0, inf),
         )  # fmt: skip

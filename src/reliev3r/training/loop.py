@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,16 @@ from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Loss, Prediction, Tracks, Views
-from reliev3r.training.checkpoint import TrainingState, best_record, load_newest_state, save_best, save_state
+from reliev3r.training.checkpoint import (
+    StateWriter,
+    TrainingState,
+    best_record,
+    load_newest_state,
+    recover,
+    save_best,
+)
 from reliev3r.training.config import TrainConfig
+from reliev3r.training.meter import Meter
 from reliev3r.training.monitor import Alarms, MetricsLog, signs_of_collapse
 from reliev3r.training.optimizer import make_optimizer
 from reliev3r.training.parallel import (
@@ -70,6 +78,8 @@ class _Outcome:
     parts: list[dict[str, Tensor]]
     prediction: Prediction
     tracks: Tracks
+    norm: Tensor
+    """Of the gradient over all processes, before it is clipped."""
 
 
 def train(
@@ -87,16 +97,17 @@ def train(
 
     ``evaluate`` is called with the model (its EMA where there is one) every ``config.evaluate_every`` of the run; the
     weights for which it gives the lowest ``config.best`` are kept in ``training/best/``.
-    Ctrl-C saves a checkpoint and returns with ``finished`` False; ``resume`` goes on from the newest checkpoint, to the
-    same weights that an uninterrupted run of the same ``steps`` reaches. Under `torchrun` or `accelerate launch` every
+    Ctrl-C or SIGTERM saves a checkpoint after the step and returns with ``finished`` False; ``resume`` goes on from the
+    newest checkpoint (from the start where there is none), to the same weights that an uninterrupted run of the same
+    ``steps`` reaches. Under `torchrun` or `accelerate launch` every
     process calls this; the first one writes, evaluates and reports progress (docs/training.md).
 
     Raises:
-        TrainingStopped: the loss or its gradient is not finite, or the prediction has collapsed for too long; the
-            weights of the last checkpoint are intact.
+        TrainingStopped: the loss or its gradient is not finite in too many steps in a row, or the prediction has
+            collapsed for too long; the weights of the last checkpoint are intact.
     """
     run = _Run(model, objective, config, folder, resume=resume)
-    with run.workers.listening():
+    with run.workers.listening(), closing(run.writer):
         try:
             run.tick()
             while run.progress < 1:
@@ -113,6 +124,7 @@ def train(
             run.finish()
             return TrainResult(steps=run.done, seconds=run.elapsed, finished=False, best=run.best)
         run.save()
+        run.writer.wait()
         run.hand_over()
         if evaluate is not None:
             run.evaluate(evaluate)
@@ -141,7 +153,14 @@ class _Run:
         self.optimizer = make_optimizer(self.network, config)
         self.average: dict[str, Tensor] | None = None
         self.done, self.before = 0, 0.0
+        self.bad = 0
+        self.between_steps = True
         self.evaluated = -math.inf
+        if resume and self.workers.first:
+            recover(self.folder)
+        self.workers.accelerator.wait_for_everyone()
+        self.writer = StateWriter(self.folder)
+        self.meter = Meter(self.network, self.workers.device, self.workers.count, bf16=bf16)
         self.best = self._best_so_far() if resume else None
         state = load_newest_state(self.folder) if resume else None
         if state is not None:
@@ -219,40 +238,57 @@ class _Run:
             group["lr"] = learning_rate(progress, self.config) * group["share"]
         self.model.train()
         outcome = self._gradient(batches, progress)
-        if any(self.workers.all_reduce_max(float(not torch.isfinite(outcome.total)))):
-            raise TrainingStopped(self._advice("loss", outcome))
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
-            raise TrainingStopped(self._advice("gradient", outcome))
-        self.optimizer.step()
+        finite = bool(torch.isfinite(torch.stack([outcome.total, outcome.norm])).all())
+        self.between_steps = False
+        if any(self.workers.all_reduce_max(float(not finite))):
+            self._pass_over(outcome)
+        else:
+            self.bad = 0
+            self.optimizer.step()
+            self._average()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
+        self.between_steps = True
+        return outcome
+
+    def _pass_over(self, outcome: _Outcome) -> None:
+        """Leave the weights as they are, unless that has been so for too many steps: the next batch is another one."""
+        self.bad += 1
+        what = "gradient" if torch.isfinite(outcome.total) else "loss"
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in _floats(outcome.parts).items())
+        happened = f"the {what} is not finite at step {self.done} ({parts})"
+        if self.bad > self.config.bad_steps:
+            raise TrainingStopped(
+                f"{self.folder}: {happened}, for the {self.bad}. time in a row; nothing was changed by these steps. "
+                "Start a new run with a lower lr, or check the labels"
+            )
+        logger.warning("%s: %s; passed over", self.folder, happened)
+
+    def _average(self) -> None:
         if self.average is not None and self.config.ema is not None:
             for name, value in self._trained().items():
                 average = local(self.average[name])
                 average.lerp_(local(value).to(average.dtype), 1 - self.config.ema)
-        return outcome
 
     def _gradient(self, batches: Batches, progress: float) -> _Outcome:
-        """Leave in the weights' gradients the mean over the step's batches, of all processes."""
+        """Leave in the weights' gradients the mean over the step's batches, of all processes, clipped."""
         count, device = self.config.accumulate, self.workers.device
         totals, parts = [], []
         for index in range(count):
-            views, labels = batches(self.done, progress, self.workers.rank * count + index)
+            with self.meter.waiting():
+                views, labels = batches(self.done, progress, self.workers.rank * count + index)
             views, labels = views.to(device), labels.to(device)
+            self.meter.see(views)
             with nullcontext() if index == count - 1 else self.workers.gradient_later(self.model):
                 total, named, prediction = self.model(views, labels, progress)
                 (total if count == 1 else total / count).backward()
             totals.append(total.detach())
             parts.append(named)
-        return _Outcome(total=torch.stack(totals).mean(), parts=parts, prediction=prediction, tracks=labels.tracks)
-
-    def _advice(self, what: str, outcome: _Outcome) -> str:
-        parts = ", ".join(f"{name} {value:.3g}" for name, value in _floats(outcome.parts).items())
-        return (
-            f"{self.folder}: the {what} is not finite at step {self.done} ({parts}); nothing was changed by this step. "
-            "Start a new run with a lower lr, or check the labels"
-        )
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        return _Outcome(
+            total=torch.stack(totals).mean(), parts=parts, prediction=prediction, tracks=labels.tracks,
+            norm=norm.full_tensor() if isinstance(norm, DTensor) else norm,
+        )  # fmt: skip
 
     def log(self, outcome: _Outcome, progress: float) -> None:
         """Every ``log_every`` steps: log means over all processes and check the collapse alarms."""
@@ -261,8 +297,10 @@ class _Run:
         listens = self.config.alarm_checks > 0
         signs = signs_of_collapse(outcome.prediction, outcome.tracks) if listens else {}
         parts = _floats(outcome.parts)
-        values = self.workers.mean_over_ranks({"loss": float(outcome.total), **parts, **signs})
-        shown = {name: value for name, value in values.items() if name not in signs and name != "loss"}
+        speed = {"grad_norm": float(outcome.norm), **self.meter.read()}
+        values = self.workers.mean_over_ranks({"loss": float(outcome.total), **parts, **signs, **speed})
+        hidden = {*signs, *speed, "loss"}
+        shown = {name: value for name, value in values.items() if name not in hidden}
         self.live = {**{k: v for k, v in self.live.items() if k.startswith("heldout")}, **shown}
         self.write({"step": self.done, "seconds": self._clock(), "lr": learning_rate(progress, self.config), **values})
         advice = self.alarms.advice(values) if listens and progress >= self.config.warmup else None
@@ -320,7 +358,7 @@ class _Run:
             self.log_file.write(row)
 
     def save(self) -> None:
-        """A checkpoint; all processes take part, the first one writes."""
+        """A checkpoint; all processes take part, the first one writes it while they go on."""
         gather = self.workers.gather
         model = {name: value.contiguous() for name, value in gather(self._trained()).items()}
         state = TrainingState(
@@ -328,7 +366,7 @@ class _Run:
             ema=gather(self.average), evaluated=self.evaluated, random=self.workers.random_state(),
         )  # fmt: skip
         if self.workers.first:
-            save_state(self.folder, state)
+            self.writer.write(state)
         self.saved = self.elapsed
 
     def save_if_due(self) -> None:
@@ -336,7 +374,9 @@ class _Run:
             self.save()
 
     def finish(self) -> None:
-        self.save()
+        """After an interruption; in the middle of a step (a second Ctrl-C) there is nothing sound to save."""
+        if self.between_steps:
+            self.save()
         self.close()
 
     def close(self) -> None:

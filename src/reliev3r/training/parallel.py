@@ -154,13 +154,15 @@ class Workers:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Several processes must stop at the same step: Ctrl-C only leaves a note, which all read after the step."""
-        if self.count == 1 or threading.current_thread() is not threading.main_thread():
+        """Ctrl-C and SIGTERM only leave a note, which all processes read after the step: they stop at the same one, and
+        none in the middle of it. A second one does what it always did: it ends the process at once."""
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(number: int, frame: Any) -> None:
             self.interrupted = True
+            signal.signal(number, before[number])
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

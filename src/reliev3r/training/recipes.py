@@ -75,7 +75,7 @@ def tiny_cpu() -> ScenesConfig:
             width=128, height=96, span=(5.0, 40.0), rooms=2500, track_noise=TrackNoise(count=256, pixel=0.15)
         ),
         batch=SceneBatchConfig(images=16, tracks=96, augment=_other_worlds()),
-        objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0),
+        objective=ObjectiveConfig(depth_weight=0.5, tracks_weight=5.0, teacher_weight=1.0),
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def tiny_cpu_regressed() -> ScenesConfig:
         minutes=60.0, lr=1e-3, network=network, evaluate_every=0.1, save_every=300.0, alarm_checks=300,
         captures=_captures(64), stream=StreamConfig(span=(5.0, 16.0), rooms=2500),
         objective=ObjectiveConfig(
-            depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, correspondence_weight=0.3
+            depth_weight=0.5, tracks_weight=5.0, teacher_weight=1.0, correspondence_weight=0.3
         ),
         supervised=SupervisedConfig(correspondence_weight=0.3),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from reader_room import assert_consistent, assert_poses
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.benchmark_guard import benchmark_hashes, refuse_benchmark
+from reliev3r.data.capture import load_capture
 from reliev3r.data.convert import convert_scene
 from reliev3r.data.readers import list_scenes, open_scene
 
@@ -101,7 +102,7 @@ def damage(content: dict, what: str) -> None:
             content["camera_model"] = "EQUIRECTANGULAR"
         case "fl_x":
             del content["fl_x"]
-        case "not finite":
+        case "a finite number":
             content["cx"] = float("nan")
         case "mirrored":
             frame["transform_matrix"][0] = [-x for x in frame["transform_matrix"][0]]
@@ -116,7 +117,7 @@ def damage(content: dict, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["EQUIRECTANGULAR", "fl_x", "not finite", "mirrored", "not 4x4", "twice", "not found", "rotated"]
+    "what", ["EQUIRECTANGULAR", "fl_x", "a finite number", "mirrored", "not 4x4", "twice", "not found", "rotated"]
 )
 def test_damage_is_told_in_one_line(room, tmp_path, what) -> None:
     content = write_nerfstudio(tmp_path / "a", room)
@@ -161,6 +162,24 @@ def test_dl3dv_scales_the_lens_to_its_smaller_copies(room, tmp_path) -> None:
         )
         error, moved = (np.abs(other - drawn)[inner].mean() for other in (read, np.roll(drawn, 1, axis=1)))
         assert error < 0.6 * moved  # resampling is not the question, and less than a pixel off
+
+
+def test_the_order_in_time_outlives_a_conversion(room, tmp_path) -> None:
+    """DL3DV is a sequence, photographs of a nerfstudio export need not be one; CoTracker asks."""
+    write_dl3dv(tmp_path / HASHES[0], room)
+    content = json.loads((tmp_path / HASHES[0] / "transforms.json").read_text())
+    for number, frame in enumerate(content["frames"]):  # names that alphabetical order gets wrong
+        old = tmp_path / HASHES[0] / "images_4" / frame["file_path"].rpartition("/")[2]
+        old.rename(old.with_name(f"frame_{9 + number}.png"))
+        frame["file_path"] = f"images/frame_{9 + number}.png"
+    (tmp_path / HASHES[0] / "transforms.json").write_text(json.dumps(content))
+    scene = open_scene(tmp_path)
+    assert scene.capture.names == ("frame_9", "frame_10", "frame_11", "frame_12")
+    kept = load_capture(convert_scene(scene, tmp_path / "copy"))
+    assert kept.ordered
+    assert kept.names == scene.capture.names
+    write_nerfstudio(tmp_path / "photos", room, camera_model="PINHOLE")
+    assert not load_capture(convert_scene(open_scene(tmp_path / "photos"), tmp_path / "b")).ordered
 
 
 def test_dl3dv_portrait_copies_are_told(room, tmp_path) -> None:

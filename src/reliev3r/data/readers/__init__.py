@@ -48,7 +48,7 @@ class Reader:
 READERS: dict[str, Reader] = {
     "dl3dv": Reader(
         title="DL3DV-10K",
-        layout="[1K/]HASH/transforms.json + images_8/ or images_4/ (nerfstudio, OPENCV lens)",
+        layout="[1K/]HASH/transforms.json + images_8/ or images_4/ (nerfstudio, OPENCV lens), or both in HASH/colmap/",
         module="dl3dv",
     ),
     "dl3dv-benchmark": Reader(
@@ -138,8 +138,7 @@ def find_reader(spec: str | Path) -> tuple[str, Path]:
     if not root.is_dir():
         hint = f" '{prefix[1]}' is no format; known: {', '.join(READERS)}" if prefix else ""
         raise UserError(f"{spec}: no such folder.{hint}")
-    found = [name for name, reader in READERS.items() if reader.recognises(root)]
-    found = [name for name in found if not READERS[name].generic] or found
+    found = recognised(root)
     if len(found) == 1:
         return found[0], root
     if found:
@@ -147,6 +146,12 @@ def find_reader(spec: str | Path) -> tuple[str, Path]:
     raise UserError(
         f"{root}: not recognised as one of {', '.join(READERS)}; give FORMAT:PATH to be told what is missing"
     )
+
+
+def recognised(root: Path) -> list[str]:
+    """The formats that a folder looks like; the generic ones only where no other does."""
+    found = [name for name, reader in READERS.items() if reader.recognises(root)]
+    return [name for name in found if not READERS[name].generic] or found
 
 
 def list_scenes(spec: str | Path) -> list[str]:

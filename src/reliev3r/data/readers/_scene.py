@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from reliev3r.core.cameras_json import checked_pose as checked_pose
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import image_size
@@ -118,18 +119,18 @@ def frame_names(files: Sequence[str], where: Path) -> list[str]:
 
 
 def _frame(root: Path, shot: Shot) -> Frame:
-    width, height = image_size(shot.image)
+    width, height = image_size(shot.image, upright=False)
     if shot.stored_size is not None and (width, height) != tuple(shot.stored_size):
         raise UserError(
-            f"{shot.image}: is {width}x{height}, but its intrinsics are for {shot.stored_size[0]}x{shot.stored_size[1]}"
-            " (rotated or resized?); restore the dataset's own image"
+            f"{shot.image}: is {width}x{height}, but its intrinsics are for "
+            f"{shot.stored_size[0]}x{shot.stored_size[1]} (rotated or resized?); restore the dataset's own image"
         )
     if shot.rectification is not None:
         width, height = shot.rectification.width, shot.rectification.height
     file = shot.image.relative_to(root).as_posix() if shot.image.is_relative_to(root) else shot.image.name
     return Frame(
         name=shot.name, file=file, path=shot.image, width=width, height=height, K=shot.K,
-        rectification=shot.rectification,
+        rectification=shot.rectification, as_stored=True,
     )  # fmt: skip
 
 
@@ -160,20 +161,6 @@ def matrix(value: Any, where: str, shape: tuple[int, int] = (4, 4)) -> Float[np.
     if array.shape != shape:
         raise UserError(f"{where}: a matrix of shape {array.shape}, not {shape[0]}x{shape[1]}; restore the file")
     return array
-
-
-def checked_pose(pose: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray, "4 4"]:
-    """The pose, if it is not finite (the frame is left out later) or a rigid motion.
-
-    Raises:
-        UserError: a finite matrix that is no rigid motion within 1e-3: scaled, sheared or mirrored.
-    """
-    rotation = pose[:3, :3]
-    if not np.isfinite(pose).all():
-        return pose
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
-        raise UserError(f"{where}: the pose is no rotation and translation (scaled or mirrored?); restore the file")
-    return pose
 
 
 def read_matrix(file: Path, shape: tuple[int, int] = (4, 4)) -> Float[np.ndarray, "a b"]:

@@ -49,7 +49,7 @@ def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     """One walk; see :class:`reliev3r.data.readers.Reader`."""
     folder = _LAYOUT.folder(root, name)
     images = files_in(folder / "rgb", "vignette*.jpg")
-    size = image_size(images[0])
+    size = image_size(images[0], upright=False)
     if size[0] != size[1]:
         raise UserError(f"{images[0]}: is {size[0]}x{size[1]}, not square as ASE's images; restore the dataset's own")
     rectification, K = turned_fisheye_rectification(_LENS, size[0], _SIZE, _FOCAL)

@@ -9,7 +9,8 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.truth import CameraFile, Scene
 
-_LAYOUT = Layout(is_scene=lambda folder: (folder / CAMERAS_JSON).is_file())
+# converted datasets keep the folders of theirs: DL3DV's 1K/HASH, TartanAir's ENV/Easy/P000
+_LAYOUT = Layout(is_scene=lambda folder: (folder / CAMERAS_JSON).is_file(), depth=4)
 recognises, scenes = _LAYOUT.recognises, _LAYOUT.scenes
 
 

@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import inside
 from reliev3r.data.capture import natural
+from reliev3r.data.known_cameras import MODELS
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.readers._layout import Layout
-from reliev3r.data.readers._scene import Shot, checked_pose, frame_names, scene_of
-from reliev3r.data.truth import Scene
-
-MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap", ".")
-"""Where a model lies in a scene's folder; the first that is there."""
+from reliev3r.data.readers._scene import Shot, frame_names, scene_of
+from reliev3r.data.truth import Scene, checked_pose
 
 CAVEATS = ("the true poses are COLMAP's (structure from motion), their scale is arbitrary; there is no true depth",)
 
@@ -46,7 +45,7 @@ def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
         shots.append(
             Shot(
                 name=shot_name,
-                image=images / image.name,
+                image=inside(images, image.name, str(model_folder)),
                 K=np.array(camera.calibration_matrix(), np.float64),
                 world_from_cam=pose_of(image, f"{model_folder}: image {image.name}"),
                 stored_size=(camera.width, camera.height),

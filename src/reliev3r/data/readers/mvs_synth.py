@@ -17,8 +17,8 @@ from reliev3r.data.images import image_size
 from reliev3r.data.lenses import pinhole
 from reliev3r.data.readers._depth import known, read_exr
 from reliev3r.data.readers._layout import Layout, existing, files_in
-from reliev3r.data.readers._scene import REFLECTION, Shot, checked_pose, matrix, scene_of
-from reliev3r.data.truth import Scene
+from reliev3r.data.readers._scene import REFLECTION, Shot, matrix, scene_of
+from reliev3r.data.truth import Scene, checked_pose
 
 _LAYOUT = Layout(
     is_scene=lambda folder: all((folder / part).is_dir() for part in ("images", "depths", "poses")), depth=2
@@ -63,4 +63,6 @@ def _inverse(cam_from_mirrored: np.ndarray) -> np.ndarray:
 
 
 def _depth(file: Path, image: Path) -> np.ndarray:
-    return known(read_exr(file), file, size=image_size(image))  # K would not fit an image of another size
+    return known(
+        read_exr(file), file, size=image_size(image, upright=False)
+    )  # K would not fit an image of another size

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json
+from reliev3r.core.files import inside, read_json
 from reliev3r.data.capture import natural
 from reliev3r.data.images import IMAGE_SUFFIXES
-from reliev3r.data.lenses import Lens, Rectification, lens_of
+from reliev3r.data.lenses import Lens, Rectification, lens_of, number
 from reliev3r.data.readers._depth import known, read_npy, read_png16
 from reliev3r.data.readers._layout import Layout
-from reliev3r.data.readers._scene import OPENGL_FROM_OPENCV, Shot, checked_pose, frame_names, matrix, scene_of
-from reliev3r.data.truth import Scene
+from reliev3r.data.readers._scene import OPENGL_FROM_OPENCV, Shot, frame_names, matrix, scene_of
+from reliev3r.data.truth import Scene, checked_pose
 
 FILE = "transforms.json"
 CAVEATS = ("nerfstudio's files do not say whether lengths are metres: the scale counts as unknown",)
@@ -35,7 +35,7 @@ recognises, scenes = _LAYOUT.recognises, _LAYOUT.scenes
 def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     """As :meth:`reliev3r.data.readers.Reader.open` says; lenses with distortion are rectified."""
     folder = _LAYOUT.folder(root, name)
-    shots = read_shots(folder / FILE, lambda file: _found(folder / file))
+    shots = read_shots(folder / FILE, lambda file: _found(inside(folder, file, f"{folder / FILE}: file_path")))
     return scene_of(
         name, folder, shots, views=views, metric=False, ordered=False, K_source=FILE, caveats=CAVEATS
     )  # fmt: skip
@@ -62,6 +62,7 @@ def read_shots(
     entries = [entry for key in lists for entry in content.get(key) or []]
     if any(not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str) for entry in entries):
         raise UserError(f'{file}: a frame has no "file_path"; restore the file')
+    entries = [{**entry, "file_path": entry["file_path"].replace("\\", "/")} for entry in entries]  # Windows'
     shared = {key: value for key, value in content.items() if key not in lists}
     undo = _undo_applied(shared, file)
     entries.sort(key=lambda entry: [natural(part) for part in entry["file_path"].split("/")])
@@ -71,14 +72,22 @@ def read_shots(
     for name, entry in zip(names, entries, strict=True):
         where = f"{file}: frame {entry['file_path']}"
         image = image_of(entry["file_path"])
-        lens = lens_of({**shared, **entry}, where, image, size)
+        own_angle = "camera_angle_x" in entry and "fl_x" not in entry
+        common = {key: value for key, value in shared.items() if not (own_angle and key in ("fl_x", "fl_y"))}
+        lens = lens_of({**common, **entry}, where, image, size)
         with np.errstate(invalid="ignore"):  # frames that were not solved may hold infinities
             pose = undo @ matrix(entry.get("transform_matrix"), where) @ OPENGL_FROM_OPENCV
         depth = None
         if entry.get("depth_file_path"):
-            unit = float(shared.get("depth_unit_scale_factor", 1e-3))  # nerfstudio's default: millimetres
+            unit = number(shared, "depth_unit_scale_factor", str(file), 1e-3)  # nerfstudio's default: millimetres
+            if unit <= 0:
+                raise UserError(f"{file}: depth_unit_scale_factor must be above 0, not {unit:g}")
             depth = functools.partial(
-                _depth, file.parent / entry["depth_file_path"], unit, (lens.width, lens.height), rectified(lens)
+                _depth,
+                inside(file.parent, entry["depth_file_path"], where),
+                unit,
+                (lens.width, lens.height),
+                rectified(lens),
             )
         shots.append(
             Shot(

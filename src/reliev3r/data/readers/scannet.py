@@ -18,8 +18,8 @@ from reliev3r.data.images import image_size
 from reliev3r.data.lenses import pinhole
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout, existing, files_in
-from reliev3r.data.readers._scene import Shot, checked_pose, read_matrix, scene_of
-from reliev3r.data.truth import Scene
+from reliev3r.data.readers._scene import Shot, read_matrix, scene_of
+from reliev3r.data.truth import Scene, checked_pose
 
 _LAYOUT = Layout(
     is_scene=lambda folder: all((folder / part).is_dir() for part in ("color", "pose", "intrinsic")), depth=2
@@ -32,7 +32,7 @@ def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     folder = _LAYOUT.folder(root, name)
     images = [file for suffix in ("jpg", "png") for file in folder.joinpath("color").glob(f"*.{suffix}")]
     images = files_in(folder / "color", f"*{images[0].suffix}" if images else "*.jpg")
-    K, size = _intrinsics(folder / "intrinsic" / "intrinsic_color.txt"), image_size(images[0])
+    K, size = _intrinsics(folder / "intrinsic" / "intrinsic_color.txt"), image_size(images[0], upright=False)
     depth_file = folder / "intrinsic" / "intrinsic_depth.txt"
     depth_K = _intrinsics(depth_file) if depth_file.is_file() else None
     if depth_K is not None:

@@ -14,8 +14,8 @@ import numpy as np
 from reliev3r.data.lenses import pinhole, scaled_K
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout, files_in
-from reliev3r.data.readers._scene import Shot, checked_pose, read_matrix, scene_of
-from reliev3r.data.truth import Scene
+from reliev3r.data.readers._scene import Shot, read_matrix, scene_of
+from reliev3r.data.truth import Scene, checked_pose
 
 _K, _SIZE = pinhole(585, 585, 320, 240), (640, 480)
 _UNKNOWN = 65535

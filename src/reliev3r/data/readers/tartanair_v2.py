@@ -15,9 +15,9 @@ from reliev3r.data.images import image_size
 from reliev3r.data.lenses import pinhole
 from reliev3r.data.readers._depth import SKY, known, read_exr, read_npy, read_packed_png
 from reliev3r.data.readers._layout import Layout, files_in
-from reliev3r.data.readers._scene import Shot, checked_pose, scene_of
+from reliev3r.data.readers._scene import Shot, scene_of
 from reliev3r.data.readers.tartanair import ned_scene
-from reliev3r.data.truth import Scene
+from reliev3r.data.truth import Scene, checked_pose
 
 _K, _SIZE = pinhole(320, 320, 320, 320), (640, 640)
 
@@ -71,4 +71,6 @@ def _wide_baseline(name: str, folder: Path, views: int | None) -> Scene:
 
 
 def _exr_depth(file: Path, image: Path) -> np.ndarray:
-    return known(read_exr(file), file, size=image_size(image), below=SKY)  # K would not fit an image of another size
+    return known(
+        read_exr(file), file, size=image_size(image, upright=False), below=SKY
+    )  # K would not fit an image of another size

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import inside
 from reliev3r.data.lenses import Rectification, brown_rectification, pinhole, scaled_K
 from reliev3r.data.readers._depth import known, read_png16
 from reliev3r.data.readers._layout import Layout, pose_rows, text_rows
@@ -93,11 +94,12 @@ def _times(file: Path) -> list[float]:
 
 
 def _listed(file: Path) -> dict[float, Path]:
-    """Files by their time, from lines "time path"."""
+    """Files by their time, in its order, from lines "time path"."""
     rows = text_rows(file)
     if not rows or any(len(row) < 2 for row in rows):
         raise UserError(f"{file}: needs lines of a time and a path; restore it from the dataset")
-    return {time: file.parent / row[1] for time, row in zip(_times(file), rows)}
+    rows_by_time = zip(_times(file), rows)
+    return dict(sorted((time, inside(file.parent, row[1], str(file))) for time, row in rows_by_time))
 
 
 def _nearest(times: list[float], others: list[float]) -> dict[float, float]:

@@ -1,24 +1,18 @@
-"""The run over many captures: who labels what next, what is tried again, what is given up."""
+"""The labels of many captures, whoever makes them."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.progress import Report
+from reliev3r.core.many.local import Pool
+from reliev3r.core.many.run import work_off
+from reliev3r.core.progress import Report, silent
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.many.index import mark_failed, write_index
-from reliev3r.labels.many.local import Crashed, Finished, Pool, Progressed
 from reliev3r.labels.many.worker import LabelJob, portable
-
-logger = logging.getLogger(__name__)
-
-RETRIES = 2
-"""How often a capture is tried again after a crash; what is wrong with its own files is final at once."""
 
 
 def label_store(
@@ -46,7 +40,7 @@ def label_store(
         store.mkdir(parents=True, exist_ok=True)
         pool = open_pool()
         try:
-            _work_off(deque(tasks), pool, report or (lambda stage, done, total, what: None))
+            work_off(tasks, pool, "captures", report or silent, give_up=_give_up)
         finally:
             pool.close()
             index = write_index(store, [task.name for task in tasks])
@@ -55,35 +49,7 @@ def label_store(
     return index
 
 
-def _work_off(waiting: deque[CaptureTask], pool: Pool, report: Report) -> None:
-    total, done = len(waiting), 0
-    running: dict[int, CaptureTask] = {}
-    crashes: Counter[str] = Counter()
-    report("captures", 0, total, "")
-    while waiting or running:
-        for slot in range(pool.slots):
-            if waiting and slot not in running:
-                running[slot] = waiting.popleft()
-                pool.submit(slot, running[slot])
-        for event in pool.events():
-            task = running.get(event.slot)
-            if task is None:
-                continue  # an idle worker died; it has been replaced
-            bar = f"worker {event.slot + 1}"
-            if isinstance(event, Progressed):
-                report(bar, event.done, event.total, f"{task.name}: {event.what}")
-                continue
-            del running[event.slot]
-            failure = event.failure if isinstance(event, Finished) else event.reason
-            if isinstance(event, Crashed):
-                crashes[task.name] += 1
-                if crashes[task.name] <= RETRIES:
-                    logger.warning("%s: %s; it will be tried again", task.name, event.reason)
-                    waiting.append(task)  # the others first
-                    continue
-                failure = portable(f"{event.reason}, {crashes[task.name]} times", task)
-                mark_failed(task.out, failure)
-            done += 1
-            if failure is not None:
-                logger.warning("failed: %s", failure if task.name in failure else f"{task.name}: {failure}")
-            report("captures", done, total, task.name)
+def _give_up(task: CaptureTask, reason: str) -> str:
+    told = portable(reason, task)
+    mark_failed(task.out, told)
+    return told

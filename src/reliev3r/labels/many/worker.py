@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from reliev3r.core.errors import UserError
@@ -17,9 +14,6 @@ from reliev3r.labels.many.index import mark_failed
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
 from reliev3r.labels.quality.assess import quality_of
 from reliev3r.labels.registry import depth_expert, track_expert
-
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-"""Environment of every worker: sums in another order would be other bytes, and many workers share the cores anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +39,10 @@ class LabelJob:
         """
         depth = depth_expert(self.depth.replace("{capture}", str(task.path)), device=self.device)
         return depth, track_expert(self.tracks, device=self.device)
+
+    def worker(self) -> Labeller:
+        """As :class:`reliev3r.core.many.work.Job` says."""
+        return Labeller(self)
 
     @property
     def shared(self) -> bool:
@@ -79,7 +77,7 @@ class Labeller:
         self.job = job
         self._experts: tuple[DepthExpert, TrackExpert] | None = None
 
-    def label(self, task: CaptureTask, progress: Progress | None = None) -> str | None:
+    def work(self, task: CaptureTask, progress: Progress | None = None) -> str | None:
         """Label a capture; None, or why it cannot be labelled (one line, kept in its ``failed.json``)."""
         try:
             if self._experts is None or not self.job.shared:
@@ -97,28 +95,3 @@ def portable(reason: str, task: CaptureTask) -> str:
     """A message in one line that does not say where on this machine the capture lies."""
     named = reason.replace(str(task.path), task.name).replace(str(task.out), task.name)
     return " ".join(named.split())
-
-
-def limit_threads() -> None:
-    """One thread for everything that computes in this process; ``ONE_THREAD`` must be in its environment already."""
-    import cv2
-    import torch
-
-    os.environ.update(ONE_THREAD)
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-
-
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

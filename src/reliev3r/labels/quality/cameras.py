@@ -18,7 +18,7 @@ from reliev3r.geometry.camera import focal_from_fov, fov_from_focal, rays_from_u
 from reliev3r.geometry.rigid import angle_between, rotation_from_9d
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.geometry.triangulate import parallax, world_rays
-from reliev3r.sfm.focal import FOVS_DEG, focal_advice, solve_focal
+from reliev3r.sfm.focal import FOVS_DEG, contradicting_focal, focal_advice, solve_focal
 from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
 from reliev3r.sfm.track_graph import MIN_SHARED, balanced_tracks, connected_parts, shared_tracks
 from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
@@ -210,22 +210,30 @@ def solve_sample(tracks: Tracks, capture: Capture) -> SampleSolve | None:
 
 
 def advised_fov(tracks: Tracks, views: list[int], capture: Capture, fov_deg: float) -> float | None:
-    """What a few views would have instead of the known horizontal field of view (degrees); within 25 % of its focal.
+    """What a few views would have instead of the known horizontal field of view (degrees), near it or far from it.
 
     None where they cannot be solved or do not care.
     """
     sample, chosen = _focal_sample(tracks, views)
     K = sample_intrinsics(capture, chosen, None)
-    factor = focal_advice(sample, K, _settings(capture, float(K[:, 0, 0].mean()), seeds=1))
+    settings = _settings(capture, float(K[:, 0, 0].mean()), seeds=1)
+    far = contradicting_focal(sample, K, _sizes(capture, chosen), settings)
+    if far is not None:
+        return math.degrees(fov_from_focal(far))
+    factor = focal_advice(sample, K, settings)
     if factor is None:
         return None
     return math.degrees(fov_from_focal(factor * focal_from_fov(math.radians(fov_deg))))
 
 
+def _sizes(capture: Capture, views: list[int]) -> list[tuple[int, int]]:
+    return [(capture.frames[view].height, capture.frames[view].width) for view in views]
+
+
 def _search_fov(tracks: Tracks, views: list[int], capture: Capture) -> float | None:
     """Horizontal field of view in degrees under which a few views are explained best."""
     sample, chosen = _focal_sample(tracks, views)
-    sizes = [(capture.frames[view].height, capture.frames[view].width) for view in chosen]
+    sizes = _sizes(capture, chosen)
     width = sum(width for _, width in sizes) / len(sizes)
     found = solve_focal(sample, sizes, config=_settings(capture, width, seeds=1))
     return None if found is None else math.degrees(fov_from_focal(found[0]))

@@ -133,7 +133,7 @@ class FovFigures:
     exif: float | None
     expert: float | None
     tracks: float | None
-    """What explains the tracks best; within 25 % in focal length of what is given, where something is."""
+    """What explains the tracks best; near what is given, unless that cannot be right."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -230,7 +230,8 @@ def _checked_size(capture: Capture) -> tuple[int, int]:
     if not capture.ordered:
         raise UserError(
             f"{capture.root}: photographs have no order in time, which CoTracker follows points through; use a "
-            "pairwise matcher (--tracks sift, see `reliev3r experts`), or give the video itself"
+            "pairwise matcher (--tracks sift, see `reliev3r experts`), give the video itself, or say "
+            '"ordered": true in cameras.json where its frames are in the order of time'
         )
     if len(capture.frames) < LEAST_FRAMES:
         raise UserError(

@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 
 from reliev3r.core.errors import UserError
+from reliev3r.core.many.local import LocalPool
 from reliev3r.core.progress import Report, staged
 from reliev3r.data.find_captures import CaptureTask, find_captures
 from reliev3r.geometry.sampling import evenly_spaced
-from reliev3r.labels.many.local import LocalPool
 from reliev3r.labels.many.run import label_store
 from reliev3r.labels.many.worker import LabelJob, label_path
 from reliev3r.runs.adapt.settings import AdaptConfig

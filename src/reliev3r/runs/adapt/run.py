@@ -20,7 +20,7 @@ from reliev3r.model.load import load_model, weights_hash
 from reliev3r.runs.adapt.footage import labelled, prepared, spaced_captures, tracked_scenes, with_fitting_samples
 from reliev3r.runs.adapt.network import Adaptation, network_unit, weak_objective, with_hidden_intrinsics
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.runs.run_folder import RunFolder, absolute, first_process, one_process
+from reliev3r.runs.run_folder import Resume, RunFolder, absolute, first_process, one_process
 from reliev3r.training.batches import SceneBatches
 from reliev3r.training.captures import LabelledCaptures, labelled_capture, usable_captures
 from reliev3r.training.forecast import Estimate, estimate_training
@@ -96,7 +96,7 @@ def adapt(
     out: Path,
     config: AdaptConfig,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     report: Report | None = None,
     announce: Callable[[Estimate], None] | None = None,
 ) -> AdaptResult | None:
@@ -108,7 +108,7 @@ def adapt(
         footage: a capture (folder of images or video), a folder of captures, or a .txt file that lists captures.
         out: where everything goes.
         config: all settings; on ``resume`` the run's own hold.
-        resume: go on with the interrupted run in ``out``.
+        resume: go on with the interrupted run in ``out``; ``auto``: where there is one.
         report: hears of the progress.
         announce: hears what memory and time the training needs, before it starts.
 
@@ -118,10 +118,20 @@ def adapt(
         UserError: bad input, unusable labels, or an ``out`` that holds something else.
         TrainingStopped: the loss is not finite, or the prediction has collapsed.
     """
-    report = report or silent
     inputs = {"model": model, "model_sha256": weights_hash(model), "footage": str(footage.resolve())}
-    config = dataclasses.replace(config, labels=absolute(config.labels))
     run = RunFolder(path=out, verb="adapt", inputs=inputs)
+    with run.held():
+        return _adapt(
+            model, footage, run, config, resume=run.goes_on(resume), report=report or silent, announce=announce
+        )
+
+
+def _adapt(
+    model: str, footage: Path, run: RunFolder, config: AdaptConfig, *, resume: bool, report: Report,
+    announce: Callable[[Estimate], None] | None,
+) -> AdaptResult | None:  # fmt: skip
+    out = run.path
+    config = dataclasses.replace(config, labels=absolute(config.labels))
     config = run.settings(config, AdaptConfig(), resume=resume)
     resolve_device(config.device)
     if not resume:

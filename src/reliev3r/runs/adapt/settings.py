@@ -50,7 +50,9 @@ class AdaptConfig(TrainConfig):
     batch: SceneBatchConfig = field(default_factory=lambda: SceneBatchConfig(views=(2, 8), images=8))
     """Intrinsics are hidden wherever the network predicts them."""
     objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0, fov_weight=1.0)
+        default_factory=lambda: ObjectiveConfig(
+            depth_weight=0.25, tracks_weight=5.0, teacher_weight=1.0, fov_weight=1.0
+        )
     )
     teacher_until: float = 1.0
     """Share of the run at which the handover from the pseudo cameras to the tracks themselves ends; 0: tracks alone.

@@ -12,8 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
-from reliev3r.data.find_captures import CaptureTask
-from reliev3r.labels.many.worker import ONE_THREAD, LabelJob, Labeller, environment, limit_threads
+from reliev3r.core.many.work import ONE_THREAD, Job, Task, environment, limit_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +29,16 @@ class Progressed:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A worker is through with its capture."""
+    """A worker is through with its task."""
 
     slot: int
     failure: str | None
-    """Why the capture cannot be labelled; the worker has noted that in the store."""
+    """Why its input does not allow it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crashed:
-    """A worker died or stumbled over a fault that says nothing about its capture; it is ready again."""
+    """A worker died or stumbled over a fault that says nothing about its task; it is ready again."""
 
     slot: int
     reason: str
@@ -50,15 +49,15 @@ Event = Progressed | Finished | Crashed
 
 @runtime_checkable
 class Pool(Protocol):
-    """Workers in numbered slots, each of which labels one capture at a time; one that dies is replaced."""
+    """Workers in numbered slots, each of which does one task at a time; one that dies is replaced."""
 
     @property
     def slots(self) -> int:
-        """How many captures can be labelled at the same time."""
+        """How many tasks can be done at the same time."""
         ...
 
-    def submit(self, slot: int, task: CaptureTask) -> None:
-        """Give a capture to the idle worker of a slot."""
+    def submit(self, slot: int, task: Task) -> None:
+        """Give a task to the idle worker of a slot."""
         ...
 
     def events(self) -> list[Event]:
@@ -66,7 +65,7 @@ class Pool(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop all workers at once, whatever they do: labels are written atomically."""
+        """Stop all workers at once, whatever they do: what they write, they write atomically."""
         ...
 
 
@@ -79,7 +78,7 @@ class _Worker:
 class LocalPool:
     """A fresh interpreter for each slot (spawned: no state of the caller, one thread)."""
 
-    def __init__(self, job: LabelJob, workers: int):
+    def __init__(self, job: Job, workers: int):
         self._job = job
         self._workers = [self._start() for _ in range(workers)]
 
@@ -88,8 +87,8 @@ class LocalPool:
         """Number of processes."""
         return len(self._workers)
 
-    def submit(self, slot: int, task: CaptureTask) -> None:
-        """Send the capture to the process."""
+    def submit(self, slot: int, task: Task) -> None:
+        """Send the task to the process."""
         with suppress(OSError):  # it died while idle; events() will say so
             self._workers[slot].connection.send(task)
 
@@ -130,19 +129,19 @@ class LocalPool:
         return _Worker(process=process, connection=here)
 
 
-def _work(connection: Connection, job: LabelJob) -> None:
-    """The life of a worker process: captures come in, messages go out, until the other end is closed."""
+def _work(connection: Connection, job: Job) -> None:
+    """The life of a worker process: tasks come in, messages go out, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     limit_threads()
-    labeller = Labeller(job)
+    worker = job.worker()
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
         try:
-            failure = labeller.label(task, lambda *progress: connection.send(("progress", *progress)))
+            failure = worker.work(task, lambda *progress: connection.send(("progress", *progress)))
             connection.send(("finished", failure))
         except Exception as error:  # a fault of ours, memory, the disk: the run decides
             connection.send(("crashed", f"{type(error).__name__}: {error}"))
