@@ -15,7 +15,7 @@ from reliev3r.core.errors import UserError
 
 def train(argv: list[str]) -> int:
     """``reliev3r train RECIPE --out RUN``."""
-    from reliev3r.training.recipes import RECIPES
+    from reliev3r.training.recipes import RECIPES, ScenesConfig, with_preset
 
     known = {name: recipe.__doc__ or "" for name, recipe in RECIPES.items()}
     if argv and argv[0] in ("--list", "-l"):
@@ -46,8 +46,10 @@ def train(argv: list[str]) -> int:
         """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused."""
         supervision: Literal["weak", "full"] | None = None
         """weak: pseudo-labels alone; full: ground truth."""
+        preset: Literal["tiny", "small", "base", "large"] | None = None
+        """Another size of the network than the recipe's, which works the same way otherwise."""
         model: str | None = None
-        """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID."""
+        """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID; it brings its own size."""
         init_from: str | None = None
         """Weights for a part of a random network: dinov2:PATH (encoder) or vggt:PATH (encoder and decoder)."""
         image_size: int | None = None
@@ -82,7 +84,13 @@ def train(argv: list[str]) -> int:
     flags |= {"data": "captures.data", "dl3dv_benchmark": "captures.dl3dv_benchmark",
               "image_size": "captures.prepare.image_size"}  # fmt: skip
     usual = RECIPES[recipe]()
-    given, config = parse_with_settings(Train, f"train {recipe}", argv[1:], usual, flags)
+
+    def sized(given: Train, settings: ScenesConfig) -> ScenesConfig:
+        return settings if given.preset is None else with_preset(settings, given.preset)
+
+    given, config = parse_with_settings(Train, f"train {recipe}", argv[1:], usual, flags, sized)
+    if given.preset is not None and config.model != "random":
+        raise UserError(f"--preset {given.preset}: --model {config.model} brings its own size; drop one of the two")
     from reliev3r.runs.run_folder import first_process
     from reliev3r.runs.train import train_scenes
 

@@ -19,11 +19,11 @@ from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
 from reliev3r.model.load import initial_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.runs.run_folder import Resume, RunFolder, first_process, start_of
+from reliev3r.runs.run_folder import Resume, RunFolder, first_process, process_count, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
 from reliev3r.sfm.bundle_batched import PolishConfig
-from reliev3r.synthetic.room_stream import SyntheticStream
-from reliev3r.training.batches import SceneBatches, Source
+from reliev3r.synthetic.room_stream import StreamConfig, SyntheticStream
+from reliev3r.training.batches import SceneBatches, Source, dealt_out
 from reliev3r.training.captures import LabelledCaptures
 from reliev3r.training.loop import TrainResult, train
 from reliev3r.training.recipes import ScenesConfig
@@ -62,15 +62,21 @@ def train_scenes(
 def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -> TrainResult:
     out = run.path
     resolve_device(config.device)
+    scenes, accumulate = None, config.accumulate
+    if config.scenes is not None:
+        scenes, accumulate = dealt_out(config.scenes, process_count(), config.batch, accumulate=accumulate)
+        logger.info("a step sees %d scenes: %d at a time, %d times on each of %d processes",
+                    config.scenes, scenes, accumulate, process_count())  # fmt: skip
     if not resume:
         run.begin(config)
     model = network_of(config)
     model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
     sources, shares = _sources(config, model.config.patch_size, report)
     heldout = _heldout(config, model.config.patch_size, report)
-    batches = SceneBatches(sources, shares, config.batch, seed=config.seed)
+    batches = SceneBatches(sources, shares, config.batch, seed=config.seed, scenes=scenes)
     result = train(
-        model, objective_of(config), batches, config, folder=out, resume=resume,
+        model, objective_of(config), batches, dataclasses.replace(config, accumulate=accumulate), folder=out,
+        resume=resume,
         evaluate=lambda network: figures(network, heldout, strict_figures),
         progress=staged(report, "train"),
     )  # fmt: skip
@@ -99,6 +105,7 @@ def _facts(config: ScenesConfig) -> dict[str, str]:
         "Trained on": "; ".join(data),
         "Started from": start_of(config.model, config.init_from),
         "Views of a sample": f"{views[0]} to {views[1]}",
+        **({} if config.scenes is None else {"Scenes of a step": f"{config.scenes}, over all processes"}),
     }
 
 
@@ -141,17 +148,23 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         sources.append(found)
         shares.append(1 - config.stream_weight)
     elif config.stream_weight < 1 and not config.annotated:
-        raise UserError("no captures are given: add --data IMAGES=STORE, or set stream_weight=1")
+        what, flag = ("captures", "--data IMAGES=STORE")
+        if config.supervision == "full":
+            what, flag = ("annotated scenes", "--annotated FORMAT:PATH (with true poses and depth)")
+        raise UserError(f"no {what} are given: add {flag}, or set stream_weight=1 for rendered rooms alone")
     if config.annotated:
         logger.info("tracks of annotated scenes come from a SIMULATED matcher (projected ground truth made worse)")
         sources.append(_annotated(config, patch, report))
         shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
         device = resolve_device(config.device).type
+        stream = whole_patches(config.stream, patch)
+        if stream != config.stream:
+            logger.info("rooms are rendered at %d x %d pixels: whole patches of %d", stream.width, stream.height, patch)
         kept = config.stream.rooms is not None  # a room that is seen again gets its pseudo cameras once
         sources.append(
             SyntheticStream(
-                config.stream, supervision=config.supervision, device=device,
+                stream, supervision=config.supervision, device=device,
                 finish=_with_cameras(config.polish) if kept else None,
             )
         )  # fmt: skip
@@ -159,6 +172,12 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         if config.supervision == "weak":
             logger.info("the rooms' pseudo-labels come from a SIMULATED expert (ground truth made worse)")
     return sources, shares
+
+
+def whole_patches(stream: StreamConfig, patch: int) -> StreamConfig:
+    """Rooms of the nearest size that a network of this patch takes."""
+    height, width = (max(1, round(side / patch)) * patch for side in (stream.height, stream.width))
+    return dataclasses.replace(stream, height=height, width=width)
 
 
 def _with_cameras(polish: PolishConfig) -> Callable[[Views, PseudoLabels], PseudoLabels]:
@@ -188,7 +207,7 @@ def _heldout(config: ScenesConfig, patch: int, report: Report) -> list[HeldoutSc
     tracks of the others)."""
     scenes: list[HeldoutScene] = []
     if config.stream_weight > 0:
-        stream = SyntheticStream(config.stream, supervision=config.supervision)
+        stream = SyntheticStream(whole_patches(config.stream, patch), supervision=config.supervision)
         scenes += rooms(stream, config.heldout_scenes, views=config.batch.views[1])
     if config.captures.data:
         kept = LabelledCaptures(config.captures, patch=patch, heldout=True)

@@ -118,5 +118,8 @@ def _checked(scene: Scene) -> tuple[int, int]:
         raise UserError(f"{scene.capture.root}: has no ground truth, which full supervision needs; leave it out")
     scene.truth.camera(first.name)
     if scene.truth.depth(first.name) is None:
-        raise UserError(f"{scene.capture.root}: has no true depth, which full supervision needs; leave it out")
+        raise UserError(
+            f"{scene.capture.root}: has true poses but no true depth, which full supervision needs; attach depth "
+            "maps to it (`reliev3r convert` it, name them in cameras.json: docs/conventions.md), or leave it out"
+        )
     return first.height, first.width
