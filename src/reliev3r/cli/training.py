@@ -42,6 +42,8 @@ def train(argv: list[str]) -> int:
         """IMAGES=STORE pairs: captures, and the labels that `reliev3r label IMAGES --out STORE` made of them."""
         annotated: tuple[str, ...] | None = None
         """Scenes with true poses and depth, as FORMAT:PATH; full supervision only."""
+        depth_truth: str | None = None
+        """Depth of annotated scenes without any: wai:PATH, cut3r:PATH or colmap:PATH, {scene} for a scene's name."""
         dl3dv_benchmark: str | None = None
         """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused."""
         supervision: Literal["weak", "full"] | None = None
@@ -78,8 +80,8 @@ def train(argv: list[str]) -> int:
 
     flags = {
         name: name
-        for name in ("annotated", "supervision", "model", "init_from", "minutes", "steps", "lr", "seed", "accumulate",
-                     "precision", "device", "parallel", "compile", "checkpoint_activations", "wandb")
+        for name in ("annotated", "depth_truth", "supervision", "model", "init_from", "minutes", "steps", "lr", "seed",
+                     "accumulate", "precision", "device", "parallel", "compile", "checkpoint_activations", "wandb")
     }  # fmt: skip
     flags |= {"data": "captures.data", "dl3dv_benchmark": "captures.dl3dv_benchmark",
               "image_size": "captures.prepare.image_size"}  # fmt: skip

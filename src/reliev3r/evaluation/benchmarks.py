@@ -12,6 +12,7 @@ from reliev3r.core.cameras_json import CAMERAS_JSON, read_about
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json
 from reliev3r.data.capture import load_capture
+from reliev3r.data.depth_truth.attach import PLACE, depth_folder, with_depth
 from reliev3r.data.readers import READERS, list_scenes, open_scene
 from reliev3r.data.truth import CameraFile, Scene
 from reliev3r.evaluation.published import BENCHMARK_CAVEAT, PAPER_VIEWS
@@ -80,6 +81,22 @@ def capture_benchmark(root: Path, names: Sequence[str] | None = None) -> Benchma
         scenes=(root.resolve().name,),
         open=lambda scene, views: _with_frames(_capture_scene(root, scene, None if names else views), names),
     )
+
+
+def with_depth_truth(benchmark: Benchmark, spec: str) -> Benchmark:
+    """The same benchmark, under its own name, with depth from elsewhere as its scenes' truth.
+
+    ``spec`` is KIND:PATH as :func:`reliev3r.data.depth_truth.attach.with_depth` takes it.
+
+    Raises:
+        UserError: an unknown KIND, or one folder for several scenes.
+    """
+    depth_folder(benchmark.scenes[0], spec)
+    if len(benchmark.scenes) > 1 and PLACE not in spec:
+        raise UserError(
+            f"--depth-truth {spec}: {len(benchmark.scenes)} scenes; put {PLACE} where a scene's name stands"
+        )
+    return dataclasses.replace(benchmark, open=lambda scene, views: with_depth(benchmark.open(scene, views), spec))
 
 
 def _synthetic(options: str, cache: Path) -> Benchmark:

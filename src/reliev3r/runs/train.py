@@ -196,7 +196,7 @@ def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: boo
     noise = config.stream.track_noise
     return AnnotatedScenes(
         config.annotated, long_side=config.captures.prepare.image_size, patch=patch, heldout=heldout,
-        share=config.captures.heldout, benchmark=config.captures.dl3dv_benchmark,
+        share=config.captures.heldout, benchmark=config.captures.dl3dv_benchmark, depth_truth=config.depth_truth,
         tracks=dataclasses.replace(noise, pixel=0.0, false=0.0) if heldout else noise,
         progress=staged(report, "annotated scenes"),
     )  # fmt: skip

@@ -40,6 +40,9 @@ class ScenesConfig(TrainConfig):
     annotated: tuple[str, ...] = ()
     """Scenes with true poses and depth, as FORMAT:PATH (``reliev3r datasets`` lists formats); full supervision only.
     They and the rooms, if any, come up equally often. Their tracks are *simulated* from the truth."""
+    depth_truth: str | None = None
+    """Depth of annotated scenes that have none of their own (DL3DV): wai:PATH, cut3r:PATH or colmap:PATH, {scene} for
+    a scene's name. Scenes that it has no depth of are left out."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     """Rendered rooms, as training asks for them. Their pseudo-labels come from a *simulated* expert."""
     stream_weight: float = 1.0
