@@ -1,12 +1,13 @@
 """Does confidence W say where depth is wrong? For networks fitted to one capture, and for networks across scenes.
 
-    python benchmarks/confidence.py --data ../shared/data --work DIR [--steps 400] [--network-steps 150]
+    python benchmarks/confidence.py --data ../shared/data --work DIR [--steps 200] [--network-steps 100]
 
 ``fit``: two real captures (12 views, depth by FastDepth) and a rendered one (depth by a *simulated expert*), all tracks
-by SIFT. Across scenes: the network of the package, and the same trained on for ``--network-steps`` by its own recipe
-(rendered rooms, a *simulated expert*); both judged without training on the real captures and on rooms that no training
-sees. Truth is read by the scoring alone, after everything is predicted. DIR keeps the runs: what is finished is not
-made again. Writes the result, a page of pictures and the curves; prints the tables.
+by SIFT. Across scenes: the network of the package, and the same after ``--network-steps`` more of its own recipe
+(rendered rooms, a *simulated expert*), judged on the real captures, of which it knows nothing, and on rooms that no
+training sees. ``W of Eq. 4 alone``: without what ``objective.doubt`` adds. Truth is read by the scoring alone, after
+everything is predicted. DIR keeps the runs, and the result its rows: what is there is not made again. Writes the
+result, a page of pictures and the curves; prints the table.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,8 @@ RENDERED = "rendered room"
 VIEWS = 12
 ROOMS = 24
 RECIPE = "reliev3r-tiny"
+DOUBT = FitConfig().objective.doubt
+"""As ``fit`` and the recipe have it; 0 beside it."""
 HERE = Path(__file__).parent
 PICTURED = 3
 """Views of each capture on the page of pictures."""
@@ -77,67 +82,84 @@ def truth_of(capture: Path, reconstruction: Reconstruction) -> Truth:
     return load_truth(capture, reconstruction.names, regions=reconstruction.regions, size=(size[0], size[1]))
 
 
-def fitted(capture: Path, depth: str, run: Path, steps: int) -> Reconstruction:
-    """What ``reliev3r fit`` makes of a capture, or made of it."""
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One row: a system on a scene, and how its predictions are come by."""
+
+    system: str
+    scene: str
+    predict: Callable[[], list[tuple[Prediction, Truth]]]
+
+
+def subjects(given: argparse.Namespace) -> list[Subject]:
+    """All rows; runs are made when their predictions are asked for."""
+    rows = []
+    for doubt, name in ((DOUBT, "fit"), (0.0, "fit, W of Eq. 4 alone")):
+        for scene in (*REAL, *((RENDERED,) if doubt else ())):
+            rows.append(Subject(system=name, scene=scene, predict=partial(of_fit, given, scene, doubt)))
+    networks = (
+        (PACKAGED, lambda: PACKAGED),
+        (f"{PACKAGED}, {given.network_steps} steps more", partial(trained_on, given, DOUBT)),
+        (f"{PACKAGED}, {given.network_steps} steps more, W of Eq. 4 alone", partial(trained_on, given, 0.0)),
+    )
+    for name, weights in networks:
+        for scene in REAL:
+            rows.append(Subject(system=name, scene=scene, predict=partial(of_network, given.data / scene, weights)))
+        rows.append(Subject(system=name, scene=f"{ROOMS} held-out rooms", predict=partial(on_rooms, weights)))
+    return rows
+
+
+def of_fit(given: argparse.Namespace, scene: str, doubt: float) -> list[tuple[Prediction, Truth]]:
+    """What ``reliev3r fit`` makes of a capture."""
+    capture = given.data / scene
+    depth = f"folder:{capture / 'mono_fastdepth'}"
+    if scene == RENDERED:
+        capture, depth = given.work / "capture", "simulated"
+        if not capture.exists():
+            write_capture(capture, SynthConfig())
+    run = fit_folder(given, scene, doubt)
     if not (run / "prediction" / "prediction.json").is_file():
-        config = FitConfig(
-            depth=depth, views=VIEWS, steps=steps, precision="fp32", evaluate_every=0.5, save_every=1e9,
+        usual = FitConfig()
+        config = dataclasses.replace(
+            usual, depth=depth, views=VIEWS, steps=given.steps, precision="fp32", evaluate_every=0.5,
+            objective=dataclasses.replace(usual.objective, doubt=doubt),
         )  # fmt: skip
         if fit(capture, run, config, resume=(run / "config.json").is_file()) is None:
             raise KeyboardInterrupt
-    return Reconstruction.load(run / "prediction")
+    made = Reconstruction.load(run / "prediction")
+    return [(made.prediction, truth_of(capture, made))]
 
 
-def trained_on(folder: Path, steps: int) -> Path:
+def fit_folder(given: argparse.Namespace, scene: str, doubt: float) -> Path:
+    """Where a fit is kept."""
+    return given.work / f"fit-{scene.replace(' ', '-')}-{given.steps}-{doubt:g}"
+
+
+def trained_on(given: argparse.Namespace, doubt: float) -> str:
     """The network of the package after some more steps of its own recipe."""
+    folder = given.work / f"network-{given.network_steps}-{doubt:g}"
     if not (folder / "checkpoint").is_dir():
         start = RECIPES[RECIPE]()
         config = dataclasses.replace(
-            start, model=PACKAGED, steps=steps, evaluate_every=1.0, heldout_scenes=2, alarm_checks=0,
+            start, model=PACKAGED, steps=given.network_steps, evaluate_every=1.0, heldout_scenes=2, alarm_checks=0,
+            objective=dataclasses.replace(start.objective, doubt=doubt),
         )  # fmt: skip
         if not train_scenes(folder, config, resume=(folder / "config.json").is_file()).finished:
             raise KeyboardInterrupt
-    return folder / "checkpoint"
+    return str(folder / "checkpoint")
 
 
-def on_rooms(model: str) -> list[tuple[Prediction, Truth]]:
+def of_network(path: Path, weights: Callable[[], str]) -> list[tuple[Prediction, Truth]]:
+    """One forward pass over all views of a capture that the network was not trained on."""
+    made = reconstruct_capture(load_capture(path, views=VIEWS), weights(), precision="fp32", device="cpu")
+    return [(made.prediction, truth_of(path, made))]
+
+
+def on_rooms(weights: Callable[[], str]) -> list[tuple[Prediction, Truth]]:
     """Rooms of the recipe that no training sees, four views each."""
-    network, stream = load_model(model), SyntheticStream(RECIPES[RECIPE]().stream, supervision="full")
+    network, stream = load_model(weights()), SyntheticStream(RECIPES[RECIPE]().stream, supervision="full")
     rooms = [stream.render(HELDOUT_SEEDS + k, views=4) for k in range(ROOMS)]
     return [(predict(network, views), truth) for views, truth in rooms]
-
-
-def measure(given: argparse.Namespace) -> Iterator[tuple[dict[str, str], Callable[[], list[tuple[Prediction, Truth]]]]]:
-    """(what is measured, how) of each row; runs are made when they are asked for."""
-    room = given.work / "capture"
-    captures = {name: (given.data / name, f"folder:{given.data / name / 'mono_fastdepth'}") for name in REAL}
-    captures[RENDERED] = (room, "simulated")
-    for name, (capture, depth) in captures.items():
-
-        def of_fit(name: str = name, capture: Path = capture, depth: str = depth) -> list[tuple[Prediction, Truth]]:
-            if capture == room and not room.exists():
-                write_capture(room, SynthConfig())
-            made = fitted(capture, depth, given.work / f"fit-{name.replace(' ', '-')}-{given.steps}", given.steps)
-            return [(made.prediction, truth_of(capture, made))]
-
-        yield {"system": f"fit, {given.steps} steps", "scene": name}, of_fit
-    longer = f"{PACKAGED} + {given.network_steps} steps"
-    for system in (PACKAGED, longer):
-
-        def weights(system: str = system) -> str:
-            if system == PACKAGED:
-                return PACKAGED
-            return str(trained_on(given.work / f"network-{given.network_steps}", given.network_steps))
-
-        for name in REAL:
-
-            def of_network(name: str = name, weights: Callable[[], str] = weights) -> list[tuple[Prediction, Truth]]:
-                capture = load_capture(given.data / name, views=VIEWS)
-                made = reconstruct_capture(capture, weights(), precision="fp32", device="cpu")
-                return [(made.prediction, truth_of(given.data / name, made))]
-
-            yield {"system": system, "scene": name}, of_network
-        yield {"system": system, "scene": f"{ROOMS} held-out rooms"}, lambda w=weights: on_rooms(w())
 
 
 def pictures(scenes: list[tuple[Path, Reconstruction]], file: Path) -> None:
@@ -209,20 +231,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--network-steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--network-steps", type=int, default=100)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "confidence_cpu.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     kept = json.loads(given.out.read_text(encoding="utf8"))["rows"] if given.out.exists() else []
     rows = []
-    for what, how in measure(given):
+    for subject in subjects(given):
+        what = {"system": subject.system, "scene": subject.scene}
         row = next((row for row in kept if what.items() <= row.items()), None)
-        rows.append(row or {**what, **figures(how())})
-        write_json(given.out, {"wrong": WRONG, "views": VIEWS, **about(), "rows": rows})
+        rows.append(row or {**what, **figures(subject.predict())})
+        steps = {"fit_steps": given.steps, "network_steps": given.network_steps}
+        write_json(given.out, {"wrong": WRONG, "views": VIEWS, **steps, **about(), "rows": rows})
         print(table(rows[-1:]).splitlines()[-1], flush=True)
-    runs = [(given.data / name, given.work / f"fit-{name}-{given.steps}") for name in REAL]
-    made = [(capture, Reconstruction.load(run / "prediction")) for capture, run in runs]
+    runs = [(given.data / name, fit_folder(given, name, DOUBT) / "prediction") for name in REAL]
+    made = [(capture, Reconstruction.load(run)) for capture, run in runs if run.is_dir()]
     pictures(made, given.out.with_suffix(".png"))
     curves(rows, given.out.with_name(f"{given.out.stem}_curves.png"))
     print(table(rows))

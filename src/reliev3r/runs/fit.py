@@ -78,9 +78,10 @@ class FitConfig(TrainConfig):
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(depth_weight=1.5, tracks_weight=10.0, teacher_weight=10.0)
+        default_factory=lambda: ObjectiveConfig(depth_weight=1.5, tracks_weight=10.0, teacher_weight=10.0, doubt=10.0)
     )
-    """Tracks weigh more than the paper's 0.5 (their unit is the radian); docs/method.md has the measured balance."""
+    """Tracks weigh more than the paper's 0.5 (their unit is the radian), and W hears of the views' contradictions
+    (registered labels hide them from it); docs/method.md and docs/results/confidence.md have the measured balance."""
     teacher_until: float = 0.8
     """Share of the run at which the handover from the teacher (cameras and depths solved from the same tracks) to the
     tracks themselves ends; it begins at half of it."""
