@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from depth_layouts import WRITERS, write_colmap_dense, write_cut3r, write_wai
 from dl3dv_layout import HASHES, write_benchmark, write_release
-from reader_room import Room
+from layouts import Room
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.convert import convert_scene
