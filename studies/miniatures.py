@@ -93,7 +93,6 @@ def _dl3dv(root: Path, sizes: Sizes) -> None:
 def _dl3dv_sample(root: Path, sizes: Sizes) -> None:
     for number in range(2):
         folder = root / scene_hash("sample", number) / "colmap"
-        beside = folder.parent if number else None  # both are found
         layouts.write_dl3dv(
             folder, sizes.room(900 + number, frames=sizes.few), images=folder.parent if number else None
         )

@@ -1,7 +1,7 @@
 """The paper's study, from DL3DV to its tables and figures: every step a command of the documentation, printed.
 
     python studies/paper.py --data DL3DV-10K --benchmark DL3DV-Benchmark --out DIR [--size full|cpu|rehearsal]
-        [--depth-truth wai:DIR] [--benchmark-depth wai:DIR] [--synthetic ase:DIR tartanair:DIR ...] [--scannetpp DIR]
+        [--depth-truth 'wai:DIR/{scene}'] [--benchmark-depth 'wai:DIR/{scene}'] [--synthetic ase:DIR tartanair:DIR ...] [--scannetpp DIR]
         [--systems systems.toml] [--gpus 8] [--workers 16] [--seeds 0 1 2] [--plan]
 
 Labels DL3DV; trains ``paper``, ``paper-plus``, ``pi3-dagger``, the paper with alpha 0.2, 0.5 and 2, ``paper-synthetic``
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +117,6 @@ class Stage:
     """After ``reliev3r``."""
     processes: int = 1
     """More than one: under torchrun."""
-    resumable: Path | None = None
-    """The run folder of a training, which goes on with --resume."""
     forecast: tuple[str, ...] = ()
     """Words of the command that says what it will cost."""
     costs: tuple[str, float] | None = None
@@ -127,11 +125,9 @@ class Stage:
     @property
     def command(self) -> list[str]:
         """As it is run now."""
-        begun = self.resumable is not None and (self.resumable / "config.json").is_file()
-        words = [*self.words, *(["--resume"] if begun else [])]
         if self.processes > 1:
-            return ["torchrun", "--nproc-per-node", str(self.processes), "-m", "reliev3r.cli", *words]
-        return [sys.executable, "-m", "reliev3r.cli", *words]
+            return ["torchrun", "--nproc-per-node", str(self.processes), "-m", "reliev3r.cli", *self.words]
+        return [sys.executable, "-m", "reliev3r.cli", *self.words]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +151,6 @@ class Study:
     tracks: str = "sift"
     semi_depth: str = "moge-2"
     semi_intrinsics: str = "expert"
-    train: tuple[str, ...] = field(default=())
-    """Further words of every training."""
 
     @property
     def shrunk(self) -> Size:
@@ -252,10 +246,10 @@ class Study:
             del shrunk[at : at + 2]
         start = ("--model", str(self.checkpoint(run.start, seed))) if run.start else ()
         words = ("train", run.recipe, "--out", str(out), *inputs, *start, *run.words,
-                 *shrunk, *self.shrunk.steps_of(run.share), *self.train, "--seed", str(seed))  # fmt: skip
+                 *shrunk, *self.shrunk.steps_of(run.share), "--seed", str(seed))  # fmt: skip
         return Stage(
-            name=f"{run.name}-{seed}", about=f"train {run.name}, seed {seed}", words=words, processes=self.gpus,
-            resumable=out, forecast=(*words, "--forecast"),
+            name=f"{run.name}-{seed}", about=f"train {run.name}, seed {seed}", words=(*words, "--resume", "auto"),
+            processes=self.gpus, forecast=(*words, "--forecast"),
         )  # fmt: skip
 
     @functools.cached_property
@@ -408,8 +402,8 @@ def arguments() -> argparse.ArgumentParser:
     say("--benchmark", required=True, help="folder of DL3DV-Benchmark")
     say("--out", type=Path, required=True)
     say("--size", choices=list(SIZES), default="full", help="; ".join(f"{k}: {s.about}" for k, s in SIZES.items()))
-    say("--depth-truth", help="KIND:PATH of depth for DL3DV's scenes (docs/datasets.md); pi3-dagger needs it")
-    say("--benchmark-depth", help="KIND:PATH of depth for the benchmark's; four of the six columns need it")
+    say("--depth-truth", help="KIND:PATH/{scene} of depth for DL3DV's scenes (docs/datasets.md); pi3-dagger needs it")
+    say("--benchmark-depth", help="the same for the benchmark's; four of the six columns need it")
     say("--synthetic", nargs="+", default=(), help="FORMAT:PATH of ASE, TartanAir, MVS-Synth, BlendedMVS ...")
     say("--scannetpp", help="folder of ScanNet++")
     say("--systems", help="TOML file with a table for each installed baseline (docs/evaluation.md)")

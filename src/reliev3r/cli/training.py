@@ -38,6 +38,8 @@ def train(argv: list[str]) -> int:
         resume: Resume = "no"
         """Go on with the interrupted run in --out, under its own settings (--resume alone: yes); auto: start it, or go
         on where there is one, so that one command line serves every restart."""
+        forecast: bool = False
+        """Train nothing: say how much memory, time and disk it will take, measured on one of its batches."""
         data: tuple[str, ...] | None = None
         """IMAGES=STORE pairs: captures, and the labels that `reliev3r label IMAGES --out STORE` made of them."""
         annotated: tuple[str, ...] | None = None
@@ -94,8 +96,13 @@ def train(argv: list[str]) -> int:
     if given.preset is not None and config.model != "random":
         raise UserError(f"--preset {given.preset}: --model {config.model} brings its own size; drop one of the two")
     from reliev3r.runs.run_folder import first_process
-    from reliev3r.runs.train import train_scenes
+    from reliev3r.runs.train import forecast_scenes, train_scenes
 
+    if given.forecast:
+        with progress_bars() as report:
+            estimate = forecast_scenes(config, report=report)
+        print(estimate.to_text())
+        return 0
     with progress_bars() as report:
         result = train_scenes(given.out, config, resume=resume_of(given.resume), recipe=usual, report=report)
     if not first_process():

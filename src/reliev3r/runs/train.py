@@ -25,6 +25,7 @@ from reliev3r.sfm.bundle_batched import PolishConfig
 from reliev3r.synthetic.room_stream import StreamConfig, SyntheticStream
 from reliev3r.training.batches import SceneBatches, Source, dealt_out
 from reliev3r.training.captures import LabelledCaptures
+from reliev3r.training.forecast import Estimate, estimate_training
 from reliev3r.training.loop import TrainResult, train
 from reliev3r.training.recipes import ScenesConfig
 from reliev3r.training.schedule import teacher_share, weak_settings
@@ -62,18 +63,12 @@ def train_scenes(
 def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -> TrainResult:
     out = run.path
     resolve_device(config.device)
-    scenes, accumulate = None, config.accumulate
-    if config.scenes is not None:
-        scenes, accumulate = dealt_out(config.scenes, process_count(), config.batch, accumulate=accumulate)
-        logger.info("a step sees %d scenes: %d at a time, %d times on each of %d processes",
-                    config.scenes, scenes, accumulate, process_count())  # fmt: skip
     if not resume:
         run.begin(config)
     model = network_of(config)
     model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
-    sources, shares = _sources(config, model.config.patch_size, report)
+    batches, accumulate = _batches(config, model.config.patch_size, report)
     heldout = _heldout(config, model.config.patch_size, report)
-    batches = SceneBatches(sources, shares, config.batch, seed=config.seed, scenes=scenes)
     result = train(
         model, objective_of(config), batches, dataclasses.replace(config, accumulate=accumulate), folder=out,
         resume=resume,
@@ -84,6 +79,32 @@ def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -
         model.facts |= {"Steps": f"{result.steps}", **_measured(result)}
         model.save_pretrained(out / "checkpoint")
     return result
+
+
+def forecast_scenes(config: ScenesConfig, *, report: Report | None = None) -> Estimate:
+    """What such a training will cost, measured on one of its own batches; nothing is trained, no run is written.
+
+    Captures are prepared for it, as the training would.
+
+    Raises:
+        UserError: a setting cannot work, or a batch does not fit on the device.
+    """
+    network = network_of(config).to(resolve_device(config.device))
+    batches, accumulate = _batches(config, network.config.patch_size, report or silent)
+    return estimate_training(
+        network, objective_of(config), batches, dataclasses.replace(config, accumulate=accumulate)
+    )  # fmt: skip
+
+
+def _batches(config: ScenesConfig, patch: int, report: Report) -> tuple[SceneBatches, int]:
+    """The run's batches, and how many of them each process goes through before a step."""
+    scenes, accumulate = None, config.accumulate
+    if config.scenes is not None:
+        scenes, accumulate = dealt_out(config.scenes, process_count(), config.batch, accumulate=accumulate)
+        logger.info("a step sees %d scenes: %d at a time, %d times on each of %d processes",
+                    config.scenes, scenes, accumulate, process_count())  # fmt: skip
+    sources, shares = _sources(config, patch, report)
+    return SceneBatches(sources, shares, config.batch, seed=config.seed, scenes=scenes), accumulate
 
 
 def image_size_of(config: ScenesConfig) -> int:
