@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | test-upstream | lint | wheel | gpu - see README.md and CONTRIBUTING.md
+# make setup | demo | test | test-slow | test-upstream | lint | wheel | gpu | rehearsal - see README.md and CONTRIBUTING.md
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= benchmarks/results
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-upstream lint wheel gpu ablation study
+.PHONY: setup demo test test-slow test-upstream lint wheel gpu ablation study rehearsal
 
 setup: $(VENV)/.installed
 
@@ -45,6 +45,18 @@ ablation: setup
 # Weak against full supervision and the ablations across scenes (docs/results/study.md); resumable, hours on two cores
 study: setup
 	$(BIN)/python studies/paradigm.py --size cpu --out $(OUT)/study_cpu
+
+# The paper's study (docs/reproduce.md) from datasets to tables, on miniatures of all of them: minutes on two cores
+REHEARSAL := $(OUT)/rehearsal
+DATA := $(REHEARSAL)/data
+rehearsal: setup
+	OMP_NUM_THREADS=1 $(BIN)/python studies/miniatures.py --out $(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python studies/paper.py --size rehearsal --out $(REHEARSAL)/study --workers 2 \
+	  --data $(DATA)/DL3DV-10K --depth-truth 'wai:$(DATA)/DL3DV-10K-WAI/{scene}' \
+	  --benchmark $(DATA)/DL3DV-Benchmark --benchmark-depth 'wai:$(DATA)/DL3DV-Benchmark-WAI/{scene}' \
+	  --synthetic ase:$(DATA)/ASE tartanair:$(DATA)/TartanAir mvs-synth:$(DATA)/MVS-Synth blendedmvs:$(DATA)/BlendedMVS \
+	  --scannetpp $(DATA)/ScanNetPP --depth 'folder:$(DATA)/simulated/{name}' --tracks sift \
+	  --semi-depth 'folder:$(DATA)/simulated/{name}' --semi-intrinsics fov:66
 
 # Measurements that wait for an accelerator: the interpreter at hand, nothing installed, each resumable, 9 minutes at most
 gpu:

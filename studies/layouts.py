@@ -270,58 +270,101 @@ def write_nerfstudio(
     return content
 
 
-def write_dl3dv(folder: Path, room: Room, *, divisor: int = 4) -> None:
+def write_dl3dv(
+    folder: Path,
+    room: Room,
+    *,
+    images: Path | None = None,
+    divisor: int = 4,
+    lens: dict[str, float] | None = None,
+    unit: float = 1.0,
+) -> None:
     """A scene of DL3DV: smaller copies of the images in ``images_4`` (or 8), the lens stated for the full size.
 
     The scene of the release is HASH/, that of the sample on Hugging Face HASH/colmap/, that of the benchmark
-    HASH/nerfstudio/.
+    HASH/nerfstudio/. The copies lie beside ``transforms.json`` unless ``images`` is another folder; a ``unit`` of the
+    world are so many metres.
     """
-    rgb, _ = room.through(rays(room.K, room.size, brown(**LENS)))
-    content = write_nerfstudio(folder, room, rgb=rgb, images=f"images_{divisor}", camera_model="OPENCV", **LENS)
-    for key in ("w", "h", "fl_x", "fl_y", "cx", "cy"):
-        content[key] *= divisor
-    for number, frame in enumerate(content["frames"]):
-        frame["file_path"] = frame["file_path"].replace(f"images_{divisor}", "images")
-        frame["colmap_im_id"] = number + 1
+    lens = LENS if lens is None else lens
+    rgb = room.through(rays(room.K, room.size, brown(**lens)))[0] if any(lens.values()) else room.rgb
+    frames = []
+    for index, pose in enumerate(room.world_from_cam):
+        name = f"{frame_name(index)}.png"
+        save((images or folder) / f"images_{divisor}" / name, rgb[index])
+        pose = (APPLIED @ opengl(in_unit(pose, unit))).tolist()
+        frames.append({"file_path": f"images/{name}", "transform_matrix": pose, "colmap_im_id": index + 1})
+    content = {
+        **_intrinsics(room.K * divisor, (room.size[0] * divisor, room.size[1] * divisor)), "camera_model": "OPENCV",
+        **lens, "applied_transform": APPLIED[:3].tolist(), "frames": frames,
+    }  # fmt: skip
     write_text(folder / "transforms.json", json.dumps(content))
 
 
-def write_wai(folder: Path, room: Room, *, dataset: str = "dl3dv") -> None:
-    """What map-anything's pipeline makes of a DL3DV scene: rectified and cropped JPEGs with a K of their own, poses
-    OpenCV in nerfstudio's world, depth of MVSAnywhere and its confidence as EXR."""
-    width, height = (side - side // 12 for side in room.size)
-    K = room.K.copy()
-    K[:2, :2] *= 0.97
-    K[:2, 2] -= [(room.size[0] - width) / 2 + 0.5, (room.size[1] - height) / 2 - 0.25]
-    cropped = room.by(K, (width, height))
+def in_unit(world_from_cam: np.ndarray, unit: float) -> np.ndarray:
+    """The pose in a world whose unit are so many metres."""
+    pose = world_from_cam.copy()
+    pose[:3, 3] /= unit
+    return pose
+
+
+def _intrinsics(K: np.ndarray, size: tuple[int, int]) -> dict[str, float]:
+    K = np.asarray(K, np.float64)
+    return {"w": size[0], "h": size[1], "fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2]}
+
+
+def write_wai(
+    folder: Path, room: Room, *, lens: dict[str, float] | None = None, unit: float = 1.0, worse: Sequence[int] = ()
+) -> None:
+    """What map-anything's convert, undistort, run_mvsanywhere, depth_consistency_confidence and run_moge leave.
+
+    Images of four times the room's size are rectified to OpenCV's K of all source pixels and cropped to the valid part;
+    the file states K as it was before the crop. The upper left corner of every map is nonsense with confidence 0, the
+    lower right corner is sky by the mask. Depth of the views ``worse`` is half as far as it should be.
+    """
+    import cv2
+
+    lens = LENS if lens is None else lens
+    size = (room.size[0] * 4, room.size[1] * 4)
+    K = (room.K * 4).astype(np.float32)
+    K[2, 2] = 1
+    bent = np.array([lens["k1"], lens["k2"], lens["p1"], lens["p2"], 0], np.float32)
+    stated, (left, top, width, height) = cv2.getOptimalNewCameraMatrix(K, bent, size, 1, size)
+    h, w = (2 * side // 3 for side in (room.size[1], room.size[0]))
+    own = np.diag([w / width, h / height, 1]) @ (stated - [[0, 0, left], [0, 0, top], [0, 0, 0]])
+    z = room.by(own, (w, h)).depth / unit
+    z[:, : h // 6, : w // 8] = 1000.0
+    z[:, -(h // 6) :, -(w // 8) :] = 500.0
+    confidence, mask = np.ones((h // 2, w // 2), np.float32), np.full((2 * h, 2 * w), 255, np.uint8)
+    confidence[: h // 12, : w // 16] = 0.2
+    mask[-2 * (h // 6) :, -2 * (w // 8) :] = 0
     frames = []
-    for i in range(len(room)):
-        name = frame_name(i)
-        image, depth = f"images/{name}.jpg", f"mvsanywhere/v0/depth/{name}.exr"
-        confidence = depth.replace("/depth/", "/depth_confidence/")
-        save(folder / image, cropped.rgb[i], quality=95)
-        write_exr(folder / depth, {"Y": cropped.depth[i].astype(np.float32)})
-        write_exr(folder / confidence, {"Y": np.ones((height, width), np.float32)})
-        frames.append({
-            "frame_name": name, "image": image, "file_path": image,
-            "transform_matrix": (APPLIED @ room.world_from_cam[i]).tolist(), "colmap_im_id": i + 1,
-            "mvsanywhere_depth": depth, "mvsanywhere_depth_confidence": confidence,
-        })  # fmt: skip
-    content = {
-        "scene_name": folder.name, "dataset_name": dataset, "version": "0.1", "shared_intrinsics": True,
-        "camera_model": "PINHOLE", "camera_convention": "opencv", "scale_type": "colmap",
-        "fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "w": width, "h": height, "frames": frames,
-        "frame_modalities": {
-            "image": {"frame_key": "image", "format": "image"},
-            "pred_depth": {"mvsanywhere": {"frame_key": "mvsanywhere_depth", "format": "depth"}},
-            "depth_confidence": {
-                "mvsanywhere": {"frame_key": "mvsanywhere_depth_confidence", "format": "scalar"}
-            },
-        },
-        "scene_modalities": {"colmap": {"scene_key": "colmap"}}, "_applied_transform": APPLIED.tolist(),
-        "_applied_transforms": {"opengl2opencv": np.diag([1.0, -1.0, -1.0, 1.0]).tolist()},
+    for index, pose in enumerate(room.world_from_cam):
+        name = frame_name(index)
+        paths = {
+            "mvsanywhere_depth": f"mvsanywhere/v0/depth/{name}.exr",
+            "mvsanywhere_depth_confidence": f"mvsa_conf/v0/depth_confidence/{name}.exr",
+            "moge2_mask": f"moge2/v0/mask/moge2/{name}.png",
+        }
+        factor = 0.5 if index in worse else 1.0
+        write_exr(folder / paths["mvsanywhere_depth"], {"Y": (factor * z[index]).astype(np.float32)})
+        write_exr(folder / paths["mvsanywhere_depth_confidence"], {"Y": confidence})
+        save(folder / paths["moge2_mask"], mask)
+        image, posed = f"images/{name}.jpg", (APPLIED @ in_unit(pose, unit)).tolist()
+        frames.append({"frame_name": name, "file_path": image, "image": image, "transform_matrix": posed, **paths})
+    meta = {
+        "scene_name": folder.name, "dataset_name": "dl3dv", "version": "0.1", "shared_intrinsics": True,
+        "camera_convention": "opencv", "scale_type": "colmap",
     }  # fmt: skip
-    write_text(folder / "scene_meta.json", json.dumps(content))
+    modalities = {
+        "image": {"frame_key": "image", "format": "image"},
+        "pred_depth": {"mvsanywhere": {"frame_key": "mvsanywhere_depth", "format": "depth"}},
+        "depth_confidence": {"mvsanywhere": {"frame_key": "mvsanywhere_depth_confidence", "format": "scalar"}},
+        "pred_mask": {"moge2": {"frame_key": "moge2_mask", "format": "binary"}},
+    }
+    rectified = {**meta, **_intrinsics(stated, (width, height)), "camera_model": "PINHOLE", "frames": frames}
+    write_text(folder / "scene_meta.json", json.dumps({**rectified, "frame_modalities": modalities}))
+    before = {**meta, **_intrinsics(room.K * 4, size), "camera_model": "OPENCV", **lens, "frames": []}
+    write_text(folder / "scene_meta_distorted.json", json.dumps(before))
 
 
 # Aria Synthetic Environments ------------------------------------------------------------------------------------------

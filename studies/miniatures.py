@@ -93,7 +93,9 @@ def _dl3dv(root: Path, sizes: Sizes) -> None:
 def _dl3dv_sample(root: Path, sizes: Sizes) -> None:
     for number in range(2):
         folder = root / scene_hash("sample", number) / "colmap"
-        layouts.write_dl3dv(folder, sizes.room(900 + number, frames=sizes.few))
+        layouts.write_dl3dv(
+            folder, sizes.room(900 + number, frames=sizes.few), images=folder.parent if number else None
+        )
 
 
 def _dl3dv_wai(root: Path, sizes: Sizes) -> None:

@@ -121,14 +121,14 @@ def on_captures(c: ScenesConfig, store: Path, captures: Path) -> ScenesConfig:
 
 VARIANTS: dict[str, Change] = {
     "weak": lambda c: c,
-    "pi3-dagger": full(),
+    "pi3-dagger-rooms": full(),
     "weak, no correspondence branch": weak(correspondence_weight=0.0),
     "weak, no early teacher": weak(teacher_weight=0.0),
     "weak, neither (the paper's losses)": weak(teacher_weight=0.0, correspondence_weight=0.0),
     "weak, pseudo cameras not polished": lambda c: dataclasses.replace(c, polish=PolishConfig(steps=0)),
     "weak, teacher for half of the run": lambda c: dataclasses.replace(c, teacher_until=0.5),
     "weak, half of the teacher at the end": lambda c: dataclasses.replace(c, teacher_until=2.0),
-    "pi3-dagger, no correspondence branch": full(correspondence_weight=0.0),
+    "pi3-dagger-rooms, no correspondence branch": full(correspondence_weight=0.0),
     "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, correspondence_weight=0.0),
     "tracks only": weak(depth_weight=0.0),
     "no confidence": depth(confidence=False),
@@ -178,9 +178,9 @@ ON_ONE_CAPTURE: dict[str, Change] = {
 }
 """Without a teacher the loss alone has to find the cameras."""
 AFTERWARDS = {
-    "pi3-dagger + weak on the other domain": ("pi3-dagger", 1.0),
-    "pi3-dagger + weak on the other domain, a quarter as long": ("pi3-dagger", 0.25),
-    "pi3-dagger + weak on the real captures": ("pi3-dagger", 0.25),
+    "pi3-dagger-rooms + weak on the other domain": ("pi3-dagger-rooms", 1.0),
+    "pi3-dagger-rooms + weak on the other domain, a quarter as long": ("pi3-dagger-rooms", 0.25),
+    "pi3-dagger-rooms + weak on the real captures": ("pi3-dagger-rooms", 0.25),
     "weak + weak on the real captures": ("weak", 0.25),
 }
 """Fine-tuned from the checkpoint of another variant, for this share of the steps (the paper: as many again)."""

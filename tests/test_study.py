@@ -20,7 +20,7 @@ one_capture, paradigm, study = (importlib.import_module(name) for name in ("one_
 
 
 def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd) -> None:
-    arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger", "depth only"]
+    arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger-rooms", "depth only"]
     # two processes at a time, one of which fails: it knows no such variant; the other is finished first
     with monkeypatch.context() as patch:
         patch.setitem(paradigm.VARIANTS, "nobody's", lambda c: c)
@@ -31,7 +31,7 @@ def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capf
     paradigm.main(arguments)
     table = (tmp_path / "study.md").read_text()
     assert "simulated expert" in table
-    for name in ("constant guess", "untrained network", "weak", "pi3-dagger", "depth only"):
+    for name in ("constant guess", "untrained network", "weak", "pi3-dagger-rooms", "depth only"):
         assert f"| {name} |" in table
     assert (tmp_path / "study.png").stat().st_size > 1000
     trained = []
@@ -39,9 +39,9 @@ def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capf
     paradigm.main(arguments)
     assert not trained
     monkeypatch.undo()
-    paradigm.main([*arguments[:4], "--only", "pi3-dagger + weak on the other domain, a quarter as long"])
+    paradigm.main([*arguments[:4], "--only", "pi3-dagger-rooms + weak on the other domain, a quarter as long"])
     results = json.loads((tmp_path / "study.json").read_text())
-    row = results["pi3-dagger + weak on the other domain, a quarter as long"]["0"]
+    row = results["pi3-dagger-rooms + weak on the other domain, a quarter as long"]["0"]
     assert row["steps"] == 2
     assert all(math.isfinite(value) for value in row["judged"]["other domain"].values())
 
@@ -68,7 +68,7 @@ def test_variants_change_what_they_say() -> None:
     start = paradigm.settings("ci", 0)
     made = {name: change(start) for name, change in paradigm.VARIANTS.items()}
     all_differ(start, made.pop("weak"), made)
-    assert made["pi3-dagger"].supervision == "full"
+    assert made["pi3-dagger-rooms"].supervision == "full"
 
 
 def test_the_study_of_solved_cameras_changes_what_it_says_and_sweeps_depth() -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from plane_scene import make_truth, perfect
 
-from reliev3r.evaluation.benchmarks import PAPER_VIEWS
 from reliev3r.evaluation.metrics import ate_mean_rigid, ate_rmse
 from reliev3r.evaluation.protocols import score
+from reliev3r.evaluation.published import PAPER_VIEWS, published
 from reliev3r.evaluation.scores import Scores, mean_scores
 from reliev3r.evaluation.systems import measured
-from reliev3r.evaluation.tables import Result, Row, Table, published
+from reliev3r.evaluation.tables import Result, Row, Table
 from reliev3r.geometry.rigid import so3_exp
 
 VIEWS = 12

@@ -24,7 +24,7 @@ from reliev3r.synthetic.room_stream import HELDOUT_SEEDS, StreamConfig, Syntheti
 from reliev3r.training import captures as prepared
 from reliev3r.training.batches import SceneBatchConfig, SceneBatches
 from reliev3r.training.captures import CapturesConfig, LabelledCaptures, is_heldout
-from reliev3r.training.recipes import RECIPES, ScenesConfig, pi3_dagger, tiny_cpu
+from reliev3r.training.recipes import RECIPES, ScenesConfig, pi3_dagger_rooms, tiny_cpu
 from reliev3r.training.validation import figures, rooms
 
 SMALL = dataclasses.replace(builders.SMALLEST, patch_size=8, match_dim=8)
@@ -230,7 +230,7 @@ def test_recipes_are_complete_and_survive_their_own_json(name) -> None:
         assert config.stream.height % patch == config.stream.width % patch == 0
 
 
-@pytest.mark.parametrize("name", ["tiny-cpu", "pi3-dagger", "synthetic-full"])
+@pytest.mark.parametrize("name", ["tiny-cpu", "pi3-dagger-rooms", "synthetic-full"])
 def test_a_recipe_runs_small_and_leaves_everything_behind(name, tmp_path) -> None:
     recipe = RECIPES[name]
     network = dataclasses.replace(SMALL, fov=recipe().network.fov)
@@ -263,7 +263,7 @@ def test_weak_training_takes_labelled_captures_and_tunes_a_checkpoint(store, tmp
 
 
 def test_training_lowers_the_loss_of_both_siblings() -> None:
-    for recipe in (tiny_cpu, pi3_dagger):
+    for recipe in (tiny_cpu, pi3_dagger_rooms):
         config = settings(recipe, batch=SceneBatchConfig(views=(2, 2), images=8))
         model, objective = network_of(config), objective_of(config)
         stream = SyntheticStream(STREAM, supervision=config.supervision)
@@ -289,7 +289,7 @@ def test_the_choice_of_a_checkpoint_reads_tracks_alone() -> None:
 
 def test_the_verb(tmp_path, capsys) -> None:
     assert main(["train", "--list"]) == 0
-    assert "pi3-dagger" in capsys.readouterr().out
+    assert "pi3-dagger-rooms" in capsys.readouterr().out
     assert main(["train", "nothing"]) == 2
     assert "tiny-cpu" in capsys.readouterr().err
     arguments = [

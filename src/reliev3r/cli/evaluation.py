@@ -27,6 +27,8 @@ def evaluate(argv: list[str]) -> int:
         """Capture folder with ground truth (cameras.json with poses; depth where there is any)."""
         benchmark: str | None = None
         """synthetic[:rooms=4,span=75,...], captures:FOLDER, FORMAT:FOLDER of a dataset, or a JSON file."""
+        depth_truth: str | None = None
+        """Depth from elsewhere as the truth: wai:PATH, cut3r:PATH or colmap:PATH, {scene} for a scene's name."""
         out: Path | None = None
         """Folder for predictions, scores.json, scores.md and comparison.html."""
         protocol: Literal["strict", "mapanything", "pi3"] | None = None
@@ -51,7 +53,7 @@ def evaluate(argv: list[str]) -> int:
 
 
 def _evaluate(given: Any, settings: Any, out: Path, *, keep: bool) -> int:
-    from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark
+    from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark, with_depth_truth
     from reliev3r.evaluation.pages import write_results
     from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
 
@@ -64,6 +66,8 @@ def _evaluate(given: Any, settings: Any, out: Path, *, keep: bool) -> int:
         benchmark = capture_benchmark(given.capture, names)
     else:
         benchmark = open_benchmark(given.benchmark, cache=out / "scenes")
+    if given.depth_truth is not None:
+        benchmark = with_depth_truth(benchmark, given.depth_truth)
     results = []
     with progress_bars() as report:
         for views in counts:

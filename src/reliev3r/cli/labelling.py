@@ -24,7 +24,8 @@ def label(argv: list[str]) -> int:
         out: Path
         """Folder of the labels; of many captures a store with one folder for each."""
         depth: str = "depth-anything-v2-small"
-        """As `reliev3r experts` lists them; {capture} stands for each capture's path (folder:{capture}/depth)."""
+        """As `reliev3r experts` lists them; {capture} stands for each capture's path (folder:{capture}/depth), {name}
+        for its name in the store (folder:MAPS/{name})."""
         tracks: str = "sift"
         intrinsics: str | None = None
         """FILE, fov:DEG (horizontal), exif, expert, expert:EXPERT, or estimate."""

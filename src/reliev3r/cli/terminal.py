@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_type_hints
@@ -49,7 +49,12 @@ def parse(kind: type[T], verb: str, argv: Sequence[str]) -> T:
 
 
 def parse_with_settings(
-    kind: type[Any], verb: str, argv: Sequence[str], settings: T, flags: Mapping[str, str]
+    kind: type[Any],
+    verb: str,
+    argv: Sequence[str],
+    settings: T,
+    flags: Mapping[str, str],
+    start: Callable[[Any, T], T] | None = None,
 ) -> tuple[Any, T]:
     """(the verb's options, its settings as flags and NAME=VALUE change them).
 
@@ -59,6 +64,8 @@ def parse_with_settings(
         argv: its arguments.
         settings: with every default.
         flags: which setting each flag is, by the flag's name in ``kind``; a flag that is ``None`` changes nothing.
+        start: (options, settings) -> the settings that these flags and NAME=VALUE then change, for options that stand
+            for many.
 
     Raises:
         UserError: an unknown setting, or a value that the settings refuse.
@@ -69,6 +76,7 @@ def parse_with_settings(
     known = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)} | {"--help"}
     rest, changes = split_changes(_resume_alone(in_new_words(argv)), verb, flatten(to_plain(settings)).keys(), known)
     given = parse(kind, verb, rest)
+    settings = settings if start is None else start(given, settings)
     told = {setting: getattr(given, flag) for flag, setting in flags.items() if getattr(given, flag) is not None}
     return given, with_changes(settings, {**told, **changes}, source=f"reliev3r {verb}")
 

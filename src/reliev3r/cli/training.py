@@ -15,7 +15,7 @@ from reliev3r.core.errors import UserError
 
 def train(argv: list[str]) -> int:
     """``reliev3r train RECIPE --out RUN``."""
-    from reliev3r.training.recipes import RECIPES
+    from reliev3r.training.recipes import RECIPES, ScenesConfig, with_preset
 
     known = {name: recipe.__doc__ or "" for name, recipe in RECIPES.items()}
     if argv and argv[0] in ("--list", "-l"):
@@ -38,16 +38,22 @@ def train(argv: list[str]) -> int:
         resume: Resume = "no"
         """Go on with the interrupted run in --out, under its own settings (--resume alone: yes); auto: start it, or go
         on where there is one, so that one command line serves every restart."""
+        forecast: bool = False
+        """Train nothing: say how much memory, time and disk it will take, measured on one of its batches."""
         data: tuple[str, ...] | None = None
         """IMAGES=STORE pairs: captures, and the labels that `reliev3r label IMAGES --out STORE` made of them."""
         annotated: tuple[str, ...] | None = None
         """Scenes with true poses and depth, as FORMAT:PATH; full supervision only."""
+        depth_truth: str | None = None
+        """Depth of annotated scenes without any: wai:PATH, cut3r:PATH or colmap:PATH, {scene} for a scene's name."""
         dl3dv_benchmark: str | None = None
         """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused."""
         supervision: Literal["weak", "full"] | None = None
         """weak: pseudo-labels alone; full: ground truth."""
+        preset: Literal["tiny", "small", "base", "large"] | None = None
+        """Another size of the network than the recipe's, which works the same way otherwise."""
         model: str | None = None
-        """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID."""
+        """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID; it brings its own size."""
         init_from: str | None = None
         """Weights for a part of a random network: dinov2:PATH (encoder) or vggt:PATH (encoder and decoder)."""
         image_size: int | None = None
@@ -76,16 +82,27 @@ def train(argv: list[str]) -> int:
 
     flags = {
         name: name
-        for name in ("annotated", "supervision", "model", "init_from", "minutes", "steps", "lr", "seed", "accumulate",
-                     "precision", "device", "parallel", "compile", "checkpoint_activations", "wandb")
+        for name in ("annotated", "depth_truth", "supervision", "model", "init_from", "minutes", "steps", "lr", "seed",
+                     "accumulate", "precision", "device", "parallel", "compile", "checkpoint_activations", "wandb")
     }  # fmt: skip
     flags |= {"data": "captures.data", "dl3dv_benchmark": "captures.dl3dv_benchmark",
               "image_size": "captures.prepare.image_size"}  # fmt: skip
     usual = RECIPES[recipe]()
-    given, config = parse_with_settings(Train, f"train {recipe}", argv[1:], usual, flags)
-    from reliev3r.runs.run_folder import first_process
-    from reliev3r.runs.train import train_scenes
 
+    def sized(given: Train, settings: ScenesConfig) -> ScenesConfig:
+        return settings if given.preset is None else with_preset(settings, given.preset)
+
+    given, config = parse_with_settings(Train, f"train {recipe}", argv[1:], usual, flags, sized)
+    if given.preset is not None and config.model != "random":
+        raise UserError(f"--preset {given.preset}: --model {config.model} brings its own size; drop one of the two")
+    from reliev3r.runs.run_folder import first_process
+    from reliev3r.runs.train import forecast_scenes, train_scenes
+
+    if given.forecast:
+        with progress_bars() as report:
+            estimate = forecast_scenes(config, report=report)
+        print(estimate.to_text())
+        return 0
     with progress_bars() as report:
         result = train_scenes(given.out, config, resume=resume_of(given.resume), recipe=usual, report=report)
     if not first_process():

@@ -150,8 +150,7 @@ class AugmentConfig:
     """A zoom of its own for every view, for networks that predict (or know) a focal length for each; else one for all
     views of a sample."""
     offset: float = 1.0
-    """Share of its free play by which a window may leave the centre. Without ``Views.K`` windows stay centred: a field
-    of view head assumes a centred principal point."""
+    """Share of its free play by which a window may leave the centre. Without ``Views.K`` it stays there."""
     mirror: float = 0.5
     """Probability that a sample, all of its views together, is seen in a mirror."""
     photo: PhotoConfig = field(default_factory=PhotoConfig)
@@ -179,6 +178,11 @@ def augment(
 ) -> tuple[Views, L]:
     """A changed copy of a sample [*b v ...], whose geometry is as exact as before.
 
+    Where the network is not shown K (``views.K`` is None), windows are what a field-of-view head can express: centred
+    on the principal point, of square pixels, one focal length for all views of a sample but for ``zoom_per_view``. So
+    K is hidden *before* augmentation, never after. What the labels know of K says where that is; without it, windows
+    are centred on the image.
+
     Args:
         views: Any device; ``K`` may be ``None`` and stays so.
         labels: At the resolution of ``views``. Depth keeps its scale, ambiguity and trust: z does not change. Tracks
@@ -189,13 +193,16 @@ def augment(
 
     Raises:
         ValueError: labels of another resolution than the views.
+        UserError: K is hidden, and a principal point leaves no window around it.
     """
     depth = labels.truth.depth if isinstance(labels, FullLabels) else labels.depth.depth
     if views.size != tuple(depth.shape[-2:]):
         raise ValueError(f"labels of {tuple(depth.shape[-2:])} pixels do not fit views of {views.size}")
     size = size or views.size
     batch = views.image.shape[:-3]
-    windows = draw_windows(batch, views.size, size, config, generator, centred=views.K is None)
+    hidden = views.K is None
+    K = (labels.truth.K if isinstance(labels, FullLabels) else labels.K) if hidden else None
+    windows = draw_windows(batch, views.size, size, config, generator, centred=hidden, K=K)
     mirrored = torch.rand(batch[:-1], generator=generator) < config.mirror
     crop = Crop(windows=windows, source=views.size, size=size)
     if not crop.is_identity:
@@ -214,19 +221,59 @@ def draw_windows(
     generator: torch.Generator,
     *,
     centred: bool = False,
+    K: Float[Tensor, "*b v 3 3"] | None = None,
 ) -> Float[Tensor, "*b v 4"]:
     """(left, top, width, height) of a window for each view, inside the source (in its pixels), of ``size``'s aspect.
 
-    ``source`` and ``size`` are (height, width), ``batch`` is (*b, v). float64 on the CPU.
+    ``source`` and ``size`` are (height, width), ``batch`` is (*b, v). ``K``, where given, is what a centred window must
+    make a field of view of (:func:`augment`). float64 on the CPU.
+
+    Raises:
+        UserError: ``K`` has a principal point that leaves no window around it.
     """
     height, width = source
-    aspect = size[1] / size[0]
-    largest = torch.tensor([min(width, height * aspect), min(height, width / aspect)], dtype=torch.float64)
+    image = torch.tensor([width, height], dtype=torch.float64)
     drawn = torch.rand(*batch, 3, generator=generator, dtype=torch.float64)
     share = drawn[..., :1] if config.zoom_per_view else drawn[..., :1, :1].expand(*batch, 1)
     low, high = (math.log(zoom) for zoom in config.zoom)
-    extent = largest / torch.exp(low + share * (high - low))
-    play = torch.tensor([width, height], dtype=torch.float64) - extent
+    zoom = torch.exp(low + share * (high - low))
+    if centred and K is not None:
+        centre, largest = _around_principal_point(K.detach().cpu().double(), image, size)
+        return torch.cat([centre - 0.5 * largest / zoom, largest / zoom], dim=-1)
+    aspect = size[1] / size[0]
+    extent = torch.tensor([min(width, height * aspect), min(height, width / aspect)], dtype=torch.float64) / zoom
     offset = 0.0 if centred else config.offset
-    corner = 0.5 * play * (1 + offset * (2 * drawn[..., 1:] - 1))
+    corner = 0.5 * (image - extent) * (1 + offset * (2 * drawn[..., 1:] - 1))
     return torch.cat([corner, extent], dim=-1)
+
+
+def _around_principal_point(
+    K: Float[Tensor, "*b v 3 3"], image: Float[Tensor, "2"], size: tuple[int, int]
+) -> tuple[Float[Tensor, "*b v 2"], Float[Tensor, "*b v 2"]]:
+    """(centre, extent) in pixels of the largest windows of ``size`` = (height, width) that one focal length describes:
+    around the principal points, equal for all views of a sample in units of their focal lengths."""
+    focal, centre = K[..., [0, 1], [0, 1]], K[..., :2, 2]
+    free = 2 * torch.minimum(centre, image - centre)
+    if (free < LEAST_WINDOW * image).any():
+        raise UserError(
+            f"a principal point lies too far from the centre of its image ({image[0]:g} x {image[1]:g} pixels) for a "
+            "network that predicts the field of view; leave the capture out, or show the network K"
+        )
+    pixels = focal * torch.tensor([size[1], size[0]], dtype=torch.float64)  # extent a unit of one over the new focal
+    return centre, (free / pixels).amin((-2, -1), keepdim=True) * pixels
+
+
+LEAST_WINDOW = 0.25
+"""Share of an image's sides that a window around the principal point must be able to have."""
+
+
+def centred_crop(size: tuple[int, int], K: Float[Tensor, "*b v 3 3"]) -> Crop:
+    """The largest windows of views of ``size`` = (height, width) that a field-of-view head can express, brought to that
+    size: what is seen of them where K is hidden and nothing else is changed.
+
+    Raises:
+        UserError: a principal point leaves no window around it.
+    """
+    generator = torch.Generator().manual_seed(0)  # nothing of the plain settings is drawn
+    windows = draw_windows(K.shape[:-2], size, size, AugmentConfig.none(), generator, centred=True, K=K)
+    return Crop(windows=windows, source=size, size=size)

@@ -143,9 +143,9 @@ def moved(views: Views, labels: L, move: Crop | Mirror) -> tuple[Views, L]:
     """The sample after a move: nothing is left behind, whatever kind the labels are."""
     K = None if views.K is None else move.K(views.K)
     views = dataclasses.replace(views, image=move.image(views.image), K=K)
-    tracks = _moved_tracks(labels.tracks, move)
+    tracks = moved_tracks(labels.tracks, move)
     if isinstance(labels, FullLabels):
-        truth = _moved_truth(labels.truth, move)
+        truth = moved_truth(labels.truth, move)
         return views, dataclasses.replace(labels, truth=truth, tracks=tracks)
     depth, valid = move.depth(labels.depth.depth, labels.depth.valid)
     weight = labels.depth.weight
@@ -163,13 +163,15 @@ def moved(views: Views, labels: L, move: Crop | Mirror) -> tuple[Views, L]:
     )
 
 
-def _moved_truth(truth: Truth, move: Crop | Mirror) -> Truth:
+def moved_truth(truth: Truth, move: Crop | Mirror) -> Truth:
+    """Ground truth after a move."""
     depth, valid = move.depth(truth.depth, truth.valid)
     pose = move.pose(truth.world_from_cam)
     return dataclasses.replace(truth, depth=depth, valid=valid, K=move.K(truth.K), world_from_cam=pose)
 
 
-def _moved_tracks(tracks: Tracks, move: Crop | Mirror) -> Tracks:
+def moved_tracks(tracks: Tracks, move: Crop | Mirror) -> Tracks:
+    """Tracks after a move; observations that it leaves outside weigh 0."""
     uv = move.uv(tracks.uv)
     return dataclasses.replace(tracks, uv=uv, weight=tracks.weight * inside(uv, *move.size))
 

@@ -21,6 +21,9 @@ from reliev3r.core.types import Truth
 from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import K_of_crop_resize
 
+NO_DEPTH = "the dataset has no true depth"
+"""A caveat of scenes; depth from elsewhere (``data.depth_truth``) takes it away."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrueCamera:

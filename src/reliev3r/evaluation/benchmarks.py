@@ -12,20 +12,17 @@ from reliev3r.core.cameras_json import CAMERAS_JSON, read_about
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json
 from reliev3r.data.capture import load_capture
+from reliev3r.data.depth_truth.attach import PLACE, depth_folder, with_depth
 from reliev3r.data.readers import READERS, list_scenes, open_scene
 from reliev3r.data.truth import CameraFile, Scene
+from reliev3r.evaluation.published import BENCHMARK_CAVEAT, PAPER_VIEWS
 from reliev3r.evaluation.scores import Protocol
 from reliev3r.evaluation.systems import select_frames
-from reliev3r.evaluation.tables import PAPER_VIEWS
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 KNOWN = "known are synthetic[:rooms=4,span=75,...], captures:FOLDER, FORMAT:FOLDER of a dataset, and a JSON file"
 ROOMS_SEED = 5000
 """Seed of the first synthetic room: far from the rooms that recipes train on."""
-DL3DV_CAVEAT = (
-    "the published numbers' \"ground truth\" is an MVS network's depth under COLMAP poses, made by MapAnything's "
-    "pipeline: not measured, and not independent of structure from motion"
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,6 +83,22 @@ def capture_benchmark(root: Path, names: Sequence[str] | None = None) -> Benchma
     )
 
 
+def with_depth_truth(benchmark: Benchmark, spec: str) -> Benchmark:
+    """The same benchmark, under its own name, with depth from elsewhere as its scenes' truth.
+
+    ``spec`` is KIND:PATH as :func:`reliev3r.data.depth_truth.attach.with_depth` takes it.
+
+    Raises:
+        UserError: an unknown KIND, or one folder for several scenes.
+    """
+    depth_folder(benchmark.scenes[0], spec)
+    if len(benchmark.scenes) > 1 and PLACE not in spec:
+        raise UserError(
+            f"--depth-truth {spec}: {len(benchmark.scenes)} scenes; put {PLACE} where a scene's name stands"
+        )
+    return dataclasses.replace(benchmark, open=lambda scene, views: with_depth(benchmark.open(scene, views), spec))
+
+
 def _synthetic(options: str, cache: Path) -> Benchmark:
     values = dict(part.partition("=")[::2] for part in options.split(",") if part)
     fields = {field.name: type(field.default) for field in dataclasses.fields(SynthConfig)}
@@ -129,7 +142,7 @@ def _dataset(kind: str, folder: Path) -> Benchmark:
         open=lambda scene, views: open_scene(root, scene, views=views),
         views=None if kind == "capture" else PAPER_VIEWS,
         protocol="mapanything" if published else "strict",
-        caveats=(DL3DV_CAVEAT,) if kind == "dl3dv-benchmark" else (),
+        caveats=(BENCHMARK_CAVEAT,) if kind == "dl3dv-benchmark" else (),
     )
 
 

@@ -67,7 +67,9 @@ def sweep_depth(
     solve = believed(solve, tracks, K, solver)
     views = solve.reached.nonzero()[:, 0].tolist()
     if explained < _EXPLAINED or len(views) < 2:
-        why = f"the pseudo cameras explain {explained:.0%} of the matches" if len(views) > 1 else "too few views are tied"
+        why = (
+            f"the pseudo cameras explain {explained:.0%} of the matches" if len(views) > 1 else "too few views are tied"
+        )
         return labels, f"depth is not swept: {why}; the labels stay as they are"
     swept = _swept(capture, labels, tracks, solve, K, views, _FINER * long_side, _FINER * patch, progress)
     trust = torch.ones(len(labels.depth)) if labels.trust is None else labels.trust

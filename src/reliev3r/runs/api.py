@@ -17,7 +17,7 @@ from reliev3r.core.settings import flatten, to_plain, with_changes
 from reliev3r.data.capture import Capture
 from reliev3r.data.capture import load_capture as open_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark
+from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark, with_depth_truth
 from reliev3r.evaluation.pages import write_results
 from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
 from reliev3r.evaluation.scores import Protocol
@@ -248,6 +248,7 @@ def evaluate(
     *,
     capture: Path | str | None = None,
     benchmark: str | None = None,
+    depth_truth: str | None = None,
     out: Path | str | None = None,
     protocol: Protocol | None = None,
     views: int | None = None,
@@ -260,6 +261,8 @@ def evaluate(
         systems: ``fit:RUN``, ``fit:RUN@refined``, ``model:MODEL`` or ``colmap``.
         capture: folder with ground truth (``cameras.json`` with poses; depth where there is any). Or:
         benchmark: ``synthetic``, ``captures:FOLDER``, ``FORMAT:FOLDER`` or a JSON file (docs/evaluation.md).
+        depth_truth: depth from elsewhere as the truth: ``wai:PATH``, ``cut3r:PATH`` or ``colmap:PATH``, ``{scene}`` for
+            a scene's name.
         out: folder for predictions, which are then not made twice, scores and pages; by default nothing is kept.
         protocol: ``strict``, ``mapanything`` or ``pi3``; by default the benchmark's.
         views: this many of each scene, evenly spaced; a ``fit:`` brings its own frames.
@@ -278,6 +281,8 @@ def evaluate(
             scenes = open_benchmark(benchmark, cache=place / "scenes")
         else:
             raise UserError("evaluate: give either capture=FOLDER or benchmark=NAME")
+        if depth_truth is not None:
+            scenes = with_depth_truth(scenes, depth_truth)
         progress = staged(report or silent, "evaluate")
         result = evaluate_benchmark(chosen, scenes, out=place, protocol=protocol, views=views, progress=progress)
         if out is not None:

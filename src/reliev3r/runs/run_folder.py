@@ -36,9 +36,14 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """How many processes train together (torchrun and accelerate launch say it)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def one_process() -> bool:
     """Whether no other process trains with this one."""
-    return os.environ.get("WORLD_SIZE", "1") == "1"
+    return process_count() == 1
 
 
 def start_of(model: str, init_from: str | None) -> str:

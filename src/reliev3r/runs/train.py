@@ -19,12 +19,13 @@ from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
 from reliev3r.model.load import initial_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.runs.run_folder import Resume, RunFolder, first_process, start_of
+from reliev3r.runs.run_folder import Resume, RunFolder, first_process, process_count, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
 from reliev3r.sfm.bundle_batched import PolishConfig
-from reliev3r.synthetic.room_stream import SyntheticStream
-from reliev3r.training.batches import SceneBatches, Source
+from reliev3r.synthetic.room_stream import StreamConfig, SyntheticStream
+from reliev3r.training.batches import SceneBatches, Source, dealt_out
 from reliev3r.training.captures import LabelledCaptures
+from reliev3r.training.forecast import Estimate, estimate_training
 from reliev3r.training.loop import TrainResult, train
 from reliev3r.training.recipes import ScenesConfig
 from reliev3r.training.schedule import teacher_share, weak_settings
@@ -66,11 +67,11 @@ def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -
         run.begin(config)
     model = network_of(config)
     model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
-    sources, shares = _sources(config, model.config.patch_size, report)
+    batches, accumulate = _batches(config, model.config.patch_size, report)
     heldout = _heldout(config, model.config.patch_size, report)
-    batches = SceneBatches(sources, shares, config.batch, seed=config.seed)
     result = train(
-        model, objective_of(config), batches, config, folder=out, resume=resume,
+        model, objective_of(config), batches, dataclasses.replace(config, accumulate=accumulate), folder=out,
+        resume=resume,
         evaluate=lambda network: figures(network, heldout, strict_figures),
         progress=staged(report, "train"),
     )  # fmt: skip
@@ -78,6 +79,32 @@ def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -
         model.facts |= {"Steps": f"{result.steps}", **_measured(result)}
         model.save_pretrained(out / "checkpoint")
     return result
+
+
+def forecast_scenes(config: ScenesConfig, *, report: Report | None = None) -> Estimate:
+    """What such a training will cost, measured on one of its own batches; nothing is trained, no run is written.
+
+    Captures are prepared for it, as the training would.
+
+    Raises:
+        UserError: a setting cannot work, or a batch does not fit on the device.
+    """
+    network = network_of(config).to(resolve_device(config.device))
+    batches, accumulate = _batches(config, network.config.patch_size, report or silent)
+    return estimate_training(
+        network, objective_of(config), batches, dataclasses.replace(config, accumulate=accumulate)
+    )  # fmt: skip
+
+
+def _batches(config: ScenesConfig, patch: int, report: Report) -> tuple[SceneBatches, int]:
+    """The run's batches, and how many of them each process goes through before a step."""
+    scenes, accumulate = None, config.accumulate
+    if config.scenes is not None:
+        scenes, accumulate = dealt_out(config.scenes, process_count(), config.batch, accumulate=accumulate)
+        logger.info("a step sees %d scenes: %d at a time, %d times on each of %d processes",
+                    config.scenes, scenes, accumulate, process_count())  # fmt: skip
+    sources, shares = _sources(config, patch, report)
+    return SceneBatches(sources, shares, config.batch, seed=config.seed, scenes=scenes), accumulate
 
 
 def image_size_of(config: ScenesConfig) -> int:
@@ -99,6 +126,7 @@ def _facts(config: ScenesConfig) -> dict[str, str]:
         "Trained on": "; ".join(data),
         "Started from": start_of(config.model, config.init_from),
         "Views of a sample": f"{views[0]} to {views[1]}",
+        **({} if config.scenes is None else {"Scenes of a step": f"{config.scenes}, over all processes"}),
     }
 
 
@@ -141,17 +169,23 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         sources.append(found)
         shares.append(1 - config.stream_weight)
     elif config.stream_weight < 1 and not config.annotated:
-        raise UserError("no captures are given: add --data IMAGES=STORE, or set stream_weight=1")
+        what, flag = ("captures", "--data IMAGES=STORE")
+        if config.supervision == "full":
+            what, flag = ("annotated scenes", "--annotated FORMAT:PATH (with true poses and depth)")
+        raise UserError(f"no {what} are given: add {flag}, or set stream_weight=1 for rendered rooms alone")
     if config.annotated:
         logger.info("tracks of annotated scenes come from a SIMULATED matcher (projected ground truth made worse)")
         sources.append(_annotated(config, patch, report))
         shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
         device = resolve_device(config.device).type
+        stream = whole_patches(config.stream, patch)
+        if stream != config.stream:
+            logger.info("rooms are rendered at %d x %d pixels: whole patches of %d", stream.width, stream.height, patch)
         kept = config.stream.rooms is not None  # a room that is seen again gets its pseudo cameras once
         sources.append(
             SyntheticStream(
-                config.stream, supervision=config.supervision, device=device,
+                stream, supervision=config.supervision, device=device,
                 finish=_with_cameras(config.polish) if kept else None,
             )
         )  # fmt: skip
@@ -159,6 +193,12 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         if config.supervision == "weak":
             logger.info("the rooms' pseudo-labels come from a SIMULATED expert (ground truth made worse)")
     return sources, shares
+
+
+def whole_patches(stream: StreamConfig, patch: int) -> StreamConfig:
+    """Rooms of the nearest size that a network of this patch takes."""
+    height, width = (max(1, round(side / patch)) * patch for side in (stream.height, stream.width))
+    return dataclasses.replace(stream, height=height, width=width)
 
 
 def _with_cameras(polish: PolishConfig) -> Callable[[Views, PseudoLabels], PseudoLabels]:
@@ -177,7 +217,7 @@ def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: boo
     noise = config.stream.track_noise
     return AnnotatedScenes(
         config.annotated, long_side=config.captures.prepare.image_size, patch=patch, heldout=heldout,
-        share=config.captures.heldout, benchmark=config.captures.dl3dv_benchmark,
+        share=config.captures.heldout, benchmark=config.captures.dl3dv_benchmark, depth_truth=config.depth_truth,
         tracks=dataclasses.replace(noise, pixel=0.0, false=0.0) if heldout else noise,
         progress=staged(report, "annotated scenes"),
     )  # fmt: skip
@@ -188,7 +228,7 @@ def _heldout(config: ScenesConfig, patch: int, report: Report) -> list[HeldoutSc
     tracks of the others)."""
     scenes: list[HeldoutScene] = []
     if config.stream_weight > 0:
-        stream = SyntheticStream(config.stream, supervision=config.supervision)
+        stream = SyntheticStream(whole_patches(config.stream, patch), supervision=config.supervision)
         scenes += rooms(stream, config.heldout_scenes, views=config.batch.views[1])
     if config.captures.data:
         kept = LabelledCaptures(config.captures, patch=patch, heldout=True)

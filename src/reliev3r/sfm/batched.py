@@ -13,6 +13,7 @@ from reliev3r.geometry.align import umeyama
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import rigid_from
 from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.geometry.statistics import weighted_mean
 from reliev3r.sfm.bundle_batched import PolishConfig, Sightings, polish, seen_depth
 
 _ROUNDS = 4
@@ -48,7 +49,7 @@ def with_pseudo_cameras(
         track_depth = factor[..., None] * points[..., 2]
         if config.steps > 0:
             cameras, track_depth, solved = _polished(cameras, factor, points, solved, K, config)
-        return _labelled(labels, cameras, reached, track_depth, solved, rays_from_uv(uv, K))
+        return _labelled(labels, cameras, reached, track_depth, solved, K)
 
 
 def _polished(
@@ -112,16 +113,35 @@ def along_tree(
 
 
 def _labelled(
-    labels: PseudoLabels, cameras: Tensor, reached: Tensor, depth: Tensor, solved: Tensor, rays: Tensor
+    labels: PseudoLabels, cameras: Tensor, reached: Tensor, depth: Tensor, solved: Tensor, K: Tensor
 ) -> PseudoLabels:
-    """The unit is fixed as ``CameraLabels`` says."""
-    distance = depth * rays.norm(dim=-1)
-    total = solved.sum((-2, -1)).clamp_min(1)
-    unit = ((distance.clamp_min(1e-9).log() * solved).sum((-2, -1)) / total).exp()[..., None]
-    cameras = rigid_from(cameras[..., :3, :3], cameras[..., :3, 3] / unit[..., None])
-    alone = reached.sum(-1, keepdim=True) < 2  # one view ties nothing
+    """Views that are tied to no other have no say."""
+    alone = reached.sum(-1, keepdim=True) < 2
+    found = dataclasses.replace(
+        labels,
+        tracks=dataclasses.replace(labels.tracks, depth=torch.where(solved, depth, 0.0)),
+        cameras=CameraLabels(world_from_cam=cameras, weight=(reached & ~alone).to(depth.dtype)),
+    )
+    return in_unit_of_tracks(found, K)
+
+
+def in_unit_of_tracks(labels: PseudoLabels, K: Float[Tensor, "*b v 3 3"]) -> PseudoLabels:
+    """``labels`` whose pseudo cameras and track depths are in the unit that :class:`CameraLabels` promises, that of the
+    tracks they have *now*: for a sample of a capture's views and tracks, cropped, it is another than the capture's.
+
+    Without it the gauge and the cameras ask for two different sizes of the same scene.
+    """
+    tracks, cameras = labels.tracks, labels.cameras
+    if cameras is None or tracks.depth is None:
+        return labels
+    say = (tracks.weight * (tracks.depth > 0) * cameras.weight[..., None]).flatten(-2)
+    distance = (tracks.depth * rays_from_uv(tracks.uv, K).norm(dim=-1)).clamp_min(1e-9)
+    unit = weighted_mean(distance.log().flatten(-2), say).exp()  # 1 where nothing was solved
+    pose = cameras.world_from_cam
     return dataclasses.replace(
         labels,
-        tracks=dataclasses.replace(labels.tracks, depth=torch.where(solved, depth / unit[..., None], 0.0)),
-        cameras=CameraLabels(world_from_cam=cameras, weight=(reached & ~alone).to(depth.dtype)),
+        tracks=dataclasses.replace(tracks, depth=tracks.depth / unit[..., None, None]),
+        cameras=dataclasses.replace(
+            cameras, world_from_cam=rigid_from(pose[..., :3, :3], pose[..., :3, 3] / unit[..., None, None])
+        ),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.types import FullLabels, Views
 from reliev3r.data.benchmark_guard import refuse_benchmark
 from reliev3r.data.capture import Frame
+from reliev3r.data.depth_truth.attach import depth_folder, with_depth
 from reliev3r.data.network_views import network_views
 from reliev3r.data.readers import READERS, find_reader, list_scenes
 from reliev3r.data.truth import Scene, load_truth
@@ -21,6 +24,8 @@ from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
 from reliev3r.training.batches import assign_bucket, bucket_pixels, bucket_sizes
 from reliev3r.training.captures import is_heldout
+
+logger = logging.getLogger(__name__)
 
 
 class AnnotatedScenes:
@@ -37,6 +42,7 @@ class AnnotatedScenes:
         patch: int,
         tracks: TrackNoise,
         benchmark: str = "",
+        depth_truth: str | None = None,
         share: float = 0.0,
         heldout: bool = False,
         cached: int = 64,
@@ -46,6 +52,8 @@ class AnnotatedScenes:
 
         ``benchmark`` is DL3DV's list of scenes that are never trained on. Of the others a ``share``, by the hash of
         their names, is not trained on either: those that ``heldout`` gives. ``cached`` scenes are held open.
+        ``depth_truth`` (KIND:PATH, ``data.depth_truth``) is the depth of scenes that have none of their own; those that
+        it has none for are left out.
 
         Raises:
             UserError: an unknown format, no scenes, a scene of the benchmark, or one without true poses and depth.
@@ -58,22 +66,33 @@ class AnnotatedScenes:
         if not self._scenes and not heldout:
             raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower captures.heldout")
         self._patch, self._long_side, self._noise = patch, long_side, tracks
-        self._open = lru_cache(maxsize=cached)(_open)  # of this object alone
+        self._open = lru_cache(maxsize=cached)(functools.partial(_open, depth_truth=depth_truth))  # of this alone
         buckets = bucket_sizes(bucket_pixels(long_side), patch)
         self._bucket: list[tuple[int, int]] = []
-        for index, (_, _, name) in enumerate(self._scenes):
+        found, self._scenes = self._scenes, []
+        for index, entry in enumerate(found):
             if progress:
-                progress(index, len(self._scenes), name)
-            self._bucket.append(assign_bucket(_checked(self.scene(index)), buckets))
+                progress(index, len(found), entry[2])
+            scene = self._open(*entry)
+            if scene is not None:
+                self._scenes.append(entry)
+                self._bucket.append(assign_bucket(_checked(scene), buckets))
         if progress:
-            progress(len(self._scenes), len(self._scenes), "")
+            progress(len(found), len(found), "")
+        if found and not self._scenes:
+            raise UserError(f"--depth-truth {depth_truth}: has depth of none of the {len(found)} scenes")
+        if len(self._scenes) < len(found):
+            left = len(found) - len(self._scenes)
+            logger.warning("left out %d of %d scenes, which %s has no depth of", left, len(found), depth_truth)
 
     def __len__(self) -> int:
         return len(self._scenes)
 
     def scene(self, index: int) -> Scene:
         """One scene, all of its frames; nothing of them but headers is in memory."""
-        return self._open(*self._scenes[index])
+        scene = self._open(*self._scenes[index])
+        assert scene is not None  # those were left out
+        return scene
 
     def size(self, group: int) -> tuple[int, int]:
         """That of the bucket in which scene number ``group`` (modulo their count) is."""
@@ -107,8 +126,12 @@ class AnnotatedScenes:
         return seen, FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
 
 
-def _open(kind: str, root: Path, name: str) -> Scene:
-    return READERS[kind].open(root, name)
+def _open(kind: str, root: Path, name: str, *, depth_truth: str | None) -> Scene | None:
+    """The scene, with depth from elsewhere where it has none of its own; None where there is none of it either."""
+    scene = READERS[kind].open(root, name)
+    if depth_truth is None or scene.truth is None or scene.truth.depth(scene.capture.names[0]) is not None:
+        return scene
+    return None if depth_folder(name, depth_truth) is None else with_depth(scene, depth_truth)
 
 
 def _checked(scene: Scene) -> tuple[int, int]:
@@ -118,5 +141,8 @@ def _checked(scene: Scene) -> tuple[int, int]:
         raise UserError(f"{scene.capture.root}: has no ground truth, which full supervision needs; leave it out")
     scene.truth.camera(first.name)
     if scene.truth.depth(first.name) is None:
-        raise UserError(f"{scene.capture.root}: has no true depth, which full supervision needs; leave it out")
+        raise UserError(
+            f"{scene.capture.root}: has true poses but no true depth, which full supervision needs; attach depth "
+            "maps to it (`reliev3r convert` it, name them in cameras.json: docs/conventions.md), or leave it out"
+        )
     return first.height, first.width

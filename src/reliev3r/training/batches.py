@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reliev3r.core.errors import UserError
 from reliev3r.core.settings import require
-from reliev3r.core.types import Labels, PseudoLabels, Views, stack
+from reliev3r.core.types import FullLabels, Labels, PseudoLabels, Views, stack
 from reliev3r.data.augment import AugmentConfig, augment
+from reliev3r.sfm.batched import in_unit_of_tracks
 from reliev3r.sfm.track_graph import pair_rarity
 
 
@@ -183,7 +185,7 @@ class SceneBatchConfig:
     views: tuple[int, int] = (4, 4)
     """Fewest and most views of a sample; drawn per step, the same on every device."""
     images: int = 32
-    """Images a device sees at a time: views times scenes stay within it."""
+    """Images a device sees at a time: views times scenes stay within it (one scene at least)."""
     tracks: int = 1024
     """At most so many of a sample's tracks, drawn anew in each step so that loosely tied views are heard."""
     augment: AugmentConfig = field(default_factory=AugmentConfig.none)
@@ -197,13 +199,41 @@ class SceneBatchConfig:
             raise ValueError(f"views must be the fewest and the most, got {self.views}")
 
 
+def dealt_out(scenes: int, processes: int, batch: SceneBatchConfig, *, accumulate: int = 1) -> tuple[int, int]:
+    """(scenes of a batch, batches of each process in a step) where a step sees ``scenes`` over all processes together.
+
+    As few batches as ``batch.images`` allows, and at least ``accumulate``.
+
+    Raises:
+        UserError: the processes cannot get equally many scenes, or none for each of ``accumulate`` batches.
+    """
+    own, left = divmod(scenes, processes)
+    if left:
+        raise UserError(
+            f"scenes={scenes}, the batch of a step, cannot be dealt out equally to {processes} processes; "
+            "start a number of processes that divides it, or set scenes"
+        )
+    if accumulate > own:
+        raise UserError(f"accumulate={accumulate}: each process has {own} of the scenes of a step; lower it")
+    most = min(max(1, batch.images // batch.views[1]), own // accumulate)
+    at_once = next(count for count in range(most, 0, -1) if own % count == 0)
+    return at_once, own // at_once
+
+
 class SceneBatches:
     """Batches [b, v, ...] of a weighted mixture of sources; a pure function of the step and the micro-batch in it."""
 
     def __init__(
-        self, sources: Sequence[Source], weights: Sequence[float], config: SceneBatchConfig, *, seed: int = 0
+        self,
+        sources: Sequence[Source],
+        weights: Sequence[float],
+        config: SceneBatchConfig,
+        *,
+        seed: int = 0,
+        scenes: int | None = None,
     ) -> None:
-        self.sources, self.config, self.seed = sources, config, seed
+        """``scenes`` of a batch; by default as many as ``config.images`` holds."""
+        self.sources, self.config, self.seed, self.scenes = sources, config, seed, scenes
         self.weights = torch.tensor(weights, dtype=torch.float64)
 
     def __call__(self, step: int, progress: float, micro: int = 0) -> tuple[Views, Labels]:
@@ -213,15 +243,21 @@ class SceneBatches:
         views = int(torch.randint(low, high + 1, (1,), generator=shared))
         own = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 1009 + micro)
         source = self.sources[int(torch.multinomial(self.weights, 1, generator=own))]
-        group, *seeds = torch.randint(1_000_000_000, (1 + max(1, self.config.images // views),), generator=own).tolist()
+        scenes = self.scenes or max(1, self.config.images // views)
+        group, *seeds = torch.randint(1_000_000_000, (1 + scenes,), generator=own).tolist()
         samples = []
         for seed in seeds:
             seen, labels = source.sample(seed, group=group, views=views)
             if labels.tracks.weight.shape[-1] > self.config.tracks:
                 labels = with_drawn_tracks(labels, pair_rarity(labels.tracks), self.config.tracks, own)
-            samples.append(augment(seen, labels, self.config.augment, own, size=source.size(group)))
-        seen, labels = stack([each for each, _ in samples]), stack([each for _, each in samples])
-        return hide_intrinsics(seen, labels) if self.config.hide_intrinsics else (seen, labels)
+            if self.config.hide_intrinsics:  # first, so that windows are what a field-of-view head can express
+                seen, labels = hide_intrinsics(seen, labels)
+            seen, labels = augment(seen, labels, self.config.augment, own, size=source.size(group))
+            K = seen.K if seen.K is not None or isinstance(labels, FullLabels) else labels.K
+            if isinstance(labels, PseudoLabels) and K is not None:
+                labels = in_unit_of_tracks(labels, K)
+            samples.append((seen, labels))
+        return stack([each for each, _ in samples]), stack([each for _, each in samples])
 
 
 def hide_intrinsics(views: Views, labels: Labels) -> tuple[Views, Labels]:

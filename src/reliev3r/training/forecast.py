@@ -50,8 +50,15 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of training."""
+        """Of training, by one process: of the device, however many share the work."""
         return self.step_seconds * self.steps
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the run's folder: the newest two states, the best weights and the last."""
+        weights = 4 * self.parameters
+        state = weights + 8 * self.trained + (weights if self.ema else 0)
+        return 2 * state + 2 * weights
 
     def to_text(self) -> str:
         """One paragraph."""
@@ -62,7 +69,7 @@ class Estimate:
             f"{_gigabytes(self.total)}{free}: weights {_gigabytes(self.weights)}, gradients "
             f"{_gigabytes(self.gradients)}, optimiser {_gigabytes(self.optimizer)}, activations of a batch "
             f"{_gigabytes(self.activations)}; about {self.steps:,.0f} steps of {self.step_seconds:.2g} s: "
-            f"{self.seconds / 60:.3g} minutes, evaluation and labels apart"
+            f"{_duration(self.seconds)}, evaluation and labels apart; {_gigabytes(self.disk)} of disk"
         )
 
 
@@ -149,6 +156,10 @@ class _Saved:
 def _weights(network: nn.Module) -> int:
     tensors: list[Tensor] = [*network.parameters(), *network.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:,.3g} hours" if seconds > 2 * 3600 else f"{seconds / 60:.3g} minutes"
 
 
 def _gigabytes(count: int) -> str:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from reliev3r.core.types import Prediction, Tracks, Truth, Views
+from reliev3r.data.augment import centred_crop
+from reliev3r.data.augment_geometry import moved_tracks, moved_truth
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.model.predict import predict
@@ -39,8 +41,23 @@ def tracked_scene(capture: PreparedCapture, most: int) -> HeldoutScene:
 
 
 def without_intrinsics(scenes: list[HeldoutScene]) -> list[HeldoutScene]:
-    """The same, for networks that are not shown K."""
-    return [dataclasses.replace(scene, views=dataclasses.replace(scene.views, K=None)) for scene in scenes]
+    """The same, for networks that are not shown K, as far as a field-of-view head can express it: windows around the
+    principal points, of square pixels."""
+    return [_hidden(scene) for scene in scenes]
+
+
+def _hidden(scene: HeldoutScene) -> HeldoutScene:
+    views, truth = scene.views, scene.truth
+    if views.K is None:
+        return scene
+    crop = centred_crop(views.size, views.K)
+    if crop.is_identity:
+        return dataclasses.replace(scene, views=dataclasses.replace(views, K=None))
+    return HeldoutScene(
+        views=Views(image=crop.image(views.image)),
+        tracks=moved_tracks(scene.tracks, crop),
+        truth=None if truth is None else moved_truth(truth, crop),
+    )
 
 
 def rooms(stream: SyntheticStream, count: int, *, views: int) -> list[HeldoutScene]:

@@ -5,7 +5,8 @@ import os
 
 import numpy as np
 import pytest
-from dl3dv_layout import BROWN, HASHES, write_release, write_sample
+from dl3dv_layout import HASHES, write_release, write_sample
+from layouts import LENS
 
 from reliev3r.cli import main
 from reliev3r.core.many.local import Crashed, Finished
@@ -15,7 +16,7 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.convert_many import ConvertJob
 from reliev3r.data.readers import list_scenes, open_scene
 
-PINHOLE = dict.fromkeys(BROWN, 0.0)
+PINHOLE = dict.fromkeys(LENS, 0.0)
 
 
 class HerePool:
@@ -68,7 +69,7 @@ def test_every_scene_becomes_a_capture_with_all_that_is_known(room, tmp_path, he
         about = json.loads((caps / "1K" / name / "cameras.json").read_text())
         (lens,) = about["rectified_from"]
         assert lens["model"] == "OPENCV"
-        assert lens["distortion"][:4] == [BROWN[key] for key in ("k1", "k2", "p1", "p2")]
+        assert lens["distortion"][:4] == [LENS[key] for key in ("k1", "k2", "p1", "p2")]
         assert about["source"] == f"1K/{name}"
         original = open_scene(tmp_path / "DL3DV-10K", f"1K/{name}").capture.image(2)
         np.testing.assert_array_equal(capture.image(2), original)

@@ -4,7 +4,8 @@ import shlex
 
 import numpy as np
 import pytest
-from dl3dv_layout import HASHES, write_benchmark, write_release, write_sample, write_scene
+from dl3dv_layout import HASHES, write_benchmark, write_release, write_sample
+from layouts import write_dl3dv
 from PIL import Image
 
 from reliev3r.cli import main
@@ -48,12 +49,12 @@ def test_a_scene_or_its_images_given_alone(room, tmp_path, place) -> None:
     scene, images = tmp_path / HASHES[0], tmp_path / HASHES[0] / "images_4"
     kind = "dl3dv"
     if place == "sample":
-        write_scene(scene / "colmap", room, images=scene)
+        write_dl3dv(scene / "colmap", room, images=scene)
     elif place == "benchmark":
-        write_scene(scene / "nerfstudio", room)
+        write_dl3dv(scene / "nerfstudio", room)
         images, kind = scene / "nerfstudio" / "images_4", "dl3dv-benchmark"
     else:
-        write_scene(scene, room)
+        write_dl3dv(scene, room)
     capture = load_capture(images)
     with pytest.raises(UserError, match=r"knows the images' cameras, and would not be used") as caught:
         with_intrinsics(capture)
@@ -63,7 +64,7 @@ def test_a_scene_or_its_images_given_alone(room, tmp_path, place) -> None:
 
 
 def test_a_nerfstudio_folder_and_a_colmap_model(room, tmp_path) -> None:
-    write_scene(tmp_path / "desk", room)
+    write_dl3dv(tmp_path / "desk", room)
     (tmp_path / "desk" / "images_4").rename(tmp_path / "desk" / "images")
     with pytest.raises(UserError) as caught:
         with_intrinsics(load_capture(tmp_path / "desk"))
@@ -87,7 +88,7 @@ def test_the_images_of_a_capture_folder(tmp_path) -> None:
 
 
 def test_files_about_other_images_change_nothing(room, tmp_path) -> None:
-    write_scene(tmp_path / "desk", room)
+    write_dl3dv(tmp_path / "desk", room)
     for name in ("frame_0000", "frame_000"):  # beginnings of names that the file has
         (tmp_path / "desk" / "mine").mkdir(exist_ok=True)
         Image.new("RGB", (40, 30)).save(tmp_path / "desk" / "mine" / f"{name}.png")

@@ -6,6 +6,7 @@ import pytest
 from miniatures import Sizes, release_scene, scene_hash, write_miniatures
 from reader_room import assert_consistent, assert_poses
 
+from reliev3r.data.depth_truth.attach import with_depth
 from reliev3r.data.readers import find_reader, list_scenes, open_scene
 
 SIZES = Sizes(scenes=2, frames=6, benchmark=1, others=1, few=6, width=96)
@@ -50,6 +51,8 @@ def test_poses_and_depth_are_those_of_the_room(root, monkeypatch, tmp_path, name
 
 @pytest.mark.parametrize(("folder", "form", "seed", "inner"), [
     ("DL3DV-10K", "dl3dv", 0, release_scene(0)),
+    ("DL3DV-10K-Sample", "dl3dv", 900, scene_hash("sample", 0)),
+    ("DL3DV-10K-Sample", "dl3dv", 901, scene_hash("sample", 1)),
     ("DL3DV-Benchmark", "dl3dv-benchmark", 300, scene_hash("DL3DV-Benchmark", 0)),
 ])  # fmt: skip
 def test_dl3dv_is_rectified(root, folder, form, seed, inner) -> None:
@@ -62,6 +65,20 @@ def test_dl3dv_is_rectified(root, folder, form, seed, inner) -> None:
     np.testing.assert_allclose(scene.capture.frames[0].K, room.K)
     assert_poses(scene, room.world_from_cam)
     assert max(offset(scene.capture.image(i), room.rgb[i]) for i in range(len(room))) < 0.4
+
+
+@pytest.mark.parametrize(("folder", "form", "seed", "inner"), [
+    ("DL3DV-10K", "dl3dv", 1, release_scene(1)),
+    ("DL3DV-Benchmark", "dl3dv-benchmark", 300, scene_hash("DL3DV-Benchmark", 0)),
+])  # fmt: skip
+def test_depth_of_wai_belongs_to_dl3dv_s_scenes(root, folder, form, seed, inner) -> None:
+    scene = with_depth(open_scene(f"{form}:{root / folder}", inner), f"wai:{root / folder}-WAI/{{scene}}")
+    room = SIZES.room(seed, frames=SIZES.frames)
+    for index, name in enumerate(scene.capture.names):
+        depth = scene.truth.depth(name)
+        drawn = room.view(index).by(np.diag([depth.shape[1] / 96, depth.shape[0] / 54, 1]) @ room.K, depth.shape[::-1])
+        assert 0.7 < (depth > 0).mean() < 1
+        assert np.median(np.abs(depth / drawn.depth[0] - 1)[depth > 0]) < 0.01
 
 
 def test_the_simulated_expert_is_wrong_by_what_it_says(root) -> None:

@@ -16,9 +16,9 @@ from reliev3r.data.known_cameras import MODELS
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._scene import Shot, frame_names, scene_of
-from reliev3r.data.truth import Scene, checked_pose
+from reliev3r.data.truth import NO_DEPTH, Scene, checked_pose
 
-CAVEATS = ("the true poses are COLMAP's (structure from motion), their scale is arbitrary; there is no true depth",)
+CAVEATS = ("the true poses are COLMAP's (structure from motion), their scale is arbitrary", NO_DEPTH)
 
 _PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 _FAR = -1e6

@@ -13,13 +13,14 @@ from reliev3r.data.images import image_size
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._scene import scene_of
 from reliev3r.data.readers.nerfstudio import read_shots
-from reliev3r.data.truth import Scene
+from reliev3r.data.truth import NO_DEPTH, Scene
 
 FOLDERS = ("images_4", "images_8", "images_2", "images")
 """Copies of the images, the first that is there: 960 x 540 is enough for networks and quick to read."""
 
 CAVEATS = (
-    "DL3DV: the true poses are COLMAP's (structure from motion), their scale is arbitrary; there is no true depth",
+    "DL3DV: the true poses are COLMAP's (structure from motion), their scale is arbitrary",
+    NO_DEPTH,
 )
 
 

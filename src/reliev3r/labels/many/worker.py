@@ -21,7 +21,7 @@ class LabelJob:
     """How every capture of a run is labelled; plain values, so that it can be sent anywhere."""
 
     depth: str
-    """Of ``labels.registry``; ``{capture}`` stands for the capture's own path."""
+    """Of ``labels.registry``; ``{capture}`` stands for the capture's own path, ``{name}`` for its name in the store."""
     tracks: str
     intrinsics: str | None = None
     views: int | None = None
@@ -37,8 +37,8 @@ class LabelJob:
         Raises:
             UserError: no such expert.
         """
-        depth = depth_expert(self.depth.replace("{capture}", str(task.path)), device=self.device)
-        return depth, track_expert(self.tracks, device=self.device)
+        spec = self.depth.replace("{capture}", str(task.path)).replace("{name}", task.name)
+        return depth_expert(spec, device=self.device), track_expert(self.tracks, device=self.device)
 
     def worker(self) -> Labeller:
         """As :class:`reliev3r.core.many.work.Job` says."""
@@ -47,7 +47,7 @@ class LabelJob:
     @property
     def shared(self) -> bool:
         """Whether the same experts serve all captures."""
-        return "{capture}" not in self.depth
+        return "{capture}" not in self.depth and "{name}" not in self.depth
 
 
 def label_path(
