@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from here_pool import HerePool
 from reader_room import Room
 
 from reliev3r.synthetic.capture import SynthConfig, render_capture
@@ -21,3 +22,16 @@ def room() -> Room:
     rgb = (views.image.movedim(1, -1) * 255).round().to(torch.uint8).numpy()
     pose = truth.world_from_cam.double().numpy()
     return Room(rgb=rgb, depth=truth.depth.double().numpy(), K=K[0].numpy(), world_from_cam=pose)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Workers in this process: what crosses to others is tried by one test of its own."""
+    pools = []
+
+    def pool(job, workers):
+        pools.append(HerePool(job))
+        return pools[-1]
+
+    monkeypatch.setattr("reliev3r.core.many.local.LocalPool", pool)
+    return pools
