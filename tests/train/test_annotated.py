@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -97,6 +99,34 @@ def test_what_cannot_be_supervised_is_told(rooms, tmp_path) -> None:
         source(tmp_path / "sets", benchmark=str(tmp_path / "list.csv"))
     with pytest.raises(UserError, match="a sample needs 7"):
         source(rooms).sample(0, group=0, views=7)
+
+
+def test_depth_from_elsewhere_for_scenes_without_any(rooms, tmp_path, caplog) -> None:
+    """A scene with depth keeps it; one without takes it; one that it has none for is left out and counted."""
+    for name in ("own", "taken", "none"):
+        shutil.copytree(rooms / "room0", tmp_path / "sets" / name)
+    for name in ("taken", "none"):
+        file = tmp_path / "sets" / name / "cameras.json"
+        content = json.loads(file.read_text())
+        for frame in content["frames"]:
+            del frame["depth"]
+        file.write_text(json.dumps(content))
+    dense = tmp_path / "depth" / "taken" / "dense"
+    for part in ("cam", "depth"):
+        (dense / part).mkdir(parents=True)
+    shutil.copytree(rooms / "room0" / "images", dense / "rgb")
+    for frame in json.loads((rooms / "room0" / "cameras.json").read_text())["frames"]:
+        K = np.array(frame["K"]) + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+        np.savez(dense / "cam" / f"{frame['name']}.npz", intrinsic=K, pose=np.array(frame["cam_to_world"]))
+        np.save(dense / "depth" / f"{frame['name']}.npy", np.full((72, 96), 3.0, np.float32))
+    scenes = source(tmp_path / "sets", depth_truth=f"cut3r:{tmp_path / 'depth'}/{{scene}}")
+    assert [scenes.scene(index).name for index in range(len(scenes))] == ["own", "taken"]
+    assert scenes.whole(0, views=2)[1].truth.depth.std() > 0
+    taken = scenes.whole(1, views=2)[1].truth
+    torch.testing.assert_close(taken.depth[taken.valid], torch.full_like(taken.depth[taken.valid], 3.0))
+    assert "left out 1 of 3 scenes" in caplog.text
+    with pytest.raises(UserError, match="has depth of none of the 1 scenes"):
+        source(tmp_path / "sets" / "none", depth_truth=f"cut3r:{tmp_path / 'depth'}/{{scene}}")
 
 
 def test_heldout_scenes_are_others(rooms) -> None:

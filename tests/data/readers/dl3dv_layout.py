@@ -17,8 +17,9 @@ def write_sample(root, room: Room, *, scenes=2, **options) -> None:
         write_dl3dv(root / name / "colmap", room, images=root / name if index == 1 else None, **options)
 
 
-def write_benchmark(root, room: Room, *, scenes=2, **options) -> None:
+def write_benchmark(root, room: Room, *, scenes=2, first=0, **options) -> None:
     """ROOT/{benchmark-meta.csv, HASH/nerfstudio/{transforms.json, images_4/}}."""
-    for name in HASHES[:scenes]:
+    names = HASHES[first : first + scenes]
+    for name in names:
         write_dl3dv(root / name / "nerfstudio", room, **options)
-    (root / "benchmark-meta.csv").write_text("hash\n" + "\n".join(HASHES[:scenes]) + "\n")
+    (root / "benchmark-meta.csv").write_text("hash\n" + "\n".join(names) + "\n")

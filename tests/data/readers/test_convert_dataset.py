@@ -4,12 +4,11 @@ import json
 import os
 
 import numpy as np
-import pytest
 from dl3dv_layout import HASHES, write_release, write_sample
+from here_pool import HerePool
 from layouts import LENS
 
 from reliev3r.cli import main
-from reliev3r.core.many.local import Crashed, Finished
 from reliev3r.core.many.run import work_off
 from reliev3r.core.progress import silent
 from reliev3r.data.capture import load_capture
@@ -17,41 +16,6 @@ from reliev3r.data.convert_many import ConvertJob
 from reliev3r.data.readers import list_scenes, open_scene
 
 PINHOLE = dict.fromkeys(LENS, 0.0)
-
-
-class HerePool:
-    """One slot in this process; ``crash`` names the tasks at which it pretends to die, once each."""
-
-    slots = 1
-
-    def __init__(self, job, crash=()):
-        self._worker, self._crash, self.seen = job.worker(), list(crash), []
-
-    def submit(self, slot, task):
-        self._task = task
-        self.seen.append(task.name)
-
-    def events(self):
-        if self._task.name in self._crash:
-            self._crash.remove(self._task.name)
-            return [Crashed(slot=0, reason="its worker died")]
-        return [Finished(slot=0, failure=self._worker.work(self._task))]
-
-    def close(self):
-        pass
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Workers in this process: what crosses to others is tried by one test of its own."""
-    pools = []
-
-    def pool(job, workers):
-        pools.append(HerePool(job))
-        return pools[-1]
-
-    monkeypatch.setattr("reliev3r.core.many.local.LocalPool", pool)
-    return pools
 
 
 def test_every_scene_becomes_a_capture_with_all_that_is_known(room, tmp_path, here, capsys) -> None:
