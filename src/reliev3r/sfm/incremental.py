@@ -126,9 +126,7 @@ def explained_by(
     return inlier
 
 
-def believed(
-    solve: CameraSolve, tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig
-) -> CameraSolve:
+def believed(solve: CameraSolve, tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig) -> CameraSolve:
     """``solve`` without the views that too few of their observations support: they are nobody's guess."""
     reached = solve.reached
     while int(reached.sum()) > 1:
