@@ -147,6 +147,23 @@ def test_ctrl_c_then_resume_equals_the_uninterrupted_run(run, capture, tmp_path)
         fit(capture, tmp_path / "parts", config())
 
 
+def test_a_run_without_an_expert_learns_swept_depth(capture, tmp_path) -> None:
+    settings = config(depth="none", steps=4, log_every=1, prepare=PrepareConfig(image_size=48, sweep=True))
+
+    def interrupt(stage: str, done: float, total: float, what: str) -> None:
+        if stage == "train" and done == 2:
+            raise KeyboardInterrupt
+
+    assert fit(capture, tmp_path / "run", settings, report=interrupt) is None
+    result = fit(capture, tmp_path / "run", settings, resume=True)  # swept again, the same
+    assert result.training.steps == 4
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    depth = [line["depth"] for line in lines if "depth" in line]
+    assert len(depth) == 4
+    assert all(depth)  # without the sweep the term is 0
+    assert "swept under the pseudo cameras" in (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_kill_9_then_resume_equals_the_uninterrupted_run(capture, tmp_path) -> None:
     arguments = ["fit", str(capture), "--depth", "simulated", "--steps", "60", "save_every=0.5", *SIZE]

@@ -27,7 +27,7 @@ def make_labels(batch=(), views=3, tracks=5):
     maps = torch.rand(*batch, views, 6, 8)
     weight = torch.rand(*batch, views, tracks)
     return PseudoLabels(
-        depth=DepthLabels(depth=maps, valid=maps > 0.5, trust=torch.rand(*batch, views)),
+        depth=DepthLabels(depth=maps, valid=maps > 0.5, trust=torch.rand(*batch, views), weight=maps),
         tracks=Tracks(uv=torch.rand(*batch, views, tracks, 2), weight=weight),
         K=torch.eye(3).expand(*batch, views, 3, 3),
         cameras=CameraLabels(world_from_cam=torch.eye(4).expand(*batch, views, 4, 4), weight=weight[..., 0]),

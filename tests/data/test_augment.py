@@ -33,8 +33,10 @@ def sample() -> tuple[Views, FullLabels]:
 
 def weak(truth: Truth, tracks: Tracks) -> PseudoLabels:
     solved = dataclasses.replace(tracks, depth=tracks.weight * 2)
+    depth = simulate_depth(truth, DepthNoise(), 0)
+    weight = torch.linspace(0, 1, depth.depth.numel()).view(depth.depth.shape)
     return PseudoLabels(
-        depth=dataclasses.replace(simulate_depth(truth, DepthNoise(), 0), trust=torch.linspace(0.1, 1, 4)),
+        depth=dataclasses.replace(depth, trust=torch.linspace(0.1, 1, 4), weight=weight),
         tracks=solved, K=truth.K, cameras=CameraLabels(world_from_cam=truth.world_from_cam, weight=torch.ones(4)),
     )  # fmt: skip
 
@@ -153,6 +155,9 @@ def test_pseudo_labels_move_like_truth(sample) -> None:
     assert torch.equal(new.depth.valid, full.truth.valid)
     assert torch.equal(new.tracks.depth, pseudo.tracks.depth)
     assert torch.equal(new.depth.trust, pseudo.depth.trust)
+    as_image = dataclasses.replace(views, image=pseudo.depth.weight[:, None].expand(-1, 3, -1, -1))
+    seen, _ = augment(as_image, pseudo, MIRRORED, seeded(3))
+    torch.testing.assert_close(new.depth.weight, seen.image[:, 0])
     assert new.depth.ambiguity == pseudo.depth.ambiguity
 
 

@@ -1,6 +1,8 @@
 """From photographs to groups of cameras with depth, by the network that comes with the package."""
 
+import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -79,6 +81,23 @@ def test_either_tracks_alone_are_enough(room, tracks) -> None:
     assert found.meta["tracks"] == tracks
     truth = load_truth(room, found.names, regions=found.regions, size=tuple(found.prediction.depth.shape[-2:]))
     assert strict_figures(found.prediction, truth)["auc30"] > 85
+
+
+def test_unknown_intrinsics_are_searched_for(room, caplog) -> None:
+    """One focal length for all, told in ``meta``; and a precision that has no say is told in one line."""
+    capture = load_capture(room)
+    frames = tuple(dataclasses.replace(frame, K=None) for frame in capture.frames[:3])
+    unknown = dataclasses.replace(capture, frames=frames, K_source=None)
+    (found,) = reconstruct_groups(unknown, tracks="sift", precision="bf16")
+    assert "precision bf16 has no effect" in caplog.text
+    true = float(capture.frames[0].K[0, 0])
+    K = found.K_original
+    assert float(K[0, 0, 0]) == pytest.approx(true, rel=0.1)
+    torch.testing.assert_close(K[:, 0, 0], K[:1, 0, 0].expand(len(K)), rtol=1e-3, atol=0.1)
+    fov = math.degrees(2 * math.atan(320 / 2 / float(K[0, 0, 0])))
+    assert found.meta["intrinsics"] == f"searched: {fov:.0f} degrees"
+    truth = load_truth(room, found.names, regions=found.regions, size=tuple(found.prediction.depth.shape[-2:]))
+    assert strict_figures(found.prediction, truth)["auc30"] > 80
 
 
 def test_rooms_that_share_nothing_come_back_as_groups(two_rooms, tmp_path, capsys) -> None:

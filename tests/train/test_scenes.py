@@ -140,6 +140,21 @@ def test_captures_are_prepared_once_and_the_same_afterwards(store, monkeypatch) 
     assert torch.equal(first[1].tracks.uv, again[1].tracks.uv)
 
 
+def test_swept_captures_are_prepared_beside_the_others(store, monkeypatch) -> None:
+    config = captures(store)
+    plain = LabelledCaptures(config, patch=8)
+    config = dataclasses.replace(config, prepare=dataclasses.replace(config.prepare, sweep=True))
+    swept = LabelledCaptures(config, patch=8)
+    assert not {file for _, file in plain.files} & {file for _, file in swept.files}
+    monkeypatch.setattr(prepared, "_prepare", None)
+    source = LabelledCaptures(config, patch=8)
+    _, labels = SceneBatches([source], [1.0], SceneBatchConfig(views=(2, 2), images=6))(0, 1.0)
+    weight = labels.depth.weight
+    assert weight.shape == labels.depth.depth.shape
+    assert 0 <= float(weight.min()) < float(weight.max()) <= 1
+    assert plain.capture(0).labels.depth.weight is None
+
+
 def test_those_who_come_at_once_share_the_preparing(store, monkeypatch) -> None:
     config = captures(store)
     config = dataclasses.replace(config, prepare=dataclasses.replace(config.prepare, image_size=40))  # not there yet

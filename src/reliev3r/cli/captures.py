@@ -141,7 +141,8 @@ def reconstruct(argv: list[str]) -> int:
         image_size: int | None = None
         """Long side of the network's images in pixels; by default the one that it was trained with."""
         precision: Literal["auto", "fp32", "bf16"] | None = None
-        """By default the one that it was trained with; auto: bf16 where it is faster."""
+        """By default the one that it was trained with; auto: bf16 where it is faster. Of networks that regress their
+        cameras: matching and the sweep are in float32."""
         device: str = "auto"
         """auto (the accelerator where there is one), cpu, cuda, ..."""
         overwrite: bool = False

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from reliev3r.core.errors import UserError
+from reliev3r.geometry.sampling import box_mean
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -105,5 +105,4 @@ def _blurs(samples: int, views: int, config: WorldConfig, draw: object) -> Float
 
 
 def _blurred(image: Float[Tensor, "b v 3 h w"]) -> Float[Tensor, "b v 3 h w"]:
-    flat = F.pad(image.flatten(0, 1), (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(flat, 3, stride=1).view_as(image)
+    return box_mean(image.flatten(0, 1), 3).view_as(image)

@@ -46,6 +46,11 @@ def sample_features(features: Float[Tensor, "*b c gh gw"], place: Float[Tensor, 
     return (length * F.normalize(found, dim=-1)).unflatten(0, batch)
 
 
+def box_mean(image: Float[Tensor, "n c h w"], side: int) -> Float[Tensor, "n c h w"]:
+    """Mean over ``side`` x ``side`` pixels around each (odd); beyond the border lies the border's own colour."""
+    return F.avg_pool2d(F.pad(image, (side // 2,) * 4, mode="replicate"), side, stride=1)
+
+
 def inside(uv: Float[Tensor, "*b m 2"], height: int, width: int) -> Bool[Tensor, "*b m"]:
     """Whether a pixel position lies on the image."""
     u, v = uv.unbind(-1)

@@ -93,8 +93,8 @@ class Prepared:
     train_index: Tensor
     heldout_index: Tensor
     """Positions of both kinds in the stored tracks."""
-    raw_depth: Float[Tensor, "v h w"]
-    """The expert's depth before registration, for the report."""
+    raw_depth: Float[Tensor, "v h w"] | None
+    """The expert's depth before registration, for the report; ``None`` where there is no expert."""
     focal_over_width: float | None
     """Estimated shared focal length, where the intrinsics are unknown."""
     notes: list[str]
@@ -111,7 +111,7 @@ def prepare_capture(
     train_index, heldout_index = split_tracks(pseudo.tracks, config.heldout)
     heldout = pseudo.tracks.select_tracks(heldout_index)
     pseudo = dataclasses.replace(pseudo, tracks=pseudo.tracks.select_tracks(train_index))
-    raw_depth = pseudo.depth.depth
+    raw_depth = pseudo.depth.depth if bool(pseudo.depth.valid.any()) else None
     notes: list[str] = []
     solve, focal = _solve(views, pseudo, config, notes, progress)
     if solve is not None:
@@ -125,27 +125,37 @@ def prepare_capture(
         if config.register and bool(pseudo.depth.valid.any()):
             registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, certainty, config.registration)
             pseudo = dataclasses.replace(pseudo, depth=registered)
-        if config.sweep:
-            swept, why = sweep_depth(
-                capture, pseudo.depth, pseudo.tracks, solve, views.K if pseudo.K is None else pseudo.K,
-                long_side=config.image_size, patch=patch, solver=config.solver, progress=progress,
-            )  # fmt: skip
-            pseudo = dataclasses.replace(pseudo, depth=swept)
-            notes += [] if why is None else [why]
         unreached = [frame.name for frame, ok in zip(capture.frames, solve.reached.tolist()) if not ok]
         if unreached:
             notes.append(
                 f"too few matches tie {', '.join(unreached)} to the other images: their cameras are the least certain; "
                 "more images between them and the rest would help"
             )
-    if config.sweep and pseudo.depth.weight is None:  # or samples of several captures could not be stacked
-        pseudo = dataclasses.replace(
-            pseudo, depth=dataclasses.replace(pseudo.depth, weight=pseudo.depth.valid.float())
-        )  # fmt: skip
+    if config.sweep:
+        pseudo = _with_swept_depth(capture, views.K, pseudo, solve, config, patch, notes, progress)
     return Prepared(
         views=views, labels=pseudo, heldout=heldout, regions=regions, train_index=train_index,
         heldout_index=heldout_index, raw_depth=raw_depth, focal_over_width=focal, notes=notes,
     )  # fmt: skip
+
+
+def _with_swept_depth(
+    capture: Capture, K: Tensor | None, pseudo: PseudoLabels, solve: CameraSolve | None, config: PrepareConfig,
+    patch: int, notes: list[str], progress: Progress | None,
+) -> PseudoLabels:  # fmt: skip
+    """Swept where they can be; with a weight for each pixel in any case, so that samples of captures can be stacked."""
+    depth, why = pseudo.depth, "there are no pseudo cameras"
+    K = K if pseudo.K is None else pseudo.K
+    if solve is not None and K is not None:
+        depth, why = sweep_depth(
+            capture, depth, pseudo.tracks, solve, K, long_side=config.image_size, patch=patch, solver=config.solver,
+            progress=progress,
+        )  # fmt: skip
+    if why:
+        notes.append(f"depth is not swept: {why}; the labels stay as they are")
+    if depth.weight is None:
+        depth = dataclasses.replace(depth, weight=depth.valid.float())
+    return dataclasses.replace(pseudo, depth=depth)
 
 
 def split_tracks(tracks: Tracks, share: float) -> tuple[Tensor, Tensor]:

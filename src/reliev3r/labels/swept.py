@@ -44,8 +44,8 @@ def sweep_depth(
     patch: int,
     solver: SolveConfig,
     progress: Progress | None = None,
-) -> tuple[DepthLabels, str | None]:
-    """Labels whose depth is swept in the views that the solve reached, and why it is not, where it is not.
+) -> tuple[DepthLabels, str]:
+    """Labels whose depth is swept in the views that the solve reached; or as they were, and why.
 
     Where several views find the same depth it is the label, in the unit of the cameras; elsewhere the expert's, bent
     towards it. ``weight`` rises with the agreement; where no expert speaks it is 0 without any. Views whose cameras too
@@ -66,22 +66,19 @@ def sweep_depth(
     explained = float(solve.inlier.sum() / seen.sum().clamp_min(1))
     solve = believed(solve, tracks, K, solver)
     views = solve.reached.nonzero()[:, 0].tolist()
-    if explained < _EXPLAINED or len(views) < 2:
-        why = (
-            f"the pseudo cameras explain {explained:.0%} of the matches" if len(views) > 1 else "too few views are tied"
-        )
-        return labels, f"depth is not swept: {why}; the labels stay as they are"
-    swept = _swept(capture, labels, tracks, solve, K, views, _FINER * long_side, _FINER * patch, progress)
+    if len(views) < 2:
+        return labels, "too few matches tie the views"
+    if explained < _EXPLAINED:
+        return labels, f"the pseudo cameras explain only {explained:.0%} of the matches"
+    swept, certain = _swept(capture, labels, tracks, solve, K, views, _FINER * long_side, _FINER * patch, progress)
     trust = torch.ones(len(labels.depth)) if labels.trust is None else labels.trust
     expert = labels.valid * _UNSURE * trust[:, None, None]
     depth, valid, weight = labels.depth.clone(), labels.valid.clone(), labels.valid.float()
-    for at, view in enumerate(views):
-        depth[view], sure = swept[0][at], swept[1][at]
-        weight[view] = expert[view] + (1 - expert[view]) * sure
-        valid[view] |= sure > _LEAST
-        weight[view] *= valid[view]
+    depth[views] = swept
+    valid[views] |= certain > _LEAST
+    weight[views] = valid[views] * (expert[views] + (1 - expert[views]) * certain)
     trust = trust.index_fill(0, torch.tensor(views), 1.0)  # theirs is in the weight
-    return dataclasses.replace(labels, depth=depth, valid=valid, weight=weight, trust=trust), None
+    return dataclasses.replace(labels, depth=depth, valid=valid, weight=weight, trust=trust), ""
 
 
 def _swept(

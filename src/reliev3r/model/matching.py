@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reliev3r.geometry.sampling import box_mean
+
 _TEMPERATURE = 0.07
 """Of a fresh branch: cosines are divided by it."""
 _HOTTEST = 100.0
@@ -82,6 +84,4 @@ def local_contrast(image: Float[Tensor, "n 3 h w"], *, side: int = 7, floor: flo
 
 def _blurred(x: Tensor, side: int) -> Tensor:
     """Two box filters, one after the other."""
-    for _ in range(2):
-        x = F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="replicate"), side, stride=1)
-    return x
+    return box_mean(box_mean(x, side), side)

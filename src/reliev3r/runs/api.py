@@ -82,7 +82,8 @@ def reconstruct(
         tracks: what cameras are solved from: ``sift``, ``network``, or ``auto`` (the one whose cameras explain more).
         report: hears of the progress.
         image_size: long side in pixels of the network's images; by default the one that it was trained with.
-        precision: ``fp32``, ``bf16`` or ``auto``; by default the one that it was trained with.
+        precision: ``fp32``, ``bf16`` or ``auto``; by default the one that it was trained with. Of a network that
+            regresses its cameras: where they are solved all is float32.
         device: of a network that is named: ``auto`` (the accelerator where there is one), ``cpu``, ``cuda``, ...
 
     Raises:

@@ -268,10 +268,11 @@ def _network(config: FitConfig, *, known_intrinsics: bool) -> Reliev3R:
 def _facts(capture: Capture, labels: CaptureLabels, config: FitConfig) -> dict[str, str]:
     """For the model card; the experts are those that made the labels, which may have been given."""
     experts = labels.fingerprints
+    swept = " and swept under the pseudo cameras" if config.prepare.sweep else ""
     return {
         "Trained by": "`reliev3r fit`, without annotation",
         "Trained on": f"one capture, {capture.root.name} ({len(capture.frames)} images): it knows no other scene",
-        "Labels": f"depth by {experts['depth']['name']}, tracks by {experts['tracks']['name']}, "
+        "Labels": f"depth by {experts['depth']['name']}{swept}, tracks by {experts['tracks']['name']}, "
         f"intrinsics {capture.K_source or 'estimated'}",
         "Started from": start_of(config.model, config.init_from),
     }

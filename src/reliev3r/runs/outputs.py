@@ -72,7 +72,7 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | 
         refined=refined.reconstruction if refined is not None and refined.kept else None,
         tracks=tracks,
         heldout=heldout,
-        label_depth=prepared.raw_depth if bool(prepared.labels.depth.valid.any()) else None,
+        label_depth=prepared.raw_depth,
         metrics=read_metrics(out / "metrics.jsonl"),
         photograph=fitted.capture.image,
         quality=dataclasses.asdict(fitted.quality),

@@ -39,7 +39,7 @@ def reconstruct(
         views: this many images, evenly spaced; of a video at most that many frames.
         image_size: long side in pixels of the network's images; by default the one that it was trained with.
         tracks: what cameras are solved from, where the network solves them (:func:`solve.capture.reconstruct_groups`).
-        precision: by default the one that it was trained with.
+        precision: of a network that regresses its cameras; by default the one that it was trained with.
         device: of a network that is named: auto (the accelerator where there is one), cpu, cuda, ...
         cache: folder for a video's frames.
         report: hears of the progress.

@@ -61,7 +61,7 @@ def reconstruct_groups(
         image_size: of the network's images; by default the one that it was trained with.
         tracks: what cameras are solved from: ``sift``, ``network``, or ``auto``: both, and the one is kept whose
             cameras explain more of the observations of both.
-        precision: of a network that gives all in one forward pass.
+        precision: of a network that gives all in one forward pass; matching and the sweep are in float32.
         device: of a network that is named.
         report: hears of tracks and views.
 
@@ -71,6 +71,8 @@ def reconstruct_groups(
     network = load_model(model) if isinstance(model, Path | str) else model
     if not isinstance(network, Reliev3R) or network.match_branch is None:
         return [reconstruct_capture(capture, model, image_size=image_size, precision=precision, device=device)]
+    if precision == "bf16":
+        logger.warning("precision bf16 has no effect here: a network that solves its cameras matches in float32")
     place = resolve_device(device).type if isinstance(model, Path | str) else next(network.parameters()).device.type
     size = network_size(network, model if isinstance(model, Path | str) else None, image_size)
     network = network.to(place)
