@@ -19,7 +19,7 @@ from reliev3r.data.readers import READERS, find_reader, list_scenes
 from reliev3r.data.truth import Scene, load_truth
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
-from reliev3r.training.batches import assign_bucket, bucket_pixels, bucket_sizes
+from reliev3r.training.batches import assign_bucket, bucket_pixels, bucket_sizes, refuse_not_finite
 from reliev3r.training.captures import is_heldout
 
 
@@ -39,13 +39,12 @@ class AnnotatedScenes:
         benchmark: str = "",
         share: float = 0.0,
         heldout: bool = False,
-        cached: int = 64,
         progress: Progress | None = None,
     ) -> None:
         """Find the scenes of ``specs`` (FORMAT:PATH or PATH); of each only headers and poses are read.
 
         ``benchmark`` is DL3DV's list of scenes that are never trained on. Of the others a ``share``, by the hash of
-        their names, is not trained on either: those that ``heldout`` gives. ``cached`` scenes are held open.
+        their names, is not trained on either: those that ``heldout`` gives.
 
         Raises:
             UserError: an unknown format, no scenes, a scene of the benchmark, or one without true poses and depth.
@@ -58,7 +57,6 @@ class AnnotatedScenes:
         if not self._scenes and not heldout:
             raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower captures.heldout")
         self._patch, self._long_side, self._noise = patch, long_side, tracks
-        self._open = lru_cache(maxsize=cached)(_open)  # of this object alone
         buckets = bucket_sizes(bucket_pixels(long_side), patch)
         self._bucket: list[tuple[int, int]] = []
         for index, (_, _, name) in enumerate(self._scenes):
@@ -73,7 +71,7 @@ class AnnotatedScenes:
 
     def scene(self, index: int) -> Scene:
         """One scene, all of its frames; nothing of them but headers is in memory."""
-        return self._open(*self._scenes[index])
+        return _open(*self._scenes[index])
 
     def size(self, group: int) -> tuple[int, int]:
         """That of the bucket in which scene number ``group`` (modulo their count) is."""
@@ -104,9 +102,12 @@ class AnnotatedScenes:
         seen, regions = network_views(capture, long_side=self._long_side, patch=self._patch)
         assert scene.truth is not None  # checked when it was found
         truth = load_truth(scene.truth, capture.names, regions=regions, size=seen.size)
-        return seen, FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
+        labels = FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
+        refuse_not_finite(scene.name, chosen, seen, labels)
+        return seen, labels
 
 
+@lru_cache(maxsize=64)
 def _open(kind: str, root: Path, name: str) -> Scene:
     return READERS[kind].open(root, name)
 
