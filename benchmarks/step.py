@@ -63,7 +63,7 @@ def measure(preset: str, repeats: int) -> dict[str, object]:
 
     for step in range(repeats + 2):
         t0 = now()
-        views, labels = (x.to(device) for x in batches(step, 0.0))
+        views, labels = (x.to(device) for x in batches(step))
         t1 = now()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             prediction = model(views)

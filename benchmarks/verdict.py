@@ -43,7 +43,8 @@ from reliev3r.runs.train import objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
 from reliev3r.training.config import TrainConfig
-from reliev3r.training.loop import Batches, Objective, train
+from reliev3r.training.loader import Batches
+from reliev3r.training.loop import Objective, train
 from reliev3r.training.recipes import tiny_cpu_regressed
 from reliev3r.training.validation import HeldoutScene, figures
 from reliev3r.verdict.evidence import HeldoutCapture, gather_evidence
@@ -151,7 +152,7 @@ def _batches(room: Room, labels: Labels) -> Batches:
     """Frames at random, never a held-out one."""
     shown = torch.tensor([index for index in range(VIEWS) if index not in HELD])
 
-    def batch(step: int, progress: float, micro: int) -> tuple[Views, Any]:
+    def batch(step: int, micro: int) -> tuple[Views, Any]:
         generator = torch.Generator().manual_seed(step)
         chosen = shown[torch.randperm(len(shown), generator=generator)[:SET]]
         return room.views.select_views(chosen).map(_batched), labels.select_views(chosen).map(_batched)

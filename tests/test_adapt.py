@@ -219,7 +219,7 @@ def test_views_and_intrinsics_of_the_labels_are_those_of_training(footage, tmp_p
     assert len(capture.names) == 5
     focal = 120 / math.tan(math.radians(31))  # 65 degrees are the truth
     assert all(frame.K is not None and abs(frame.K[0, 0] - focal) < 1e-6 for frame in capture.frames)
-    views = prepared(f"{footage}={out}", config(str(out)), 12, silent).capture(0).views
+    views = prepared(f"{footage}={out}", config(str(out)), 12, silent).capture(0).views()
     assert views.K is not None
     assert float(views.K[0, 0, 0] / views.size[1]) == pytest.approx(focal / 240, rel=0.02)
 
@@ -249,8 +249,8 @@ def test_held_out_frames_are_in_no_sample(footage, labels) -> None:
     captures = prepared(f"{footage}={labels}", config(labels), 12, silent)
     capture = captures.capture(0)
     assert capture.heldout_views(4) == (2, 6)
-    images = {image.sum().item() for image in capture.views.image[[2, 6]]}
-    others = {image.sum().item() for image in capture.views.image[[0, 1, 3, 4, 5, 7]]}
+    images = {image.sum().item() for image in capture.views([2, 6]).image}
+    others = {image.sum().item() for image in capture.views([0, 1, 3, 4, 5, 7]).image}
     seen = set()
     for seed in range(12):
         views, _ = captures.sample(seed, group=0, views=4)
@@ -274,7 +274,7 @@ def test_memory_is_counted_exactly() -> None:
             return Prediction(depth=ones * out, rays=torch.ones(1, 2, 2, 10, 3), conf=ones,
                               world_from_cam=torch.eye(4).expand(1, 2, 4, 4))  # fmt: skip
 
-    def batches(step: int, progress: float, micro: int):
+    def batches(step: int, micro: int):
         return Views(image=torch.rand(1, 2, 3, 2, 10)), Tracks(uv=torch.zeros(1, 2, 1, 2), weight=torch.zeros(1, 2, 1))
 
     def loss(prediction: Prediction, labels: Tracks, progress: float) -> Loss:

@@ -28,7 +28,7 @@ def config(**changes) -> TrainConfig:
 def gradients(settings: TrainConfig, folder: Path) -> dict[str, torch.Tensor]:
     """Of the first step, whole."""
     run = _Run(network(), weak, settings, folder, resume=False)
-    run._gradient(batches(), 0.0)
+    run._gradient(run.feed(batches()), 0.0)
     found = {name: p.grad for name, p in run.network.named_parameters() if p.grad is not None}
     return {name: g.full_tensor() if isinstance(g, DTensor) else g for name, g in found.items()}
 
@@ -73,9 +73,9 @@ def main(out: Path, modes: list[str]) -> None:
 def comes_back(out: Path) -> None:
     """Start the run in ``OUT/killed``, or go on with it, slowly enough to be killed within."""
 
-    def slow(step, progress, micro):
+    def slow(step, micro):
         time.sleep(0.03)
-        return batches()(step, progress, micro)
+        return batches()(step, micro)
 
     model = network()
     train(model, weak, slow, config(save_every=0.1), folder=out / "killed", resume=True)
@@ -84,10 +84,10 @@ def comes_back(out: Path) -> None:
 
 
 def interrupted(folder: Path) -> None:
-    def stop(step, progress, micro):
+    def stop(step, micro):
         if (step, micro) == (3, 1):
             os.kill(os.getpid(), signal.SIGINT)
-        return batches()(step, progress, micro)
+        return batches()(step, micro)
 
     result = train(network(), weak, stop, config(), folder=folder)
     assert (result.finished, result.steps) == (False, 4)

@@ -68,7 +68,7 @@ def test_samples_have_the_truth_of_their_views(rooms) -> None:
 
 def test_sizes_come_in_groups(rooms) -> None:
     batches = SceneBatches([source(rooms)], [1.0], SceneBatchConfig(views=(2, 2), images=4))
-    shapes = {batches(step, 0.5)[0].image.shape[-2:] for step in range(8)}
+    shapes = {batches(step)[0].image.shape[-2:] for step in range(8)}
     assert len(shapes) == 2
 
 

@@ -87,10 +87,10 @@ def test_evaluations_and_random_numbers_go_on_where_they_were(tmp_path) -> None:
         loss = weak(prediction, labels, progress)
         return dataclasses.replace(loss, total=loss.total * (1 + torch.rand(())))
 
-    def stopping(step, progress, micro):
+    def stopping(step, micro):
         if step == 5:
             raise KeyboardInterrupt
-        return batches()(step, progress, micro)
+        return batches()(step, micro)
 
     def run(folder, source, resume=False):
         model = network()
@@ -111,7 +111,7 @@ def test_evaluations_and_random_numbers_go_on_where_they_were(tmp_path) -> None:
 
 
 def test_accumulated_batches_equal_one_of_all(tmp_path) -> None:
-    first, second = batches()(0, 0.0, 0), batches()(0, 0.0, 1)
+    first, second = batches()(0, 0), batches()(0, 1)
 
     def together(prediction, labels, progress):
         """The mean of the samples' losses: what two batches of one sample add up to."""
@@ -129,8 +129,8 @@ def test_accumulated_batches_equal_one_of_all(tmp_path) -> None:
     both = (joined(first[0], second[0]), joined(first[1], second[1]))
     config = dataclasses.replace(CONFIG, steps=3, clip=1e9)
     one, two = network(), network()
-    train(one, together, lambda step, progress, micro: both, config, folder=tmp_path / "one")
-    source = lambda step, progress, micro: (first, second)[micro]  # noqa: E731
+    train(one, together, lambda step, micro: both, config, folder=tmp_path / "one")
+    source = lambda step, micro: (first, second)[micro]  # noqa: E731
     train(two, together, source, dataclasses.replace(config, accumulate=2), folder=tmp_path / "two")
     for (name, a), (_, b) in zip(one.named_parameters(), two.named_parameters(), strict=True):
         if name not in ("camera_head.fc_t.bias",) and "qkv.bias" not in name:  # no gradient but noise, see docs
@@ -200,7 +200,7 @@ def test_a_sign_must_hold_and_the_tracks_must_disagree(sign, advice) -> None:
 
 
 def test_signs_are_read_off_the_prediction() -> None:
-    views, labels = batches()(0, 0.0)
+    views, labels = batches()(0)
     with torch.no_grad():
         prediction = network()(views)
     signs = signs_of_collapse(prediction, labels.tracks)

@@ -52,10 +52,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, ema) -> None:
     whole = network()
     train(whole, weak, batches(), config, folder=tmp_path / "whole")
 
-    def interrupted(step, progress, micro):
+    def interrupted(step, micro):
         if step == 7:
             raise KeyboardInterrupt
-        return batches()(step, progress, micro)
+        return batches()(step, micro)
 
     first = network()
     result = train(first, weak, interrupted, config, folder=tmp_path / "parts")
@@ -140,9 +140,9 @@ def train_slowly(folder: Path, steps: int = 30) -> None:
     torch.set_num_threads(1)
     model = network()
 
-    def slow(step, progress, micro):
+    def slow(step, micro):
         time.sleep(0.05)
-        return batches()(step, progress, micro)
+        return batches()(step, micro)
 
     config = TrainConfig(steps=steps, precision="fp32", save_every=0.1)
     train(model, weak, slow, config, folder=folder, resume=True)
@@ -182,12 +182,12 @@ def test_kill_9_in_the_middle_then_resume(tmp_path) -> None:
 def test_batches_are_a_function_of_the_step() -> None:
     a, b = batches(), batches()
     for step in (0, 5):
-        (va, la), (vb, lb) = a(step, 0.0), b(step, 0.7)
+        (va, la), (vb, lb) = a(step), b(step)
         assert torch.equal(va.image, vb.image)
         assert torch.equal(la.tracks.uv, lb.tracks.uv)
         assert va.image.shape == (1, 3, 3, 8, 12)
         assert la.tracks.weight.shape == (1, 3, 16)
-    assert not torch.equal(a(0, 0.0)[1].tracks.uv, a(1, 0.0)[1].tracks.uv)
+    assert not torch.equal(a(0)[1].tracks.uv, a(1)[1].tracks.uv)
 
 
 def test_rarely_tied_views_are_heard() -> None:
@@ -198,7 +198,7 @@ def test_rarely_tied_views_are_heard() -> None:
     views, labels = capture(3, 205)
     labels = dataclasses.replace(labels, tracks=Tracks(uv=labels.tracks.uv, weight=weight))
     source = CaptureBatches(views, labels, BatchConfig(tracks=20))
-    drawn = torch.stack([source(step, 0.0)[1].tracks.weight[0, 2].sum() for step in range(50)]).mean()
+    drawn = torch.stack([source(step)[1].tracks.weight[0, 2].sum() for step in range(50)]).mean()
     assert drawn > 2
 
 

@@ -106,10 +106,10 @@ def more_runs(tmp_path_factory) -> Path:
 def first_half(folder: Path) -> None:
     """Sixteen of the steps, in one process."""
 
-    def stop(step, progress, micro):
+    def stop(step, micro):
         if step == 16:
             raise KeyboardInterrupt
-        return batches()(step, progress, micro)
+        return batches()(step, micro)
 
     assert not train(network(), weak, stop, config(accumulate=2), folder=folder).finished
 
@@ -248,7 +248,12 @@ def ranks_of(agent: int) -> list[int]:
 
 @pytest.mark.slow
 def test_torchrun_restarts_a_rank_that_is_killed_at_random_moments(tmp_path) -> None:
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3")
+    launcher = (
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--max-restarts=9",
+    )  # gloo may fail to connect, too
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     draw = random.Random(2)
     with (tmp_path / "log").open("w") as log:

@@ -116,10 +116,10 @@ def test_resume_alone_means_yes() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_middle_of_a_step_saves_after_it(tmp_path, number) -> None:
-    def stop(step, progress, micro):
+    def stop(step, micro):
         if step == 4:
             os.kill(os.getpid(), number)
-        return batches()(step, progress, micro)
+        return batches()(step, micro)
 
     before = signal.getsignal(number)
     result = train(network(), weak, stop, CONFIG, folder=tmp_path / "parts")
@@ -262,7 +262,7 @@ def test_the_log_says_how_fast_and_how_large(tmp_path) -> None:
 
 def test_the_work_of_a_step_is_counted_without_doing_it() -> None:
     model = network().train()
-    views, _ = batches()(0, 0.0)
+    views, _ = batches()(0)
     with FlopCounterMode(display=False) as counter:
         prediction = model(views)
         (prediction.depth.sum() + prediction.conf.sum() + prediction.world_from_cam.sum()).backward()

@@ -81,8 +81,8 @@ def test_a_stream_that_cannot_keep_anything_is_refused() -> None:
 def test_batches_are_functions_of_step_and_micro_batch_with_equal_views_everywhere() -> None:
     stream = SyntheticStream(STREAM, supervision="weak")
     batches = SceneBatches([stream], [1.0], SceneBatchConfig(views=(2, 4), images=8))
-    seen = [[batches(step, 0.5, micro)[0].image for micro in range(2)] for step in range(6)]
-    assert torch.equal(seen[3][1], batches(3, 0.5, 1)[0].image)
+    seen = [[batches(step, micro)[0].image for micro in range(2)] for step in range(6)]
+    assert torch.equal(seen[3][1], batches(3, 1)[0].image)
     for first, second in seen:
         assert first.shape == second.shape
         assert not torch.equal(first, second)
@@ -93,7 +93,7 @@ def test_batches_are_functions_of_step_and_micro_batch_with_equal_views_everywhe
 def test_hidden_intrinsics_become_pseudo_intrinsics() -> None:
     stream = SyntheticStream(STREAM, supervision="weak")
     config = SceneBatchConfig(views=(2, 2), images=2, hide_intrinsics=True)
-    views, labels = SceneBatches([stream], [1.0], config)(0, 0.0)
+    views, labels = SceneBatches([stream], [1.0], config)(0)
     assert views.K is None
     assert labels.K.shape == (1, 2, 3, 3)
 
@@ -122,7 +122,7 @@ def test_captures_of_mixed_aspect_come_in_batches_of_one_size(store) -> None:
     batches = SceneBatches([source], [1.0], SceneBatchConfig(views=(2, 2), images=6))
     shapes = set()
     for step in range(8):
-        views, labels = batches(step, 1.0)
+        views, labels = batches(step)
         assert views.image.shape[:3] == (3, 2, 3)
         assert views.size == labels.depth.depth.shape[-2:]
         assert all(side % 8 == 0 for side in views.size)
@@ -167,7 +167,7 @@ def test_those_who_come_at_once_share_the_preparing(store, monkeypatch) -> None:
 
     def come(_):
         together.wait()
-        return LabelledCaptures(config, patch=8).files
+        return LabelledCaptures(config, patch=8).captures
 
     monkeypatch.setattr(prepared, "_prepare", slowly)
     with ThreadPoolExecutor(2) as pool:  # the lock is between open files: threads are to it what processes are
@@ -175,7 +175,7 @@ def test_those_who_come_at_once_share_the_preparing(store, monkeypatch) -> None:
     assert one == other
     assert sorted(name for _, name in made) == ["room0", "room1", "room2"]
     assert len({thread for thread, _ in made}) == 2
-    assert not list(one[0][1].parent.glob("*.lock"))
+    assert not list(one[0].path.parent.glob("*.lock"))
 
 
 def test_one_who_waited_in_vain_prepares_it_itself(store, monkeypatch) -> None:
@@ -197,15 +197,15 @@ def test_one_who_waited_in_vain_prepares_it_itself(store, monkeypatch) -> None:
 
 def test_a_damaged_prepared_file_is_named(store) -> None:
     source = LabelledCaptures(captures(store), patch=8)
-    path = source.files[1][1]
+    path = source.captures[1].path
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=path.name):
-        source.capture(1)
+        source.capture(1).sample([0])
     with pytest.raises(UserError, match=path.name):
         LabelledCaptures(captures(store), patch=8)
     path.write_bytes(content)
-    assert source.capture(1).views.image.shape[0] == 4
+    assert source.capture(1).views().image.shape[0] == 4
 
 
 def test_heldout_captures_are_never_trained_on(store) -> None:
@@ -214,7 +214,7 @@ def test_heldout_captures_are_never_trained_on(store) -> None:
     ]
     config = dataclasses.replace(captures(store), heldout=shares[0])
     kept, trained = (LabelledCaptures(config, patch=8, heldout=flag) for flag in (True, False))
-    names = [{name for name, _ in source.files} for source in (kept, trained)]
+    names = [{capture.name for capture in source.captures} for source in (kept, trained)]
     assert not names[0] & names[1]
     assert len(names[0] | names[1]) == 3
     share = sum(is_heldout(f"capture {index}", 0.02) for index in range(5000)) / 5000
@@ -282,7 +282,7 @@ def test_training_lowers_the_loss_of_both_siblings() -> None:
         config = settings(recipe, batch=SceneBatchConfig(views=(2, 2), images=8))
         model, objective = network_of(config), objective_of(config)
         stream = SyntheticStream(STREAM, supervision=config.supervision)
-        views, labels = SceneBatches([stream], [1.0], config.batch)(0, 0.0)
+        views, labels = SceneBatches([stream], [1.0], config.batch)(0)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
         losses = []
         for _ in range(25):

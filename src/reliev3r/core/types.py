@@ -10,7 +10,7 @@ of the tensor it travels with; ``depth`` is z; masks are boolean and tensors nev
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -42,11 +42,18 @@ class TensorStruct:
                 changed[field.name] = value.map(function)
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
-    def to(self: _Self, target: torch.device | torch.dtype | str) -> _Self:
-        """The same on another device, or with floating-point tensors in another dtype."""
+    def to(self: _Self, target: torch.device | torch.dtype | str, *, non_blocking: bool = False) -> _Self:
+        """The same on another device, or with floating-point tensors in another dtype.
+
+        ``non_blocking`` copies of pinned memory to a GPU go on while the CPU does something else.
+        """
         if isinstance(target, torch.dtype):
             return self.map(lambda x: x.to(target) if x.is_floating_point() else x)
-        return self.map(lambda x: x.to(target))
+        return self.map(lambda x: x.to(target, non_blocking=non_blocking))
+
+    def pin_memory(self: _Self) -> _Self:
+        """The same in memory that a GPU reads by itself; torch's loader calls this."""
+        return self.map(lambda x: x.pin_memory())
 
     def detach(self: _Self) -> _Self:
         """The same without autograd history."""
@@ -68,6 +75,16 @@ class TensorStruct:
                     chosen = index if isinstance(index, Tensor) else torch.tensor(index, dtype=torch.long)
                     changed[field.name] = value.index_select(value.ndim + position, chosen.to(value.device))
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
+
+
+def named_tensors(struct: TensorStruct, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor field, nested ones included, by its dotted name."""
+    for field in dataclasses.fields(struct):  # type: ignore[arg-type]
+        value = getattr(struct, field.name)
+        if isinstance(value, Tensor):
+            yield prefix + field.name, value
+        elif isinstance(value, TensorStruct):
+            yield from named_tensors(value, f"{prefix}{field.name}.")
 
 
 def stack(samples: Sequence[_Self]) -> _Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,7 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         sources.append(_annotated(config, patch, report))
         shares.append(config.stream_weight or 1.0)  # as often as the rooms
     if config.stream_weight > 0:
-        device = resolve_device(config.device).type
+        device = "cpu" if config.data_workers else resolve_device(config.device).type  # workers have no GPU
         stream = whole_patches(config.stream, patch)
         if stream != config.stream:
             logger.info("rooms are rendered at %d x %d pixels: whole patches of %d", stream.width, stream.height, patch)
@@ -186,7 +187,7 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         sources.append(
             SyntheticStream(
                 stream, supervision=config.supervision, device=device,
-                finish=_with_cameras(config.polish) if kept else None,
+                finish=partial(_with_cameras, config.polish) if kept else None,
             )
         )  # fmt: skip
         shares.append(config.stream_weight)
@@ -201,14 +202,10 @@ def whole_patches(stream: StreamConfig, patch: int) -> StreamConfig:
     return dataclasses.replace(stream, height=height, width=width)
 
 
-def _with_cameras(polish: PolishConfig) -> Callable[[Views, PseudoLabels], PseudoLabels]:
+def _with_cameras(polish: PolishConfig, views: Views, labels: PseudoLabels) -> PseudoLabels:
     """Pseudo cameras of a room's weak labels."""
-
-    def finish(views: Views, labels: PseudoLabels) -> PseudoLabels:
-        assert views.K is not None
-        return with_pseudo_cameras(labels, views.K, polish)
-
-    return finish
+    assert views.K is not None
+    return with_pseudo_cameras(labels, views.K, polish)
 
 
 def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:

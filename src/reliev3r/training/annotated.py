@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,7 +21,7 @@ from reliev3r.data.readers import READERS, find_reader, list_scenes
 from reliev3r.data.truth import Scene, load_truth
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
-from reliev3r.training.batches import assign_bucket, bucket_pixels, bucket_sizes
+from reliev3r.training.batches import assign_bucket, bucket_pixels, bucket_sizes, refuse_not_finite
 from reliev3r.training.captures import is_heldout
 
 logger = logging.getLogger(__name__)
@@ -45,15 +44,14 @@ class AnnotatedScenes:
         depth_truth: str | None = None,
         share: float = 0.0,
         heldout: bool = False,
-        cached: int = 64,
         progress: Progress | None = None,
     ) -> None:
         """Find the scenes of ``specs`` (FORMAT:PATH or PATH); of each only headers and poses are read.
 
         ``benchmark`` is DL3DV's list of scenes that are never trained on. Of the others a ``share``, by the hash of
-        their names, is not trained on either: those that ``heldout`` gives. ``cached`` scenes are held open.
-        ``depth_truth`` (KIND:PATH, ``data.depth_truth``) is the depth of scenes that have none of their own; those that
-        it has none for are left out.
+        their names, is not trained on either: those that ``heldout`` gives. ``depth_truth`` (KIND:PATH,
+        ``data.depth_truth``) is the depth of scenes that have none of their own; those that it has none for are left
+        out.
 
         Raises:
             UserError: an unknown format, no scenes, a scene of the benchmark, or one without true poses and depth.
@@ -66,14 +64,14 @@ class AnnotatedScenes:
         if not self._scenes and not heldout:
             raise UserError(f"{', '.join(specs)}: every scene is held out; give more, or lower captures.heldout")
         self._patch, self._long_side, self._noise = patch, long_side, tracks
-        self._open = lru_cache(maxsize=cached)(functools.partial(_open, depth_truth=depth_truth))  # of this alone
+        self._depth_truth = depth_truth
         buckets = bucket_sizes(bucket_pixels(long_side), patch)
         self._bucket: list[tuple[int, int]] = []
         found, self._scenes = self._scenes, []
         for index, entry in enumerate(found):
             if progress:
                 progress(index, len(found), entry[2])
-            scene = self._open(*entry)
+            scene = _open(*entry, depth_truth)
             if scene is not None:
                 self._scenes.append(entry)
                 self._bucket.append(assign_bucket(_checked(scene), buckets))
@@ -90,7 +88,7 @@ class AnnotatedScenes:
 
     def scene(self, index: int) -> Scene:
         """One scene, all of its frames; nothing of them but headers is in memory."""
-        scene = self._open(*self._scenes[index])
+        scene = _open(*self._scenes[index], self._depth_truth)
         assert scene is not None  # those were left out
         return scene
 
@@ -123,10 +121,13 @@ class AnnotatedScenes:
         seen, regions = network_views(capture, long_side=self._long_side, patch=self._patch)
         assert scene.truth is not None  # checked when it was found
         truth = load_truth(scene.truth, capture.names, regions=regions, size=seen.size)
-        return seen, FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
+        labels = FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
+        refuse_not_finite(scene.name, chosen, seen, labels)
+        return seen, labels
 
 
-def _open(kind: str, root: Path, name: str, *, depth_truth: str | None) -> Scene | None:
+@lru_cache(maxsize=64)
+def _open(kind: str, root: Path, name: str, depth_truth: str | None) -> Scene | None:
     """The scene, with depth from elsewhere where it has none of its own; None where there is none of it either."""
     scene = READERS[kind].open(root, name)
     if depth_truth is None or scene.truth is None or scene.truth.depth(scene.capture.names[0]) is not None:

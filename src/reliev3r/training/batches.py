@@ -1,9 +1,10 @@
-"""Which views a sample has: connected sets, by how much they see in common."""
+"""What a step sees: connected sets of views, batches as pure functions of the step."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.settings import require
-from reliev3r.core.types import FullLabels, Labels, PseudoLabels, Views, stack
+from reliev3r.core.types import FullLabels, Labels, PseudoLabels, Tracks, Views, named_tensors, stack
 from reliev3r.data.augment import AugmentConfig, augment
 from reliev3r.sfm.batched import in_unit_of_tracks
 from reliev3r.sfm.track_graph import pair_rarity
@@ -129,7 +130,7 @@ class CaptureBatches:
         self.shared = (seen @ seen.T).fill_diagonal_(0)
         self.rarity = pair_rarity(labels.tracks)
 
-    def __call__(self, step: int, progress: float, micro: int = 0) -> tuple[Views, PseudoLabels]:
+    def __call__(self, step: int, micro: int = 0) -> tuple[Views, PseudoLabels]:
         """Batch ``micro`` of one step."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step + (micro << 40))
         views, labels = self.views, self.labels
@@ -159,6 +160,22 @@ def with_drawn_tracks(labels: L, rarity: Float[Tensor, " m"], count: int, genera
     if len(chosen) > count:
         chosen = torch.multinomial(rarity.sqrt(), count, generator=generator)
     return dataclasses.replace(labels, tracks=labels.tracks.select_tracks(chosen))
+
+
+def padded(labels: L, count: int) -> L:
+    """As many tracks as every other sample; those that are added are seen nowhere."""
+    missing = count - labels.tracks.weight.shape[-1]
+    if missing <= 0:
+        return labels
+
+    def pad(x: Tensor, axis: int) -> Tensor:
+        shape = list(x.shape)
+        shape[axis] = missing
+        return torch.cat([x, x.new_zeros(shape)], dim=axis)
+
+    tracks = labels.tracks
+    depth = None if tracks.depth is None else pad(tracks.depth, -1)
+    return dataclasses.replace(labels, tracks=Tracks(uv=pad(tracks.uv, -2), weight=pad(tracks.weight, -1), depth=depth))
 
 
 def _batched(tensor: Tensor) -> Tensor:
@@ -235,8 +252,10 @@ class SceneBatches:
         """``scenes`` of a batch; by default as many as ``config.images`` holds."""
         self.sources, self.config, self.seed, self.scenes = sources, config, seed, scenes
         self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.passed_over: list[str] = []
+        """Samples that were not finite, and what was wrong; whoever reads it clears it."""
 
-    def __call__(self, step: int, progress: float, micro: int = 0) -> tuple[Views, Labels]:
+    def __call__(self, step: int, micro: int = 0) -> tuple[Views, Labels]:
         """Batch ``micro`` of a step, of one source and one size."""
         shared = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         low, high = self.config.views
@@ -247,9 +266,10 @@ class SceneBatches:
         group, *seeds = torch.randint(1_000_000_000, (1 + scenes,), generator=own).tolist()
         samples = []
         for seed in seeds:
-            seen, labels = source.sample(seed, group=group, views=views)
+            seen, labels = self._sample(source, seed, group, views)
             if labels.tracks.weight.shape[-1] > self.config.tracks:
                 labels = with_drawn_tracks(labels, pair_rarity(labels.tracks), self.config.tracks, own)
+                labels = padded(labels, self.config.tracks)  # those that two of the views see may be fewer
             if self.config.hide_intrinsics:  # first, so that windows are what a field-of-view head can express
                 seen, labels = hide_intrinsics(seen, labels)
             seen, labels = augment(seen, labels, self.config.augment, own, size=source.size(group))
@@ -258,6 +278,41 @@ class SceneBatches:
                 labels = in_unit_of_tracks(labels, K)
             samples.append((seen, labels))
         return stack([each for each, _ in samples]), stack([each for _, each in samples])
+
+    def _sample(self, source: Source, seed: int, group: int, views: int) -> tuple[Views, Labels]:
+        """Of this seed, or where that is not finite of one that follows from it."""
+        for _ in range(_TRIES):
+            try:
+                return source.sample(seed, group=group, views=views)
+            except BadSample as error:
+                self.passed_over.append(str(error))
+                seed = zlib.crc32(f"instead of {seed}".encode()) % 1_000_000_000
+        raise UserError(f"{_TRIES} samples in a row are not finite, the last one: {self.passed_over[-1]}")
+
+
+_TRIES = 16
+"""Samples that are drawn before all of a group are believed to be bad."""
+
+
+class BadSample(UserError):
+    """A sample whose images or labels are not finite."""
+
+
+def refuse_not_finite(name: str, index: Sequence[int], views: Views, labels: Labels) -> None:
+    """Tell which of a capture's views ``index`` are not finite.
+
+    Raises:
+        BadSample: one is not.
+    """
+    found: dict[int, list[str]] = {}
+    for what, tensor in (*named_tensors(views), *named_tensors(labels)):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+            for row in bad.nonzero()[:, 0].tolist():
+                found.setdefault(index[row], []).append(what)
+    if found:
+        told = "; ".join(f"view {view}: {', '.join(what)}" for view, what in sorted(found.items()))
+        raise BadSample(f"{name}: is not finite ({told})")
 
 
 def hide_intrinsics(views: Views, labels: Labels) -> tuple[Views, Labels]:

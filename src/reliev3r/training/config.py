@@ -44,6 +44,8 @@ class TrainConfig:
     """Of networks and experts: auto (the accelerator where there is one), cpu, cuda, ..."""
     accumulate: int = 1
     """Batches that each process goes through before a step of the optimiser; their gradients are averaged."""
+    data_workers: int = 0
+    """Processes that make each process's batches ahead of its step, for the same batches; 0: it makes them itself."""
     parallel: Parallel = "auto"
     """With several processes: ``ddp`` keeps all weights on each, ``fsdp2`` shards them; ``auto`` does what `accelerate
     launch` was told, else ``ddp``."""
@@ -83,4 +85,5 @@ class TrainConfig:
             self, steps=(1, inf), accumulate=(1, inf), warmup=(0, 0.99), final_lr=(0, 1), encoder_lr=(0, inf),
             weight_decay=(0, inf), clip=(0, inf), ema=(0, 1), log_every=(1, inf), evaluate_every=(0, inf),
             save_every=(0, inf), alarm_checks=(0, inf), bad_steps=(0, inf), bad_samples=(0, inf),
+            data_workers=(0, 1024),
         )  # fmt: skip

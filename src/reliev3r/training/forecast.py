@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import UserError
 from reliev3r.training.config import TrainConfig
-from reliev3r.training.loop import Batches, Objective
+from reliev3r.training.loader import Batches
+from reliev3r.training.loop import Objective
 from reliev3r.training.parallel import WithLoss, blocks_of
 
 
@@ -117,7 +118,7 @@ def _measured(model: WithLoss, batches: Batches, device: torch.device) -> tuple[
     for _ in range(2 if device.type == "cuda" else 1):
         model.network.zero_grad(set_to_none=True)
         start = time.perf_counter()
-        views, labels = batches(0, 0.0, 0)
+        views, labels = batches(0, 0)
         with _Saved(model) as saved:
             total, _, _ = model(views.to(device), labels.to(device), 0.0)
         total.backward()

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.progress import Progress
-from reliev3r.core.types import Loss, Prediction, Tracks, Views
+from reliev3r.core.types import Loss, Prediction, Tracks
 from reliev3r.training.checkpoint import (
     StateWriter,
     TrainingState,
@@ -29,6 +29,7 @@ from reliev3r.training.checkpoint import (
     save_best,
 )
 from reliev3r.training.config import TrainConfig
+from reliev3r.training.loader import Batches, Feed
 from reliev3r.training.meter import Meter
 from reliev3r.training.monitor import Alarms, MetricsLog, signs_of_collapse
 from reliev3r.training.optimizer import make_optimizer
@@ -41,15 +42,11 @@ from reliev3r.training.parallel import (
     place_optimizer_state,
     placed_like,
 )
+from reliev3r.training.patience import Patience
 from reliev3r.training.schedule import learning_rate
 
 logger = logging.getLogger(__name__)
 
-
-Batches = Callable[[int, float, int], tuple[Views, Any]]
-"""(step, progress in [0, 1], which of the step's batches) -> views and labels: a pure function, so that a resumed run
-repeats nothing. A step has ``processes * accumulate`` batches; process r sees those from ``r * accumulate`` on. So two
-processes see in a step what one that accumulates two sees."""
 
 Objective = Callable[[Prediction, Any, float], Loss]
 """(prediction, labels, progress) -> loss."""
@@ -81,6 +78,12 @@ class _Outcome:
     norm: Tensor
     """Of the gradient over all processes, before it is clipped."""
 
+    def told(self, step: int) -> str:
+        """What of it is not finite."""
+        what = "gradient" if torch.isfinite(self.total) else "loss"
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in _floats(self.parts).items())
+        return f"the {what} is not finite at step {step} ({parts})"
+
 
 def train(
     model: nn.Module,
@@ -107,14 +110,14 @@ def train(
             collapsed for too long; the weights of the last checkpoint are intact.
     """
     run = _Run(model, objective, config, folder, resume=resume)
-    with run.workers.listening(), closing(run.writer):
+    with run.workers.listening(), closing(run.writer), closing(run.feed(batches)) as feed:
         try:
             run.tick()
             while run.progress < 1:
                 share = run.progress
                 if evaluate is not None and run.evaluation_due():
                     run.evaluate(evaluate)
-                outcome = run.step(batches, share)
+                outcome = run.step(feed, share)
                 run.log(outcome, share)
                 if progress is not None and run.workers.first:
                     progress(*run.position(), run.status())
@@ -153,7 +156,7 @@ class _Run:
         self.optimizer = make_optimizer(self.network, config)
         self.average: dict[str, Tensor] | None = None
         self.done, self.before = 0, 0.0
-        self.bad = 0
+        self.patience = Patience(config, self.folder)
         self.between_steps = True
         self.evaluated = -math.inf
         if resume and self.workers.first:
@@ -232,18 +235,25 @@ class _Run:
         shown = " ".join(f"{name} {value:.3g}" for name, value in self.live.items())
         return f"step {self.done} {shown}"
 
-    def step(self, batches: Batches, progress: float) -> _Outcome:
+    def feed(self, batches: Batches) -> Feed:
+        """This process's batches, from where the run stands."""
+        return Feed(
+            batches, self.workers.device, start=self.done, rank=self.workers.rank,
+            accumulate=self.config.accumulate, workers=self.config.data_workers,
+        )  # fmt: skip
+
+    def step(self, feed: Feed, progress: float) -> _Outcome:
         """One step of the optimiser over ``accumulate`` batches of each process."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(progress, self.config) * group["share"]
         self.model.train()
-        outcome = self._gradient(batches, progress)
+        outcome = self._gradient(feed, progress)
         finite = bool(torch.isfinite(torch.stack([outcome.total, outcome.norm])).all())
         self.between_steps = False
         if any(self.workers.all_reduce_max(float(not finite))):
-            self._pass_over(outcome)
+            self.patience.pass_over_step(outcome.told(self.done))
         else:
-            self.bad = 0
+            self.patience.good_step()
             self.optimizer.step()
             self._average()
         self.optimizer.zero_grad(set_to_none=True)
@@ -251,33 +261,20 @@ class _Run:
         self.between_steps = True
         return outcome
 
-    def _pass_over(self, outcome: _Outcome) -> None:
-        """Leave the weights as they are, unless that has been so for too many steps: the next batch is another one."""
-        self.bad += 1
-        what = "gradient" if torch.isfinite(outcome.total) else "loss"
-        parts = ", ".join(f"{name} {value:.3g}" for name, value in _floats(outcome.parts).items())
-        happened = f"the {what} is not finite at step {self.done} ({parts})"
-        if self.bad > self.config.bad_steps:
-            raise TrainingStopped(
-                f"{self.folder}: {happened}, for the {self.bad}. time in a row; nothing was changed by these steps. "
-                "Start a new run with a lower lr, or check the labels"
-            )
-        logger.warning("%s: %s; passed over", self.folder, happened)
-
     def _average(self) -> None:
         if self.average is not None and self.config.ema is not None:
             for name, value in self._trained().items():
                 average = local(self.average[name])
                 average.lerp_(local(value).to(average.dtype), 1 - self.config.ema)
 
-    def _gradient(self, batches: Batches, progress: float) -> _Outcome:
+    def _gradient(self, feed: Feed, progress: float) -> _Outcome:
         """Leave in the weights' gradients the mean over the step's batches, of all processes, clipped."""
-        count, device = self.config.accumulate, self.workers.device
+        count = self.config.accumulate
         totals, parts = [], []
         for index in range(count):
             with self.meter.waiting():
-                views, labels = batches(self.done, progress, self.workers.rank * count + index)
-            views, labels = views.to(device), labels.to(device)
+                views, labels, passed_over = feed.next()
+            self.patience.pass_over_samples(passed_over)
             self.meter.see(views)
             with nullcontext() if index == count - 1 else self.workers.gradient_later(self.model):
                 total, named, prediction = self.model(views, labels, progress)
@@ -297,7 +294,7 @@ class _Run:
         listens = self.config.alarm_checks > 0
         signs = signs_of_collapse(outcome.prediction, outcome.tracks) if listens else {}
         parts = _floats(outcome.parts)
-        speed = {"grad_norm": float(outcome.norm), **self.meter.read()}
+        speed = {"grad_norm": float(outcome.norm), "bad_samples": float(self.patience.samples), **self.meter.read()}
         values = self.workers.mean_over_ranks({"loss": float(outcome.total), **parts, **signs, **speed})
         hidden = {*signs, *speed, "loss"}
         shown = {name: value for name, value in values.items() if name not in hidden}

@@ -17,7 +17,7 @@ from reliev3r.losses.tracks import heldout_angles
 from reliev3r.model.predict import predict
 from reliev3r.synthetic.experts import TrackNoise, simulate_tracks
 from reliev3r.synthetic.room_stream import HELDOUT_SEEDS, SyntheticStream
-from reliev3r.training.captures import PreparedCapture
+from reliev3r.training.prepared import PreparedCapture
 
 Scorer = Callable[[Prediction, Truth], dict[str, float]]
 """Figures of a prediction against the truth of a scene; for the log alone."""
@@ -36,8 +36,8 @@ class HeldoutScene:
 
 def tracked_scene(capture: PreparedCapture, most: int) -> HeldoutScene:
     """At most this many frames of a capture, evenly spread, and its held-out tracks."""
-    chosen = evenly_spaced(range(len(capture.views.image)), most)
-    return HeldoutScene(views=capture.views.select_views(chosen), tracks=capture.heldout.select_views(chosen))
+    chosen = evenly_spaced(range(capture.count), most)
+    return HeldoutScene(views=capture.views(chosen), tracks=capture.heldout(chosen))
 
 
 def without_intrinsics(scenes: list[HeldoutScene]) -> list[HeldoutScene]:

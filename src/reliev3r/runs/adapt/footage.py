@@ -15,7 +15,8 @@ from reliev3r.labels.many.run import label_store
 from reliev3r.labels.many.worker import LabelJob, label_path
 from reliev3r.runs.adapt.settings import AdaptConfig
 from reliev3r.runs.run_folder import one_process
-from reliev3r.training.captures import CapturesConfig, LabelledCaptures, PreparedCapture
+from reliev3r.training.captures import CapturesConfig, LabelledCaptures
+from reliev3r.training.prepared import PreparedCapture
 from reliev3r.training.validation import HeldoutScene, tracked_scene, without_intrinsics
 
 logger = logging.getLogger(__name__)

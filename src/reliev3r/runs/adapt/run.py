@@ -58,7 +58,7 @@ def evidence(pair: str, captures: LabelledCaptures, config: AdaptConfig, *, trai
         gather_evidence(
             labelled_capture(tasks[each.name]), long_side=config.prepare.image_size, patch=captures.patch,
             frames=each.heldout_views(config.heldout_every) if trained else (),
-            labels=each.heldout if trained else None,
+            labels=each.heldout() if trained else None,
             hide_intrinsics=config.batch.hide_intrinsics, name=each.name,
         )
         for each in spaced_captures(captures, config.judged)
