@@ -129,9 +129,12 @@ def test_a_finished_run_is_refined_later(run, tmp_path, capsys) -> None:
     assert quality["refined"]["reason"] in printed
     assert quality["network"] == json.loads((run / "quality.json").read_text())["network"]
     kept = quality["refined"]["kept"]
-    assert (again / "refined" / "cameras.json").is_file() == kept
+    assert (again / "refined" / "prediction.npz").is_file() == kept
+    before, after = ((folder / "cameras.json").read_text() for folder in (run, again))
+    assert (before != after) == kept  # the best there is lies on top
     last = " ".join(printed.splitlines()[-1].split())
-    assert last.endswith(f"refined cameras and points: {again / 'refined'}" if kept else str(again))
+    assert ("with refined cameras" in last) == kept
+    assert last.endswith(str(again))
     assert main(["refine", str(again)]) == 0  # once more changes nothing
     assert json.loads((again / "quality.json").read_text()) == quality
 

@@ -41,6 +41,8 @@ class Reconstruction:
     """``False`` for a system that gives cameras only: the depth and confidence maps then mean nothing."""
     meta: dict[str, Any] = field(default_factory=dict)
     """System, checkpoint hash, source of the intrinsics, seconds: shown beside numbers."""
+    capture: Any = field(default=None, compare=False, repr=False)
+    """The open ``data.capture.Capture`` it was made of, whose pixels exports take; not kept on disk."""
 
     @property
     def K_original(self) -> Float[Tensor, "v 3 3"]:
@@ -124,7 +126,7 @@ class Reconstruction:
         overwrite: bool = False,
         keep: float = 0.8,
         tracks: Tracks | None = None,
-        capture: Path | str | None = None,
+        capture: Any = None,
     ) -> list[Path]:
         """Write cameras, depth and points for other programs; returns the files that were written.
 
@@ -135,7 +137,8 @@ class Reconstruction:
             overwrite: replace files that are there.
             keep: share of the pixels, the most confident ones, in point clouds.
             tracks: [v, m] in original pixels; they give the COLMAP model its points.
-            capture: folder of the images, for the paths in ``transforms.json``.
+            capture: the capture that was reconstructed, or its path; by default the one that is open, if it is. Its
+                photographs go into ``images/`` beside COLMAP's and nerfstudio's files, upright.
 
         Raises:
             UserError: an unknown suffix, a file that exists already, or nothing to write.

@@ -59,6 +59,16 @@ def is_turned(path: Path) -> bool:
         return _orientation(image) != 1
 
 
+def image_format(path: Path) -> tuple[str, str]:
+    """(format, mode) as Pillow names them, whatever the file's suffix says.
+
+    Raises:
+        UserError: as :func:`image_size`.
+    """
+    with opened_image(path) as image:
+        return str(image.format), image.mode
+
+
 def exif_tags(path: Path) -> dict[int, Any]:
     """The photograph's own EXIF tags (exposure, lens) by number; none where they are damaged.
 

@@ -312,6 +312,7 @@ def _reconstruction(
     bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
     return Reconstruction(
         prediction=predict(model, prepared.views, bf16=bf16),
+        capture=capture,
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(prepared.views.image.movedim(-3, -1) * 255).round().to(torch.uint8),
