@@ -171,3 +171,25 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_made(capture, tm
     assert main(arguments) == 2
     assert "--device tpu: not on this machine" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["added", "gone", "replaced"])
+def test_a_run_does_not_go_on_with_other_images(run, capture, tmp_path, capsys, what) -> None:
+    photos, again = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(capture / "images", photos)
+    shutil.copytree(run, again)
+    stored = json.loads((again / "config.json").read_text())
+    (again / "config.json").write_text(json.dumps({**stored, "capture": str(photos.resolve())}))
+    first = sorted(photos.iterdir())[0]
+    if what == "added":
+        shutil.copy(first, photos / "later.png")
+    elif what == "gone":
+        first.unlink()
+    else:
+        shutil.copy(sorted(photos.iterdir())[1], first)
+    before = sorted((again / "labels").rglob("*"))
+    assert main(["fit", str(photos), "--out", str(again), "--resume"]) == 2
+    told = capsys.readouterr().err
+    name = "later" if what == "added" else first.stem
+    assert f"its images changed since the run began ({what}: {name})" in " ".join(told.split())
+    assert sorted((again / "labels").rglob("*")) == before

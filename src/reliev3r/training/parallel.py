@@ -154,15 +154,19 @@ class Workers:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Several processes must stop at the same step: Ctrl-C only leaves a note, which all read after the step."""
-        if self.count == 1 or threading.current_thread() is not threading.main_thread():
+        """Ctrl-C and SIGTERM (Slurm, ``docker stop``) save a checkpoint: a lone process is interrupted at once, several
+        must stop at the same step, so that a signal only leaves a note, which all read after the step."""
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(number: int, frame: Any) -> None:
             self.interrupted = True
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        if self.count == 1:
+            before = {signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler)}
+        else:
+            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -188,8 +192,18 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def place_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state in the shards of its parameters."""
+    """An optimiser's whole state in the shards of its parameters.
+
+    Raises:
+        UserError: it is not of these parameters. Fused optimisers write by the parameter's shape, whatever the state's.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in state["state"].items():
+        known = index in range(len(parameters))
+        if not known or any(
+            v.dim() and v.shape != parameters[index].shape for v in values.values() if torch.is_tensor(v)
+        ):
+            raise UserError("the training state is of another network; start again without --resume")
     placed = {
         index: {
             name: placed_like(value, parameters[index]) if value.shape == parameters[index].shape else value
