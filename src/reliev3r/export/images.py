@@ -20,6 +20,7 @@ IMAGES = "images"
 """The folder, beside the files that name what is in it."""
 _READ_BY_ALL = {("JPEG", "RGB"), ("MPO", "RGB"), ("PNG", "RGB"), ("JPEG", "L"), ("MPO", "L"), ("PNG", "L")}
 """Format and mode of Pillow: what COLMAP, nerfstudio and gsplat read as the same 8-bit picture."""
+_LOSSY = {"JPEG", "MPO", "HEIF", "AVIF"}
 _JPEG = {"quality": 95, "subsampling": 0}
 
 
@@ -28,7 +29,7 @@ def write_images(capture: Capture | Path | str, names: Sequence[str], folder: Pa
 
     The file is the original, as a hard link or, on another disk, a copy, where its stored pixels are those that the
     frame's cameras belong to. Where EXIF turns them, a lens was rectified, or the format is one that others do not
-    read, the pixels are written anew: JPEG from JPEG, else PNG. Files are named by their frames.
+    read, the pixels are written anew: JPEG from JPEG and HEIC, else PNG. Files are named by their frames.
 
     Args:
         capture: an open one, or its path. Of a video the frames are decoded once more, by their numbers.
@@ -53,7 +54,7 @@ def _write_frame(capture: Capture, index: int, folder: Path) -> str:
     frame = capture.frames[index]
     kind = image_format(frame.path)
     plain = kind in _READ_BY_ALL and frame.rectification is None and not is_turned(frame.path)
-    jpeg = kind[0] in ("JPEG", "MPO")
+    jpeg = kind[0] in _LOSSY
     suffix = frame.path.suffix if plain else ".jpg" if jpeg else ".png"
     target = folder / IMAGES / f"{frame.name}{suffix}"
     if target.exists() and os.path.samefile(target, frame.path):
