@@ -1,9 +1,11 @@
 """Nothing half-written: files and folders appear whole or not at all."""
 
+import errno
 import os
 import stat
 
 import pytest
+from safetensors import SafetensorError
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_directory, atomic_path, file_hash, read_json, remove_leftovers, write_json
@@ -114,3 +116,26 @@ def test_only_leftovers_of_the_named_files_are_removed(tmp_path):
     (tmp_path / ".frames.old.abc_1234").mkdir()
     remove_leftovers(tmp_path, {"a.json", "b c.npz", "frames"})
     assert {path.name for path in tmp_path.iterdir()} == set(stay)
+
+
+NO_ROOM = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    OSError(errno.EFBIG, "File too large"),
+    SafetensorError('I/O error: IoError(Os { code: 28, message: "No space left on device" }) (os error 28)'),
+    RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),
+]
+"""As Python, safetensors and torch.save tell of a full disk."""
+
+
+@pytest.mark.parametrize("error", NO_ROOM)
+@pytest.mark.parametrize("write", [atomic_path, atomic_directory])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, error, write):
+    with pytest.raises(UserError, match=r"new: cannot be written .*; make room"), write(tmp_path / "new"):
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), atomic_path(tmp_path / "new"):
+        raise RuntimeError("a bug")

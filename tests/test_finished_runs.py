@@ -130,9 +130,12 @@ def test_a_finished_run_is_refined_later(run, tmp_path, capsys) -> None:
     assert quality["refined"]["reason"] in printed
     assert quality["network"] == json.loads((run / "quality.json").read_text())["network"]
     kept = quality["refined"]["kept"]
-    assert (again / "refined" / "cameras.json").is_file() == kept
+    assert (again / "refined" / "prediction.npz").is_file() == kept
+    before, after = ((folder / "cameras.json").read_text() for folder in (run, again))
+    assert (before != after) == kept  # the best there is lies on top
     last = " ".join(printed.splitlines()[-1].split())
-    assert last.endswith(f"refined cameras and points: {again / 'refined'}" if kept else str(again))
+    assert ("with refined cameras" in last) == kept
+    assert last.endswith(str(again))
     assert main(["refine", str(again)]) == 0  # once more changes nothing
     assert json.loads((again / "quality.json").read_text()) == quality
 
@@ -177,3 +180,25 @@ def test_a_run_with_a_setting_of_before_says_so_in_one_line(tmp_path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"capture": "room", "settings": settings}))
     with pytest.raises(UserError, match=r"config.json: unknown setting 'normalisation'; .* another version"):
         finished_run(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["added", "gone", "replaced"])
+def test_a_run_does_not_go_on_with_other_images(run, capture, tmp_path, capsys, what) -> None:
+    photos, again = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(capture / "images", photos)
+    shutil.copytree(run, again)
+    stored = json.loads((again / "config.json").read_text())
+    (again / "config.json").write_text(json.dumps({**stored, "capture": str(photos.resolve())}))
+    first = sorted(photos.iterdir())[0]
+    if what == "added":
+        shutil.copy(first, photos / "later.png")
+    elif what == "gone":
+        first.unlink()
+    else:
+        shutil.copy(sorted(photos.iterdir())[1], first)
+    before = sorted((again / "labels").rglob("*"))
+    assert main(["fit", str(photos), "--out", str(again), "--resume"]) == 2
+    told = capsys.readouterr().err
+    name = "later" if what == "added" else first.stem
+    assert f"its images changed since the run began ({what}: {name})" in " ".join(told.split())
+    assert sorted((again / "labels").rglob("*")) == before

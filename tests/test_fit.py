@@ -21,6 +21,7 @@ from reliev3r.core.device import CPU_BF16
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Truth
+from reliev3r.data.capture import load_capture
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.runs.fit import FitConfig, fit
 from reliev3r.runs.reconstruct import reconstruct
@@ -79,6 +80,9 @@ def test_cameras_json_has_the_captures_own_intrinsics(run, capture) -> None:
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a["K"], b["K"], atol=0.05)
         assert (a["width"], a["height"], a["image"]) == (b["width"], b["height"], b["image"])
+    again = load_capture(run)  # self-contained: the photographs are in the run, as links
+    assert again.names == tuple(frame["name"] for frame in wanted)
+    assert all((run / a["image"]).samefile(capture / b["image"]) for a, b in zip(found, wanted, strict=True))
 
 
 def test_reconstruct_repeats_the_run_without_training(run, capture, tmp_path) -> None:
@@ -107,8 +111,16 @@ def test_fit_and_reconstruct_predict_in_the_same_precision(
 
 def test_export_writes_other_formats(run, tmp_path) -> None:
     assert main(["export", str(run), "--out", str(tmp_path / "transforms.json")]) == 0
-    assert main(["export", str(run), "--refined", "--out", str(tmp_path / "all")]) == 0
+    assert main(["export", str(run), "--out", str(tmp_path / "all")]) == 0
+    assert main(["export", str(run), "--network", "--out", str(tmp_path / "network")]) == 0
     assert (tmp_path / "all" / "sparse" / "0").is_dir()
+    best, network, on_top = (
+        [frame["cam_to_world"] for frame in json.loads((folder / "cameras.json").read_text())["frames"]]
+        for folder in (tmp_path / "all", tmp_path / "network", run)
+    )
+    assert best == on_top != network  # refined cameras were kept, so they lie on top
+    for frame in json.loads((tmp_path / "transforms.json").read_text())["frames"]:
+        assert (tmp_path / frame["file_path"]).is_file()
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "x.ply")]) == 2
 
 

@@ -91,3 +91,46 @@ def test_another_format_is_refused(tmp_path):
     manifest.unlink()
     with pytest.raises(UserError, match="not found"):
         Reconstruction.load(tmp_path)
+
+
+def told_otherwise(folder, **changes):
+    make_reconstruction().save(folder)
+    manifest = json.loads((folder / "prediction.json").read_text())
+    (folder / "prediction.json").write_text(json.dumps({**manifest, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": ["../../x", "b"]},
+        {"names": ["/abs/newdir/x", "b"]},
+        {"names": ["a\u001b[31m", "b"]},
+        {"names": ["a", "A"]},
+        {"names": [1, 2]},
+        {"names": ["a"]},
+        {"names": None},
+        {"image_files": ["../secret.jpg", "b.jpg"]},
+        {"image_files": ["a.jpg"]},
+        {"sizes": [[640, 480]]},
+        {"sizes": [[640, 480], [0, 0]]},
+        {"sizes": 5},
+        {"found": [True]},
+        {"found": "yes"},
+        {"meta": 3},
+    ],
+)
+def test_a_folder_from_elsewhere_cannot_name_files_outside_or_other_views(tmp_path, changes):
+    told_otherwise(tmp_path, **changes)
+    with pytest.raises(UserError, match=r"prediction\.json") as told:
+        Reconstruction.load(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("entry", ["names", "sizes", "found", "meta"])
+def test_an_entry_that_is_missing_is_told(tmp_path, entry):
+    make_reconstruction().save(tmp_path)
+    manifest = json.loads((tmp_path / "prediction.json").read_text())
+    del manifest[entry]
+    (tmp_path / "prediction.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="damaged"):
+        Reconstruction.load(tmp_path)

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -99,3 +101,21 @@ def test_floating_point_pixels_are_refused(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"b\.jpg: not found"):
         read_image(tmp_path / "b.jpg")
+
+
+def test_heic_is_read_upright(tmp_path, picture):
+    heif = pytest.importorskip("pillow_heif", reason="pip install 'reliev3r[heif]'")
+    heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "a.heic", quality=95, exif=exif.tobytes())
+    upright = np.rot90(picture, -1)
+    assert image_size(tmp_path / "a.heic") == (30, 40)
+    assert np.abs(read_image(tmp_path / "a.heic").astype(int) - upright).mean() < 12
+
+
+def test_heic_without_its_package_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UserError, match=r"a\.heic: HEIC .*reliev3r\[heif\]"):
+        image_size(tmp_path / "a.heic")

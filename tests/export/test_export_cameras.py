@@ -125,10 +125,11 @@ def test_cameras_are_shared_only_where_they_are_the_same():
 
 
 def test_nerfstudio_projects_with_opengl_axes_from_the_right_files(tmp_path):
-    write_transforms(small_scene.reconstruction(), tmp_path / "out/transforms.json", capture=tmp_path / "capture")
+    files = [f"images/frame{view}.png" for view in range(4)]
+    write_transforms(small_scene.reconstruction(), tmp_path / "out/transforms.json", images=files)
     content = read_json(tmp_path / "out/transforms.json")
     for view, frame in enumerate(content["frames"]):
-        assert frame["file_path"] == f"../capture/images/frame{view}.jpg"
+        assert frame["file_path"] == files[view]
         world_from_gl = np.array(frame["transform_matrix"])
         x, y, z = world_from_gl[:3, :3].T @ (POINT - world_from_gl[:3, 3])
         assert z < 0
@@ -149,7 +150,7 @@ def test_cameras_json_is_the_shared_format_with_integer_centres(tmp_path):
 
 def test_folder_holds_all_formats_and_is_not_overwritten(tmp_path, tracks):
     reconstruction = small_scene.reconstruction()
-    written = export_reconstruction(reconstruction, tracks, tmp_path / "out", capture=tmp_path)
+    written = export_reconstruction(reconstruction, tracks, tmp_path / "out")
     assert all(path.exists() for path in written)
     assert {path.relative_to(tmp_path / "out").as_posix() for path in written} == {
         "cameras.json", "transforms.json", "sparse/0", "scene.ply", "scene.glb", "scene.npz", "depth",

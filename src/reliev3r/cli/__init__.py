@@ -1,6 +1,7 @@
 """The command line: verbs to functions, progress bars, and errors as one line with exit code 2."""
 
 import contextlib
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -31,6 +32,12 @@ VERBS = {
 }
 """By the name that is typed: the module of this package that has a function of that name, and what it does."""
 
+_TOLD = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE,
+}  # fmt: skip
+"""What the machine refuses wherever it is met: no fault of the program's, and told in one line."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; 0 is success, 2 bad input, 3 some captures of many failed, 4 worse once adapted, 130 interrupt."""
@@ -59,6 +66,14 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except MemoryError:
+        print("error: out of memory; use fewer --views or smaller images", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _TOLD:
+            raise
+        print(f"error: {error.filename or 'a file'}: cannot be read or written ({error.strerror})", file=sys.stderr)
+        return 2
 
 
 @contextlib.contextmanager

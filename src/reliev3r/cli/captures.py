@@ -93,9 +93,8 @@ def fit(argv: list[str]) -> int:
 
 def _point_at(run: Path, *, refined: bool) -> None:
     """Where the best there is lies."""
-    best = run / "refined" if refined else run
-    kind = "refined cameras and points" if refined else "cameras.json, scene.ply, scene.glb and sparse/0 (COLMAP)"
-    print(f"\nopen {run / 'report.html'}; {kind}: {best}")
+    kind = "refined cameras" if refined else "cameras as the network predicts them (--refine adjusts them)"
+    print(f"\nopen {run / 'report.html'}; images/, sparse/0 (COLMAP), transforms.json, scene.glb with {kind}: {run}")
 
 
 def refine(argv: list[str]) -> int:
@@ -156,7 +155,7 @@ def reconstruct(argv: list[str]) -> int:
             given.images, given.model, intrinsics=given.intrinsics, views=given.views, image_size=given.image_size,
             tracks=given.tracks, precision=given.precision, device=given.device, report=report,
         )  # fmt: skip
-    for path in write_groups(result, given.out, overwrite=given.overwrite, capture=given.images):
+    for path in write_groups(result, given.out, overwrite=given.overwrite):
         print(path)
     return 0
 
@@ -207,23 +206,22 @@ def export(argv: list[str]) -> int:
         """Folder of a finished `reliev3r fit`."""
         out: Path
         """FILE.glb, .ply, .npz, cameras.json, transforms.json (nerfstudio), or a folder for all, COLMAP included."""
-        refined: bool = False
-        """The refined cameras instead of the network's own."""
+        network: bool = False
+        """The network's own cameras, where the run has refined ones."""
         keep: float = 0.8
         """Share of the pixels, the most confident ones, in point clouds."""
         overwrite: bool = False
 
     given = parse(Export, "export", argv)
-    from reliev3r.core.reconstruction import Reconstruction
     from reliev3r.export.write import export_reconstruction
     from reliev3r.labels.store import load_tracks
     from reliev3r.runs.fit import finished_run
+    from reliev3r.runs.outputs import best_of
 
     run = finished_run(given.run)
-    reconstruction = Reconstruction.load(given.run / ("refined" if given.refined else "prediction"))
     paths = export_reconstruction(
-        reconstruction, load_tracks(run.labels), given.out, overwrite=given.overwrite, capture=run.capture,
-        keep=given.keep,
+        best_of(given.run, network=given.network), load_tracks(run.labels), given.out, overwrite=given.overwrite,
+        capture=given.run, keep=given.keep,
     )  # fmt: skip
     for path in paths:
         print(path)

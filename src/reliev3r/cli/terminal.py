@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,14 +199,19 @@ def configure_logging() -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """One bar a stage, with rate and time left, on standard error."""
+    """One bar a stage, with rate and time left, on standard error; into a file a line a minute instead."""
+    if not sys.stderr.isatty():
+        yield progress_lines(lambda line: print(line, file=sys.stderr, flush=True))
+        return
     from rich import progress
     from rich.console import Console
+    from rich.table import Column
 
     columns = (
-        progress.TextColumn("{task.description:<9}"), progress.BarColumn(bar_width=24), progress.TaskProgressColumn(),
+        progress.TextColumn("{task.description:<9}", table_column=Column(min_width=9, no_wrap=True)),
+        progress.BarColumn(bar_width=24), progress.TaskProgressColumn(),
         progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[what]}"),
+        progress.TextColumn("{task.fields[what]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )  # fmt: skip
     with progress.Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
@@ -216,3 +222,30 @@ def progress_bars() -> Iterator[Report]:
             bars.update(tasks[stage], completed=done, total=total, what=what)
 
         yield report
+
+
+def progress_lines(
+    write: Callable[[str], None], *, every: float = 60.0, clock: Callable[[], float] = time.monotonic
+) -> Report:
+    """For log files: a line when a stage begins, when it is done, and every so many seconds in between."""
+    begun: dict[str, float] = {}
+    told: dict[str, float] = {}
+    finished: set[str] = set()
+
+    def report(stage: str, done: float, total: float, what: str) -> None:
+        now, complete = clock(), total > 0 and done >= total
+        begun.setdefault(stage, now)
+        if stage in finished or (stage in told and not complete and now - told[stage] < every):
+            return
+        told[stage] = now
+        finished.update({stage} if complete else ())
+        elapsed = now - begun[stage]
+        left = f", {_duration(elapsed * (total - done) / done)} left" if 0 < done < total and elapsed > 0 else ""
+        rate = f", {done / elapsed:.3g}/s" if done > 0 and elapsed > 0 else ""
+        write(f"{stage}: {done:g} of {total:g}, {_duration(elapsed)}{rate}{left}{f' ({what})' if what else ''}")
+
+    return report
+
+
+def _duration(seconds: float) -> str:
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffix); on success it replaces ``path``, on error it is removed.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     try:
@@ -32,11 +33,31 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        _follow_umask(temporary)
-        os.replace(temporary, path)
+        with _room(path):
+            yield temporary
+            _follow_umask(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """A disk, quota or file-size limit that is reached while ``path`` is written becomes one line for the user."""
+    try:
+        yield
+    except Exception as error:  # safetensors tells it in words only, torch's zip writer not even so
+        number, text = getattr(error, "errno", None), str(error)
+        in_words = any(f"os error {number}" in text for number in _NO_ROOM) or "inline_container" in text
+        if number not in _NO_ROOM and not in_words:
+            raise
+        why = os.strerror(number) if number in _NO_ROOM else "no room is left on the disk"
+        raise UserError(
+            f"{path}: cannot be written ({why}); make room and run it again (--resume goes on with a training)"
+        ) from error
 
 
 def _follow_umask(path: Path) -> None:
@@ -63,15 +84,16 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
-        yield temporary
-        _follow_umask(temporary)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / path.name)
-            os.replace(temporary, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
+        with _room(path):
+            yield temporary
+            _follow_umask(temporary)
+            if path.exists():
+                old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+                os.replace(path, old / path.name)
+                os.replace(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from reliev3r.core.cameras_json import refuse_same_names, refuse_unwritable_name
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import atomic_path, file_hash, read_json, write_json
+from reliev3r.core.files import atomic_path, file_hash, inside, read_json, write_json
 from reliev3r.core.types import Prediction, Tracks
 
 FORMAT = "reliev3r-reconstruction/1"
+_ARRAYS = ("depth", "rays", "conf", "world_from_cam", "image", "regions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class Reconstruction:
     """``False`` for a system that gives cameras only: the depth and confidence maps then mean nothing."""
     meta: dict[str, Any] = field(default_factory=dict)
     """System, checkpoint hash, source of the intrinsics, seconds: shown beside numbers."""
+    capture: Any = field(default=None, compare=False, repr=False)
+    """The open ``data.capture.Capture`` it was made of, whose pixels exports take; not kept on disk."""
 
     @property
     def K_original(self) -> Float[Tensor, "v 3 3"]:
@@ -92,30 +97,50 @@ class Reconstruction:
             UserError: missing, damaged or of another format version.
         """
         folder = Path(folder)
-        manifest = read_json(folder / "prediction.json")
+        file, arrays_path = folder / "prediction.json", folder / "prediction.npz"
+        manifest = read_json(file)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise UserError(f"{folder / 'prediction.json'}: not of format {FORMAT}; predict again")
-        arrays_path = folder / "prediction.npz"
-        if not arrays_path.is_file() or file_hash(arrays_path) != manifest["sha256"]:
+            raise UserError(f"{file}: not of format {FORMAT}; predict again")
+        if not arrays_path.is_file() or file_hash(arrays_path) != manifest.get("sha256"):
             raise UserError(f"{arrays_path}: missing or damaged (its hash differs from the manifest's); predict again")
-        with np.load(arrays_path, allow_pickle=False) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        return Reconstruction(
-            prediction=Prediction(
-                depth=tensors["depth"],
-                rays=tensors["rays"],
-                conf=tensors["conf"],
-                world_from_cam=tensors["world_from_cam"],
-            ),
-            names=tuple(manifest["names"]),
-            image_files=tuple(manifest["image_files"]),
-            image=tensors["image"],
-            sizes=tuple((width, height) for width, height in manifest["sizes"]),
-            regions=tensors["regions"],
-            found=None if manifest["found"] is None else torch.tensor(manifest["found"]),
-            predicts_depth=manifest["predicts_depth"],
-            meta=manifest["meta"],
-        )
+        try:
+            with np.load(arrays_path, allow_pickle=False) as arrays:
+                tensors = {name: torch.from_numpy(arrays[name]) for name in _ARRAYS}
+            found = Reconstruction(
+                prediction=Prediction(**{name: tensors[name] for name in ("depth", "rays", "conf", "world_from_cam")}),
+                names=tuple(manifest["names"]),
+                image_files=tuple(manifest["image_files"]),
+                image=tensors["image"],
+                sizes=tuple((int(width), int(height)) for width, height in manifest["sizes"]),
+                regions=tensors["regions"],
+                found=None if manifest["found"] is None else torch.tensor(manifest["found"], dtype=torch.bool),
+                predicts_depth=bool(manifest["predicts_depth"]),
+                meta=dict(manifest["meta"]),
+            )
+        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            told = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{file}: damaged ({told}); predict again") from error
+        found._refuse_nonsense(file)
+        return found
+
+    def _refuse_nonsense(self, file: Path) -> None:
+        """A folder from elsewhere may say anything: exports write files by these names, of these many views."""
+        refuse_same_names(map(str, self.names), file)
+        for name in (*self.names, *self.image_files):
+            inside(file.parent, name, str(file))
+            refuse_unwritable_name(name, file)
+        views = len(self.names)
+        height, width = self.prediction.depth.shape[-2:]
+        shapes = {
+            "depth": (views, height, width), "conf": (views, height, width), "rays": (views, height, width, 3),
+            "world_from_cam": (views, 4, 4), "image": (views, height, width, 3), "regions": (views, 4),
+        }  # fmt: skip
+        parts = {**vars(self.prediction), "image": self.image, "regions": self.regions}
+        listed = {len(self.image_files), len(self.sizes), views if self.found is None else len(self.found)}
+        if listed != {views} or any(tuple(parts[name].shape) != shape for name, shape in shapes.items()):
+            raise UserError(f"{file}: its names, sizes and arrays are not of the same views; predict again")
+        if min(min(size) for size in self.sizes) < 1:
+            raise UserError(f"{file}: an image without pixels; predict again")
 
     def export(
         self,
@@ -124,7 +149,7 @@ class Reconstruction:
         overwrite: bool = False,
         keep: float = 0.8,
         tracks: Tracks | None = None,
-        capture: Path | str | None = None,
+        capture: Any = None,
     ) -> list[Path]:
         """Write cameras, depth and points for other programs; returns the files that were written.
 
@@ -135,7 +160,8 @@ class Reconstruction:
             overwrite: replace files that are there.
             keep: share of the pixels, the most confident ones, in point clouds.
             tracks: [v, m] in original pixels; they give the COLMAP model its points.
-            capture: folder of the images, for the paths in ``transforms.json``.
+            capture: the capture that was reconstructed, or its path; by default the one that is open, if it is. Its
+                photographs go into ``images/`` beside COLMAP's and nerfstudio's files, upright.
 
         Raises:
             UserError: an unknown suffix, a file that exists already, or nothing to write.

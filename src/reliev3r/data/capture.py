@@ -26,6 +26,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
 from reliev3r.data.lenses import Rectification
+from reliev3r.data.masks import mask_of
 from reliev3r.data.video import extract_frames, user_cache
 from reliev3r.geometry.sampling import evenly_spaced
 
@@ -57,6 +58,9 @@ class Frame:
     as_stored: bool = False
     """Whether size, K and lens belong to the pixels as stored, which EXIF would turn: so it is in datasets, whose
     cameras were solved by programs that ignore EXIF."""
+
+    mask: Path | None = None
+    """What to leave out of it (``data.masks``), in pixels of the upright image; None: nothing."""
 
     def __post_init__(self) -> None:
         """K is checked here, whatever it comes from.
@@ -90,6 +94,11 @@ class Capture:
     def names(self) -> tuple[str, ...]:
         """The frames' names, in order."""
         return tuple(frame.name for frame in self.frames)
+
+    @property
+    def masks(self) -> list[tuple[Path | None, tuple[int, int]]]:
+        """Mask and size (width, height) of every frame."""
+        return [(frame.mask, (frame.width, frame.height)) for frame in self.frames]
 
     @property
     def has_K(self) -> bool:
@@ -174,7 +183,8 @@ def _frame_from_entry(root: Path, entry: FrameEntry) -> Frame:
     stated = (entry.width or size[0], entry.height or size[1])
     resize = resized(stated, size, f"{root / file}: is {size[0]}x{size[1]} when upright but {CAMERAS_JSON} says")
     K = None if entry.K is None else resize @ entry.K
-    return Frame(name=entry.name, file=file, path=root / file, width=size[0], height=size[1], K=K)
+    return Frame(name=entry.name, file=file, path=root / file, width=size[0], height=size[1], K=K,
+                 mask=mask_of(root, entry.name, file))  # fmt: skip
 
 
 def resized(stated: tuple[int, int], size: tuple[int, int], where: str) -> Float[np.ndarray, "3 3"]:
@@ -253,7 +263,9 @@ def _some_names(files: Sequence[Path]) -> str:
 
 def _frame_from_file(root: Path, file: Path) -> Frame:
     width, height = image_size(file)
-    return Frame(name=file.stem, file=file.relative_to(root).as_posix(), path=file, width=width, height=height)
+    relative = file.relative_to(root).as_posix()
+    return Frame(name=file.stem, file=relative, path=file, width=width, height=height,
+                 mask=mask_of(root, file.stem, relative))  # fmt: skip
 
 
 def natural(path: Path | str) -> list[Any]:

@@ -15,7 +15,11 @@ from PIL import Image
 
 from reliev3r.core.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".gif"})
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+"""What phones of Apple and Samsung write; Pillow reads it with the package pillow-heif."""
+IMAGE_SUFFIXES = HEIF_SUFFIXES | {
+    ".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".bmp", ".ppm", ".pgm", ".gif"
+}  # fmt: skip
 """What is taken for an image; a file of another kind among images is ignored, a broken one of these is an error."""
 
 MOST_PIXELS = 250_000_000
@@ -57,6 +61,16 @@ def is_turned(path: Path) -> bool:
     """
     with opened_image(path) as image:
         return _orientation(image) != 1
+
+
+def image_format(path: Path) -> tuple[str, str]:
+    """(format, mode) as Pillow names them, whatever the file's suffix says.
+
+    Raises:
+        UserError: as :func:`image_size`.
+    """
+    with opened_image(path) as image:
+        return str(image.format), image.mode
 
 
 def exif_tags(path: Path) -> dict[int, Any]:
@@ -135,9 +149,20 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
 
 def _open(path: Path) -> Image.Image:
     """By its header, whatever size it claims: ``MOST_PIXELS`` judges that."""
+    if path.suffix.lower() in HEIF_SUFFIXES:
+        _register_heif(path)
     with _limit:
         usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(path)
         finally:
             Image.MAX_IMAGE_PIXELS = usual
+
+
+def _register_heif(path: Path) -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        remedy = "pip install 'reliev3r[heif]', or convert it to JPEG"
+        raise UserError(f"{path}: HEIC images are read by an optional package: {remedy}") from error
+    register_heif_opener()

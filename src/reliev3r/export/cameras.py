@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -35,35 +35,44 @@ def upright_from_world(world_from_cam: Float[Tensor, "v 4 4"]) -> Float[Tensor, 
     return rigid_from(rotation, -(rotation @ cameras[:, :3, 3].mean(0)))
 
 
-def write_cameras(reconstruction: Reconstruction, path: Path | str) -> None:
-    """Write the predicted cameras in the format of a capture's own ``cameras.json``, and the reconstruction's meta."""
+def write_cameras(reconstruction: Reconstruction, path: Path | str, *, images: Sequence[str] | None = None) -> None:
+    """Write the predicted cameras in the format of a capture's own ``cameras.json``, and the reconstruction's meta.
+
+    ``images`` are the frames' files relative to the written one; by default those of the capture, relative to it.
+    """
     K, world_from_cam = reconstruction.K_original.numpy(), reconstruction.prediction.world_from_cam.double().numpy()
     frames = [
         PosedEntry(name=name, image=file, width=width, height=height, K=K[i], world_from_cam=world_from_cam[i])
         for i, (name, file, (width, height)) in enumerate(
-            zip(reconstruction.names, reconstruction.image_files, reconstruction.sizes, strict=True)
+            zip(reconstruction.names, images or reconstruction.image_files, reconstruction.sizes, strict=True)
         )
     ]
     write_frames(Path(path), frames, predicted=True, meta=reconstruction.meta)
 
 
 def write_transforms(
-    reconstruction: Reconstruction, path: Path | str, *, capture: Path | str | None = None, points: str | None = None
+    reconstruction: Reconstruction,
+    path: Path | str,
+    *,
+    images: Sequence[str] | None = None,
+    points: str | None = None,
 ) -> None:
     """Write ``transforms.json``: OpenGL camera axes (x right, y up, z backward), intrinsics per frame, corner pixels.
 
-    ``file_path`` of each frame is relative to the written file when the ``capture`` folder is given, else to that
-    folder. ``points`` names a PLY beside the file, in the reconstruction's world frame, for splats to start from.
+    ``images`` are the frames' files relative to the written one (``export.images`` puts them there); by default those
+    of the capture, relative to it, which is right only where EXIF turns none of them. ``points`` names a PLY beside
+    the file, in the reconstruction's world frame, for splats to start from.
     """
     opengl_from_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
     world_from_gl = reconstruction.prediction.world_from_cam.double() @ opengl_from_opencv
     K = reconstruction.K_original
     frames = []
-    for i, (file, (width, height)) in enumerate(zip(reconstruction.image_files, reconstruction.sizes, strict=True)):
-        located = file if capture is None else os.path.relpath(Path(capture) / file, Path(path).parent)
+    for i, (file, (width, height)) in enumerate(
+        zip(images or reconstruction.image_files, reconstruction.sizes, strict=True)
+    ):
         frames.append(
             {
-                "file_path": Path(located).as_posix(),
+                "file_path": Path(file).as_posix(),
                 "w": width,
                 "h": height,
                 "fl_x": K[i, 0, 0].item(),

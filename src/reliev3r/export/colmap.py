@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def write_colmap(
     tracks: Tracks | None,
     folder: Path | str,
     *,
+    images: Sequence[str] | None = None,
     max_angle_deg: float = 1.0,
     min_parallax_deg: float = 0.5,
 ) -> ColmapSummary:
@@ -45,11 +47,11 @@ def write_colmap(
 
     ``tracks`` [v, m] are in original pixels. Every observation becomes a 2D point of its image; those within
     ``max_angle_deg`` of the point triangulated from their track, in front of the camera and with ``min_parallax_deg``
-    among them are linked to a 3D point. Image names are relative to the capture's ``images`` folder (to the capture
-    itself where it has none). Without tracks, or where none is consistent, the points are the confident pixels'
+    among them are linked to a 3D point. Image names are those of ``images`` (by default the capture's files), relative
+    to the ``images`` folder. Without tracks, or where none is consistent, the points are the confident pixels'
     without observations.
     """
-    names = [relative_to_images(file) for file in reconstruction.image_files]
+    names = [relative_to_images(file) for file in images or reconstruction.image_files]
     camera_of = shared_cameras(reconstruction.K_original, reconstruction.sizes)
     K, world_from_cam = reconstruction.K_original[camera_of], reconstruction.prediction.world_from_cam.double()
     if tracks is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,12 +11,17 @@ from reliev3r.core.cameras_json import CAMERAS_JSON
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
+from reliev3r.data.capture import Capture
 from reliev3r.export.cameras import write_cameras, write_transforms
 from reliev3r.export.colmap import write_colmap
+from reliev3r.export.images import IMAGES, write_images
 from reliev3r.export.maps import write_maps, write_npz
 from reliev3r.export.points import write_glb, write_ply
 
-CAMERA_FILES = (CAMERAS_JSON, "transforms.json", "sparse/0")
+_log = logging.getLogger(__name__)
+
+TRANSFORMS = "transforms.json"
+CAMERA_FILES = (CAMERAS_JSON, TRANSFORMS, "sparse/0")
 ARRAYS, MAPS = "scene.npz", "depth"
 DEPTH_FILES = ("scene.ply", "scene.glb", ARRAYS, MAPS)
 """What a folder of results holds (docs/conventions.md); the latter only of systems that predict depth."""
@@ -27,13 +33,14 @@ def export_reconstruction(
     path: Path | str,
     *,
     overwrite: bool = False,
-    capture: Path | str | None = None,
+    capture: Capture | Path | str | None = None,
     keep: float = 0.8,
 ) -> list[Path]:
     """Write one file, or all formats into a folder, and return what was written.
 
     The suffix decides: ``.ply``, ``.glb``, ``.npz``, ``.json`` (``transforms.json`` is nerfstudio's, any other name
-    ours), none: a folder as :func:`write_folder` fills it, which explains the rest.
+    ours), none: a folder as :func:`write_folder` fills it, which explains the rest. ``transforms.json`` too has its
+    ``images/`` beside it.
 
     Raises:
         UserError: unknown suffix, a file that exists already and ``overwrite`` is off, or nothing to write.
@@ -45,12 +52,17 @@ def export_reconstruction(
         raise UserError(f"{path}: is a file, not a folder; choose another name or a suffix")
     if path.suffix in (".ply", ".glb", ".npz") and not reconstruction.predicts_depth:
         raise UserError(f"{path}: this reconstruction has cameras but no depth; export to .json or a folder")
-    for target in [path] if path.suffix else [path / name for name in _contents(reconstruction)]:
+    capture = reconstruction.capture if capture is None else capture
+    images = [] if capture is None else [IMAGES]
+    beside = [path.parent / name for name in images if path.name == TRANSFORMS]
+    for target in [path, *beside] if path.suffix else [path / name for name in (*images, *_contents(reconstruction))]:
         if target.exists() and not overwrite:
             raise UserError(f"{target}: exists already; choose another name or allow overwriting")
     if not path.suffix:
         return write_folder(reconstruction, tracks, path, capture=capture, keep=keep)
-    _write(*_found_views(reconstruction, tracks), path, capture=capture, keep=keep)
+    reconstruction, tracks = _found_views(reconstruction, tracks)
+    located = _images(reconstruction, capture, path.parent) if path.name == TRANSFORMS else None
+    _write(reconstruction, tracks, path, images=located, keep=keep)
     return [path]
 
 
@@ -59,14 +71,16 @@ def write_folder(
     tracks: Tracks | None,
     folder: Path,
     *,
-    capture: Path | str | None = None,
+    capture: Capture | Path | str | None = None,
     keep: float = 0.8,
     without: Collection[str] = (),
 ) -> list[Path]:
-    """Write :data:`CAMERA_FILES` and :data:`DEPTH_FILES` except ``without``, over what is there; returns their paths.
+    """Write ``images/``, :data:`CAMERA_FILES` and :data:`DEPTH_FILES` except ``without``, over what is there; returns
+    their paths.
 
-    ``tracks`` [v, m] in original pixels give the COLMAP model its points; ``capture`` lets nerfstudio find the images;
-    ``keep`` is the share of pixels in the point clouds. Views whose camera was not found are left out.
+    ``tracks`` [v, m] in original pixels give the COLMAP model its points; the photographs are those of ``capture``
+    (:func:`~reliev3r.export.images.write_images`), by default of the one that is open; ``keep`` is the share
+    of pixels in the point clouds. Views whose camera was not found are left out.
 
     Raises:
         UserError: no camera was found, or the folder cannot be written.
@@ -74,9 +88,21 @@ def write_folder(
     reconstruction, tracks = _found_views(reconstruction, tracks)
     names = [name for name in _contents(reconstruction) if name not in without]
     points = "scene.ply" if "scene.ply" in names else None
+    images = _images(reconstruction, capture, folder)
     for name in names:
-        _write(reconstruction, tracks, folder / name, capture=capture, keep=keep, points=points)
-    return [folder / name for name in names]
+        _write(reconstruction, tracks, folder / name, images=images, keep=keep, points=points)
+    return [folder / name for name in ([IMAGES] if images else []) + names]
+
+
+def _images(
+    reconstruction: Reconstruction, capture: Capture | Path | str | None, folder: Path
+) -> tuple[str, ...] | None:
+    """Where the photographs are, relative to ``folder``; None where nobody says which capture it was."""
+    capture = reconstruction.capture if capture is None else capture
+    if capture is None:
+        _log.warning("%s: without the capture no images/ is written; photographs that EXIF turns do not fit", folder)
+        return None
+    return write_images(capture, reconstruction.names, folder)
 
 
 def _contents(reconstruction: Reconstruction) -> tuple[str, ...]:
@@ -90,7 +116,12 @@ def _found_views(reconstruction: Reconstruction, tracks: Tracks | None) -> tuple
     index = reconstruction.found.nonzero()[:, 0].tolist()
     if not index:
         raise UserError("no camera was found, so there is nothing to export")
-    selected = dataclasses.replace(
+    return only_views(reconstruction, index), None if tracks is None else tracks.select_views(index)
+
+
+def only_views(reconstruction: Reconstruction, index: list[int]) -> Reconstruction:
+    """Some of its views, all of them with cameras."""
+    return dataclasses.replace(
         reconstruction,
         prediction=reconstruction.prediction.select_views(index),
         names=tuple(reconstruction.names[i] for i in index),
@@ -100,7 +131,6 @@ def _found_views(reconstruction: Reconstruction, tracks: Tracks | None) -> tuple
         regions=reconstruction.regions[index],
         found=None,
     )
-    return selected, None if tracks is None else tracks.select_views(index)
 
 
 def _write(
@@ -108,7 +138,7 @@ def _write(
     tracks: Tracks | None,
     target: Path,
     *,
-    capture: Path | str | None,
+    images: tuple[str, ...] | None,
     keep: float,
     points: str | None = None,
 ) -> None:
@@ -118,11 +148,11 @@ def _write(
         write_glb(reconstruction, target, keep=keep)
     elif target.suffix == ".npz":
         write_npz(reconstruction, target)
-    elif target.name == "transforms.json":
-        write_transforms(reconstruction, target, capture=capture, points=points)
+    elif target.name == TRANSFORMS:
+        write_transforms(reconstruction, target, images=images, points=points)
     elif target.suffix == ".json":
-        write_cameras(reconstruction, target)
+        write_cameras(reconstruction, target, images=images)
     elif target.name == MAPS:
         write_maps(reconstruction, target)
     else:
-        write_colmap(reconstruction, tracks, target)
+        write_colmap(reconstruction, tracks, target, images=images)

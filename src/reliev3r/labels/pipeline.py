@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import is_turned
+from reliev3r.data.masks import kept_at, without_masked
 from reliev3r.labels.expert import DepthExpert, DepthMap, TrackExpert
 from reliev3r.labels.quality.assess import why_no_matches
 from reliev3r.labels.store import (
@@ -30,6 +33,7 @@ from reliev3r.labels.store import (
 
 __all__ = ["CaptureLabels", "label_capture"]
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -48,6 +52,7 @@ def label_capture(
     out = Path(out)
     previous = _begin(out, capture)
     images = [file_entry(frame.path) for frame in capture.frames]
+    _tell_copies(capture.names, [image["sha256"] for image in images], capture)
     for frame in capture.frames:
         depth.inputs(frame, capture)  # a missing map shows before anything is computed
     fingerprints = {"depth": depth.fingerprint(), "tracks": tracks.fingerprint()}
@@ -58,7 +63,7 @@ def label_capture(
     key = {"format": FORMAT, "expert": fingerprints["tracks"], "frames": entries}
     found = _reusable(out / "tracks.npz", key, previous.get("tracks.npz"), read_tracks)
     if found is None:
-        found = tracks.track(capture, progress)
+        found = without_masked(tracks.track(capture, progress), capture.masks)
         _require_matches(found, capture)
         write_tracks(out / "tracks.npz", found, key)
     files["tracks.npz"] = file_entry(out / "tracks.npz")
@@ -109,7 +114,7 @@ def label_depth(
     path = out / depth_file(frame.name)
     found = _reusable(path, key, known_hash, read_depth)
     if found is None:
-        write_depth(path, expert.predict(capture.image(index), frame, capture), key)
+        write_depth(path, _masked(expert.predict(capture.image(index), frame, capture), frame), key)
         found = read_depth(path)[0]  # as a reader will see it, whether it was there or not
     return found
 
@@ -164,10 +169,34 @@ def _frame_entry(frame: Frame, image_hash: str) -> dict[str, Any]:
     }
 
 
+def _masked(depth: DepthMap, frame: Frame) -> DepthMap:
+    if frame.mask is None:
+        return depth
+    kept = kept_at(frame.mask, (frame.width, frame.height), depth.valid.shape)
+    return dataclasses.replace(depth, valid=depth.valid & kept)
+
+
+def _tell_copies(names: Sequence[str], hashes: Sequence[str], capture: Capture) -> None:
+    """A copy ties itself to its original by any number of matches that hold no depth.
+
+    Raises:
+        UserError: there is but one picture.
+    """
+    alike: dict[str, list[str]] = {}
+    for name, image in zip(names, hashes, strict=True):
+        alike.setdefault(image, []).append(name)
+    if len(alike) == 1:
+        raise UserError(f"{capture.root}: all images are copies of one file; take others from other places")
+    copies = [" = ".join(group) for group in alike.values() if len(group) > 1]
+    if copies:
+        logger.warning("%s: copies of the same file: %s; remove them", capture.root, ", ".join(copies[:8]))
+
+
 def _pixels(frame: Frame) -> dict[str, Any]:
     """What is done to an image's stored pixels besides making them upright."""
     lens = {} if frame.rectification is None else {"lens": frame.rectification.lens}
-    return lens | ({"pixels": "as stored"} if frame.as_stored and is_turned(frame.path) else {})
+    stored = {"pixels": "as stored"} if frame.as_stored and is_turned(frame.path) else {}
+    return lens | stored | ({} if frame.mask is None else {"mask": file_hash(frame.mask)})
 
 
 def _reusable(

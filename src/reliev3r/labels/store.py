@@ -104,6 +104,33 @@ def load_labels(folder: Path | str, capture: Capture, *, check: Check = "hash") 
     )
 
 
+def refuse_other_images(folder: Path, capture: Capture) -> None:
+    """Training that goes on must see the images that it began with: other ones would be learnt from without a word.
+
+    Raises:
+        UserError: frames were added, are gone or were replaced since ``folder`` was labelled; says which.
+    """
+    try:
+        frames = read_manifest(folder)["frames"]
+    except UserError:
+        return  # not finished: the labels are made anew, and training with them
+    before = {frame["name"]: frame["image_sha256"] for frame in frames}
+    now = {frame.name: frame.path for frame in capture.frames}
+    changes = {
+        "added": [name for name in now if name not in before],
+        "gone": [name for name in before if name not in now],
+        "replaced": [name for name in now if name in before and file_hash(now[name]) != before[name]],
+    }
+    told = [
+        f"{what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" for what, names in changes.items() if names
+    ]
+    if told:
+        raise UserError(
+            f"{capture.root}: its images changed since the run began ({'; '.join(told)}); restore them, or begin a new "
+            "run with another --out"
+        )
+
+
 def load_tracks(folder: Path | str) -> Tracks:
     """The stored tracks of all labelled frames, in original pixels.
 

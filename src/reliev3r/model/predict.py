@@ -84,6 +84,7 @@ def reconstruct_capture(
     return Reconstruction(
         prediction=dataclasses.replace(prediction, reached=None),
         found=None if tied is None or bool(tied.all()) else tied,
+        capture=capture,
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(sample.image.movedim(-3, -1) * 255).round().to(torch.uint8),

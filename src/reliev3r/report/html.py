@@ -15,6 +15,7 @@ from reliev3r.core.settings import flatten
 from reliev3r.core.types import Tracks
 from reliev3r.export.maps import colour_map, depth_scale
 from reliev3r.export.points import view_colours
+from reliev3r.geometry.collapse_signs import GOOD_ANGLE_DEG
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.report.figures import CameraPlot, camera_svg, curve_svgs, write_overview
 from reliev3r.report.page import write_page
@@ -50,26 +51,28 @@ def write_report(
 ) -> None:
     """Write ``path`` (HTML) and ``overview.png`` beside it.
 
-    Pictures, plots and styles are inside the file; nothing is loaded from anywhere. ``tracks`` and ``heldout`` [v, m]
+    What is shown is ``refined`` where it is given. Pictures, plots and styles are inside the file; nothing is loaded
+    from anywhere. ``tracks`` and ``heldout`` [v, m]
     are in original pixels; ``label_depth`` is the expert's depth [v, h, w] (not positive or not finite: unknown);
     ``metrics`` are the rows of ``metrics.jsonl``; ``quality`` the truth-free figures, its "alarms" a list of sentences;
     ``scores`` a plain-text table against ground truth; ``photograph(view)`` gives an original image as RGB uint8 (else
     the network's small input is shown). At most 24 views, evenly spaced, have a row of their own.
     """
-    count = len(reconstruction.names)
-    shown = evenly_spaced(range(count), _MOST_VIEWS)
-    layer = TrackLayer.of(reconstruction, tracks, heldout)
+    best = reconstruction if refined is None else refined
+    shown = evenly_spaced(range(len(best.names)), _MOST_VIEWS)
+    layer = TrackLayer.of(best, tracks, heldout)
     labels = None if label_depth is None else np.stack([np.asarray(depth) for depth in label_depth])
     pictures = {
-        view: view_pictures(reconstruction, view, label_depth=labels, layer=layer, photograph=photograph)
-        for view in shown
+        view: view_pictures(best, view, label_depth=labels, layer=layer, photograph=photograph) for view in shown
     }
     plot = CameraPlot.of(reconstruction, refined, tracks)
-    quality = quality or {}
+    quality = dict(quality or {})
+    if labels is None:
+        quality.pop("confident_share", None)  # of a depth expert, and there was none
     body = [
         _summary(reconstruction, quality, scores, notes),
         _cameras(plot),
-        _views(reconstruction, pictures, layer),
+        _views(best, pictures, layer),
         _training(metrics),
         _settings(reconstruction, settings or {}),
     ]
@@ -87,7 +90,12 @@ def _summary(
     facts += [f"{meta['steps']:,} steps in {meta['seconds']:.0f} s"] if {"steps", "seconds"} <= meta.keys() else []
     parts = [f'<h1>Reconstruction report</h1><p class="faint">{escape(" · ".join(facts))}</p>']
     parts += [f'<p class="alarm"><b>Alarm:</b> {escape(alarm)}</p>' for alarm in alarms]
-    if quality and not alarms:
+    angle = quality.get("median_angle_deg")
+    if quality and not alarms and angle is not None and angle > GOOD_ANGLE_DEG:
+        parts.append(
+            f'<p class="alarm"><b>Not good yet:</b> half of the held-out matches are off by {angle:.2f}° or more.</p>'
+        )
+    elif quality and not alarms:
         parts.append('<p class="fine">No alarms: the checks that need no ground truth found nothing wrong.</p>')
     cards = [
         f'<div class="card"><b>{escape(form.format(quality[name]))}</b><span>{escape(meaning)}</span></div>'

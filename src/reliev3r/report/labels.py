@@ -186,7 +186,7 @@ def _bars(title: str, shares: Mapping[str, float] | None) -> str:
     if not shares:
         return ""
     bars = "".join(f'<i style="height:{100 * share:.0f}%" title="{share:.0%}"></i>' for share in shares.values())
-    ticks = "".join(f"<span>{name}</span>" for name in shares)
+    ticks = "".join(f"<span>{escape(str(name))}</span>" for name in shares)
     return f'<p class="faint">{title}</p><div class="bars">{bars}</div><div class="ticks">{ticks}</div>'
 
 

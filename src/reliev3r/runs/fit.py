@@ -32,7 +32,7 @@ from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality.assess import quality_of
 from reliev3r.labels.quality.label_verdict import check_labels
 from reliev3r.labels.registry import depth_expert, track_expert
-from reliev3r.labels.store import load_labels
+from reliev3r.labels.store import load_labels, refuse_other_images
 from reliev3r.losses.tracks import heldout_angles
 from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.heads import set_initial_focal
@@ -139,7 +139,7 @@ def _fit(
     resolve_device(config.device)  # one that is not there is told before anything is made
     begin = (lambda: None) if resume else (lambda: run.begin(config))  # bad input leaves nothing behind
     if config.labels is None:
-        capture, labels = _label(capture, out, config, begin, report)
+        capture, labels = _label(capture, out, config, begin, report, resume=resume)
     else:
         capture, labels = _given_labels(place, config, begin)
     folder = labels_folder(out, config)
@@ -216,10 +216,12 @@ def _open(capture: Capture | Path, config: FitConfig, out: Path, report: Report)
 
 
 def _label(
-    capture: Capture | Path, out: Path, config: FitConfig, begin: Callable[[], None], report: Report
+    capture: Capture | Path, out: Path, config: FitConfig, begin: Callable[[], None], report: Report, *, resume: bool
 ) -> tuple[Capture, CaptureLabels]:
     """The capture, and labels of it that are made or, after an interruption, completed."""
     capture = _open(capture, config, out, report)
+    if resume and (out / "training").is_dir():
+        refuse_other_images(out / "labels", capture)
     begin()
     depth, tracks = depth_expert(config.depth, device=config.device), track_expert(config.tracks, device=config.device)
     if is_expert_spec(config.intrinsics):  # runs a network and stores its depth
@@ -320,6 +322,7 @@ def _reconstruction(
     bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
     return Reconstruction(
         prediction=predict(model, prepared.views, bf16=bf16),
+        capture=capture,
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
         image=(prepared.views.image.movedim(-3, -1) * 255).round().to(torch.uint8),

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reliev3r.core.files import write_json
+import torch
+
+from reliev3r.core.files import read_json, write_json
 from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.evaluation.heldout_quality import Quality, assess
-from reliev3r.export.write import ARRAYS, MAPS, write_folder
+from reliev3r.export.cameras import write_cameras
+from reliev3r.export.write import ARRAYS, only_views, write_folder
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
 from reliev3r.report.html import write_report
+from reliev3r.sfm.bundle_pycolmap import held_views
 from reliev3r.sfm.refine import RefineResult, refine_cameras
 from reliev3r.training.monitor import read_metrics
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,46 +47,93 @@ class Fitted:
     """Of the run, as plain values."""
 
 
-def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | None:
-    """Write prediction, cameras, maps, point clouds, COLMAP model, quality figures and the report into ``out``.
+WITHOUT_EVIDENCE = "cameras_without_evidence.json"
+"""In a run's folder: the cameras that are guesses, in the format of ``cameras.json``."""
 
-    With ``refine`` the refined reconstruction goes to ``refined/`` (its own cameras, points, COLMAP model) beside
-    the network's, if held-out tracks do not speak against it; ``quality.json`` says what was decided and why, as does
-    the result's ``reason``.
+
+def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | None:
+    """Write prediction, photographs, cameras, maps, point clouds, COLMAP model, figures and the report into ``out``.
+
+    What other programs read is the best there is: with ``refine`` the refined cameras, if held-out tracks do not speak
+    against them; ``quality.json`` says what was decided and why, as does the result's ``reason``. Views whose cameras
+    no tracks hold in place are left out of it and named; their cameras are kept in :data:`WITHOUT_EVIDENCE`. The
+    network's own word stays in ``prediction/``, the refined reconstruction goes to ``refined/``.
     """
-    prepared, reconstruction, root = fitted.prepared, fitted.reconstruction, fitted.capture.root
+    prepared, network = fitted.prepared, fitted.reconstruction
     tracks = fitted.labels.tracks.select_tracks(prepared.train_index)
     heldout = fitted.labels.tracks.select_tracks(prepared.heldout_index)
-    reconstruction.save(out / "prediction")
-    write_folder(reconstruction, tracks, out, capture=root, without=[ARRAYS])  # ``prediction/`` holds the arrays
-    refined, notes = None, list(fitted.notes)
+    network.save(out / "prediction")
+    refined, notes, quality = None, list(fitted.notes), fitted.quality
+    best, figures = network, {"network": dataclasses.asdict(quality)}
     if refine:
-        refined = refine_cameras(reconstruction, tracks, heldout, estimate_focal=prepared.views.K is None)
+        refined = refine_cameras(network, tracks, heldout, estimate_focal=prepared.views.K is None)
         notes.append(refined.reason)
         shutil.rmtree(out / "refined", ignore_errors=True)  # of an earlier refinement
-        if refined.kept:  # the maps are the network's own
-            refined.reconstruction.save(out / "refined")
-            write_folder(refined.reconstruction, tracks, out / "refined", capture=root, without=[ARRAYS, MAPS])
-    figures: dict[str, Any] = {"network": dataclasses.asdict(fitted.quality)}
-    if refined is not None:
-        figures["refined"] = {
-            "kept": refined.kept,
-            "reason": refined.reason,
-            **(dataclasses.asdict(assess(refined.reconstruction.prediction, prepared.heldout)) if refined.kept else {}),
-        }
-    write_json(out / "quality.json", {**figures, "notes": notes, "meta": reconstruction.meta})
+        figures["refined"] = {"kept": refined.kept, "reason": refined.reason}
+        if refined.kept:
+            best = refined.reconstruction
+            best.save(out / "refined")
+            quality = assess(best.prediction, prepared.heldout)
+            figures["refined"] |= dataclasses.asdict(quality)
+    guessed, alarms = _guessed(best, fitted.labels.tracks), list(quality.alarms)
+    if guessed:
+        alarms.append(_sentence(guessed, best))
+        _log.warning(alarms[-1])
+    _write_best(out, best, tracks, guessed)
+    write_json(out / "quality.json", {**figures, "without_evidence": guessed, "notes": notes, "meta": network.meta})
     write_report(
         out / "report.html",
-        reconstruction=reconstruction,
-        refined=refined.reconstruction if refined is not None and refined.kept else None,
+        reconstruction=network,
+        refined=best if best is not network else None,
         tracks=tracks,
         heldout=heldout,
         label_depth=prepared.raw_depth,
         metrics=read_metrics(out / "metrics.jsonl"),
         photograph=fitted.capture.image,
-        quality=dataclasses.asdict(fitted.quality),
+        quality={**dataclasses.asdict(quality), "alarms": alarms},
         scores=None,
         notes=notes,
         settings=fitted.settings,
     )
     return refined
+
+
+def best_of(run: Path, *, network: bool = False) -> Reconstruction:
+    """What lies on top of a finished run, its capture not opened; ``network``: the network's own cameras instead.
+
+    Raises:
+        UserError: not finished, or damaged.
+    """
+    refined = run / "refined"
+    found = Reconstruction.load(run / "prediction" if network or not refined.is_dir() else refined)
+    guessed = read_json(run / "quality.json").get("without_evidence", ())
+    return _without(found, guessed)
+
+
+def _guessed(reconstruction: Reconstruction, tracks: Tracks) -> list[str]:
+    """Names of the views that no tracks hold in place."""
+    held = held_views(tracks, reconstruction.K_original, reconstruction.prediction.world_from_cam)
+    return [name for name, tied in zip(reconstruction.names, held.tolist(), strict=True) if not tied]
+
+
+def _without(reconstruction: Reconstruction, guessed: Collection[str]) -> Reconstruction:
+    """Exports leave the guessed views out, unless that would leave no two."""
+    found = torch.tensor([name not in guessed for name in reconstruction.names])
+    return dataclasses.replace(reconstruction, found=found) if found.sum() >= 2 else reconstruction
+
+
+def _sentence(guessed: list[str], reconstruction: Reconstruction) -> str:
+    if len(reconstruction.names) - len(guessed) < 2:
+        return "no camera has enough matches that agree with it: all of them are guesses"
+    return (
+        f"too few matches hold {', '.join(guessed)} in place: left out of the cameras, sparse/0 and transforms.json "
+        f"({WITHOUT_EVIDENCE} has what the network guesses)"
+    )
+
+
+def _write_best(out: Path, best: Reconstruction, tracks: Tracks, guessed: list[str]) -> None:
+    shown = _without(best, guessed)
+    write_folder(shown, tracks, out, without=[ARRAYS])  # ``prediction/`` has the arrays
+    (out / WITHOUT_EVIDENCE).unlink(missing_ok=True)
+    if shown.found is not None and guessed:
+        write_cameras(only_views(best, (~shown.found).nonzero()[:, 0].tolist()), out / WITHOUT_EVIDENCE)

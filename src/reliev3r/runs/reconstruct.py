@@ -55,9 +55,7 @@ def reconstruct(
     )  # fmt: skip
 
 
-def write_groups(
-    found: list[Reconstruction], out: Path, *, overwrite: bool = False, capture: Path | None = None
-) -> list[Path]:
+def write_groups(found: list[Reconstruction], out: Path, *, overwrite: bool = False) -> list[Path]:
     """Export the first to ``out``, and group N of the others beside it: ``scene.group2.glb``, or a folder
     ``groupN`` in it; returns what was written.
 
@@ -72,5 +70,5 @@ def write_groups(
             raise UserError(f"{place}: exists already; choose another name or allow overwriting")
     written = []
     for each, place in zip(found, places, strict=True):
-        written += export_reconstruction(each, None, place, overwrite=overwrite, capture=capture)
+        written += export_reconstruction(each, None, place, overwrite=overwrite)
     return written

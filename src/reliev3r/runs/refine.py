@@ -23,7 +23,7 @@ from reliev3r.training.captures import labelled_capture
 def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
     """Refine the cameras that ``fit`` predicted, as ``fit --refine`` does, and write everything anew.
 
-    The refined cameras go to ``RUN/refined`` where held-out tracks do not disagree; nothing is trained.
+    Where held-out tracks do not disagree, the refined cameras lie on top from then on; nothing is trained.
 
     Raises:
         UserError: ``run`` is no finished fit, or its images or labels are gone.
@@ -33,10 +33,10 @@ def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
     if not (run / "quality.json").is_file():
         raise UserError(f"{run}: is not finished; go on with `reliev3r fit {told.capture} --out {run} --resume`")
     stored = read_json(run / "quality.json")
-    reconstruction = Reconstruction.load(run / "prediction")
     report("refine", 0, 1, "bundle adjustment of the tracks")
     task = CaptureTask(name=told.labels.name, path=told.capture, out=told.labels.resolve())
     capture = labelled_capture(task)
+    reconstruction = dataclasses.replace(Reconstruction.load(run / "prediction"), capture=capture)
     labels = load_labels(told.labels, capture)
     patch = read_json(run / "checkpoint" / "config.json")["patch_size"]
     split_only = dataclasses.replace(told.config.prepare, solve=False, register=False)

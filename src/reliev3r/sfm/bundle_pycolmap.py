@@ -191,6 +191,25 @@ def _usable(
     return points, kept, parts
 
 
+def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[Tensor, "v 4 4"]) -> Bool[Tensor, " v"]:
+    """Views whose cameras the tracks [v, m] hold in place: enough observations agree with one set of cameras.
+
+    What agrees is judged against the median residual, as for adjustment, so poor cameras are no reason; a view that
+    no track ties, or ties to a few others only, is one. All ``False`` where no view has enough.
+    """
+    tracks = tracks.select_tracks((tracks.visible.sum(0) >= 2).nonzero()[:, 0])
+    held = torch.zeros(len(K), dtype=torch.bool)
+    if tracks.weight.shape[1] == 0:
+        return held
+    K, cameras = K.double(), world_from_cam.double()
+    try:
+        _, kept, _ = _usable(tracks, K, cameras, _median_angle(tracks, K, cameras))
+    except NotAdjusted:
+        return held
+    held[connected_parts(kept)[0]] = True
+    return held & (kept.sum(1) >= _MIN_OBSERVATIONS)
+
+
 def _solve(model: Any, parts: list[list[int]], *, loss_scale_px: float, focal: bool, iterations: int) -> None:
     """Adjust the poses (and focal lengths) of the views that belong to a part, in place."""
     import pycolmap

@@ -17,6 +17,7 @@ from torch import Tensor
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
+from reliev3r.data.masks import without_masked
 from reliev3r.geometry.camera import K_from_focal
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.sfm.focal import solve_focal
@@ -79,7 +80,9 @@ def solve_capture(
         progress: hears of the tracks.
     """
     candidates = [
-        Candidate(expert=name, tracks=expert.track(capture, progress), inlier_angle=angle)
+        Candidate(
+            expert=name, tracks=without_masked(expert.track(capture, progress), capture.masks), inlier_angle=angle
+        )
         for name, expert, angle in experts
     ]
     K = known_K(capture) if capture.has_K else _searched_K(capture, candidates)

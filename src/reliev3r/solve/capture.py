@@ -143,7 +143,7 @@ class _Scene:
         )
         whole = len(index) == len(self.capture.names)
         return Reconstruction(
-            prediction=prediction, names=self.capture.names,
+            prediction=prediction, capture=self.capture, names=self.capture.names,
             image_files=tuple(frame.file for frame in self.capture.frames),
             image=(self.views.image.movedim(-3, -1) * 255).round().to(torch.uint8),
             sizes=tuple((frame.width, frame.height) for frame in self.capture.frames),

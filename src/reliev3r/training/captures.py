@@ -213,8 +213,9 @@ def labelled_capture(task: CaptureTask) -> Capture:
     manifest = read_manifest(task.out)
     stored = {frame["name"]: frame["K"] for frame in manifest["frames"]}
     video = task.path.is_file()
-    count = read_json(task.out / "frames" / "frames.json")["count"] if video else None  # or others would be chosen
-    capture = load_capture(task.path, views=count, cache=task.out)
+    place = task.out if (task.out / "frames").is_dir() else task.out.parent  # those of a fit lie beside its labels
+    count = read_json(place / "frames" / "frames.json")["count"] if video else None  # or others would be chosen
+    capture = load_capture(task.path, views=count, cache=place)
     frames = tuple(
         dataclasses.replace(frame, K=None if stored[frame.name] is None else np.array(stored[frame.name]))
         for frame in capture.frames

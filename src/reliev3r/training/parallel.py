@@ -190,8 +190,18 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def place_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state in the shards of its parameters."""
+    """An optimiser's whole state in the shards of its parameters.
+
+    Raises:
+        UserError: it is not of these parameters. Fused optimisers write by the parameter's shape, whatever the state's.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in state["state"].items():
+        known = index in range(len(parameters))
+        if not known or any(
+            v.dim() and v.shape != parameters[index].shape for v in values.values() if torch.is_tensor(v)
+        ):
+            raise UserError("the training state is of another network; start again without --resume")
     placed = {
         index: {
             name: placed_like(value, parameters[index]) if value.shape == parameters[index].shape else value

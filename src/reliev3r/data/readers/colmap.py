@@ -14,6 +14,7 @@ from reliev3r.core.files import inside
 from reliev3r.data.capture import natural
 from reliev3r.data.known_cameras import MODELS
 from reliev3r.data.lenses import Rectification
+from reliev3r.data.readers._colmap_files import check_model_files
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._scene import Shot, frame_names, scene_of
 from reliev3r.data.truth import NO_DEPTH, Scene, checked_pose
@@ -82,6 +83,7 @@ def read_model(folder: Path) -> Any:
 
     if not any((folder / f"points3D{kind}").is_file() for kind in (".bin", ".txt")):
         raise UserError(f"{folder}: has no points3D.bin or points3D.txt; restore it (an empty .txt will do)")
+    check_model_files(folder)
     try:
         return pycolmap.Reconstruction(str(folder))
     except Exception as error:  # pycolmap raises what its C++ does

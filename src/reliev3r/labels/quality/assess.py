@@ -152,7 +152,9 @@ def measure(capture: Capture, tracks: Tracks, labels: CaptureLabels | None) -> L
         pairs=pairs,
         cameras=None if solve is None else solve.figures,
         images=_images(capture),
-        depth=_depth(capture, maps, solve),
+        depth=_depth(capture, maps, solve)
+        if labels is not None and labels.fingerprints["depth"]["name"] != "none"
+        else None,
         fov=_fov(capture, tracks, maps, solve),
     )
 
@@ -191,8 +193,8 @@ def _images(capture: Capture) -> ImageFigures:
 
 
 def _depth(capture: Capture, maps: dict[int, DepthMap], solve: SampleSolve | None) -> DepthFigures | None:
-    """Without any valid pixel there is no depth expert, and nothing to say about it."""
-    if not any(depth.valid.any() for depth in maps.values()):
+    """None where no view was looked at. An expert may leave out everything, which must show."""
+    if not maps:
         return None
     compared = [] if solve is None else _compared(capture, maps, solve)
 

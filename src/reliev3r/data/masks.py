@@ -1,0 +1,59 @@
+"""What a person painted out of a photograph: no tracks and no depth there (sky, people, the photographer's feet)."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.types import Tracks
+from reliev3r.data.images import opened_image
+
+MASKS = "masks"
+"""The folder of a capture with ``NAME.png`` or, as COLMAP has it, ``FILE.png`` (``a.jpg.png``)."""
+_KEPT = 128
+
+
+def mask_of(root: Path, name: str, file: str) -> Path | None:
+    """The mask of the frame ``name``, whose image is ``file``, in a capture's folder; None where there is none."""
+    folder = root / MASKS
+    places = (folder / f"{name}.png", folder / f"{Path(file).name}.png")
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_mask(file: Path, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Where the image counts: white (128 or more) is kept, black is left out.
+
+    Raises:
+        UserError: unreadable, or not of ``size`` = (width, height), that of the upright image.
+    """
+    with opened_image(file) as image:
+        if image.size != size:
+            raise UserError(
+                f"{file}: is {image.width}x{image.height}, but its upright image is {size[0]}x{size[1]}; mask that one"
+            )
+        return np.asarray(image.convert("L")) >= _KEPT
+
+
+def kept_at(file: Path, size: tuple[int, int], grid: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The mask on a ``grid`` = (height, width) that covers the image: kept where nothing of the pixel is left out."""
+    mask = Image.fromarray(read_mask(file, size).astype(np.uint8) * 255)
+    return np.asarray(mask.resize(grid[::-1], Image.Resampling.BOX)) == 255
+
+
+def without_masked(tracks: Tracks, masks: list[tuple[Path | None, tuple[int, int]]]) -> Tracks:
+    """Tracks [v, m] in pixels of the upright images, with weight 0 where ``masks`` (file, size of the image) say so."""
+    weight = tracks.weight.clone()
+    for view, (file, size) in enumerate(masks):
+        if file is None:
+            continue
+        kept = torch.from_numpy(read_mask(file, size))
+        column = tracks.uv[view, :, 0].floor().long().clamp(0, size[0] - 1)
+        row = tracks.uv[view, :, 1].floor().long().clamp(0, size[1] - 1)
+        weight[view] = torch.where(kept[row, column], weight[view], 0.0)
+    return dataclasses.replace(tracks, weight=weight)

@@ -1,0 +1,30 @@
+"""Progress in a log file: a line when a stage begins and ends, and one a minute between."""
+
+from reliev3r.cli.terminal import progress_lines
+
+
+def test_a_line_a_minute() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    report = progress_lines(lines.append, clock=lambda: now[0])
+    for step in range(0, 301):
+        now[0] = 1.0 * step
+        report("train", step, 300, f"loss {step}")
+    assert lines == [
+        "train: 0 of 300, 0:00:00 (loss 0)",
+        "train: 60 of 300, 0:01:00, 1/s, 0:04:00 left (loss 60)",
+        "train: 120 of 300, 0:02:00, 1/s, 0:03:00 left (loss 120)",
+        "train: 180 of 300, 0:03:00, 1/s, 0:02:00 left (loss 180)",
+        "train: 240 of 300, 0:04:00, 1/s, 0:01:00 left (loss 240)",
+        "train: 300 of 300, 0:05:00, 1/s (loss 300)",
+    ]
+
+
+def test_stages_are_told_apart_and_finished_ones_are_silent() -> None:
+    lines: list[str] = []
+    report = progress_lines(lines.append, clock=lambda: 0.0)
+    for stage in ("frames", "labels"):
+        for done in (0, 1, 2, 2, 2):
+            report(stage, done, 2, "")
+    assert lines == ["frames: 0 of 2, 0:00:00", "frames: 2 of 2, 0:00:00",
+                     "labels: 0 of 2, 0:00:00", "labels: 2 of 2, 0:00:00"]  # fmt: skip
