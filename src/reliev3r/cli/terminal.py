@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -140,7 +140,7 @@ def _resume_alone(argv: Sequence[str]) -> list[str]:
 
 def resume_of(word: Resume) -> bool | Literal["auto"]:
     """What the flag means."""
-    return cast(Literal["auto"], word) if word == "auto" else word == "yes"
+    return word if word == "auto" else word == "yes"
 
 
 def all_settings(settings: Any, verb: str) -> str:

@@ -162,7 +162,7 @@ class Workers:
 
         def note(number: int, frame: Any) -> None:
             self.interrupted = True
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
