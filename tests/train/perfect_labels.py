@@ -38,7 +38,8 @@ class TrueTracks:
         return {"name": "simulated expert (ground truth)"}
 
     def track(self, capture: Capture, progress: Any = None) -> Tracks:
-        return simulate_tracks(truth_of(capture, network_views(capture, long_side=SIDE, patch=8)[1]), EXACT, 0)
+        truth = truth_of(capture, network_views(capture, long_side=SIDE, patch=8)[1])
+        return simulate_tracks(truth, dataclasses.replace(EXACT, count=128), 0)
 
 
 def truth_of(capture: Capture, regions: torch.Tensor) -> Truth:
