@@ -13,7 +13,7 @@ from reliev3r.runs.fit import FitConfig, finished_run
 from reliev3r.runs.outputs import best_of
 from test_reconstruction import make_reconstruction
 
-CONFIG = {"format": "reliev3r-fit/2", "capture": "/photos", "settings": to_plain(FitConfig())}
+CONFIG = json.loads(json.dumps({"format": "reliev3r-fit/2", "capture": "/photos", "settings": to_plain(FitConfig())}))
 QUALITY = {"network": {"alarms": []}, "without_evidence": ["a"], "notes": []}
 PREDICTION = {
     "format": FORMAT, "names": ["a", "b"], "image_files": ["images/a.jpg", "images/b.jpg"],
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
 
 
 @bounded
-@case(json.loads(json.dumps(CONFIG)))
+@case(CONFIG)
 def test_config(run, path, new) -> None:
     (run / "config.json").write_text(json.dumps(changed(CONFIG, path, new)))
     one_line(lambda: finished_run(run))
