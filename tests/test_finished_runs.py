@@ -112,7 +112,7 @@ def test_a_card_of_one_s_own_is_kept(tmp_path) -> None:
 
 
 def test_files_follow_the_umask(run) -> None:
-    files = [path for path in run.rglob("*") if path.is_file() and path.parent.name != "tensorboard"]
+    files = [path for path in run.rglob("*") if path.is_file() and path.parent.name not in ("tensorboard", "images")]
     assert any(path.name == "model.safetensors" for path in files)
     wrong = {
         str(path): oct(stat.S_IMODE(path.stat().st_mode)) for path in files if path.stat().st_mode & 0o777 != 0o640

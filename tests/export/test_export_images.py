@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import stat
 
 import numpy as np
 import pycolmap
@@ -112,6 +113,15 @@ def test_what_others_can_read_is_not_copied(tmp_path) -> None:
         (tmp_path / "out" / "images" / f"{name}.jpg").samefile(tmp_path / "photos" / f"{name}.jpg") for name in NAMES
     ]
     assert linked == [True, False, True, True]
+
+
+def test_the_mode_of_the_originals_stays(tmp_path) -> None:
+    photographs(tmp_path / "photos", (1, 6, 1, 1), "jpg")
+    (tmp_path / "photos" / "frame0.jpg").chmod(0o400)
+    export_reconstruction(reconstructed(tmp_path / "photos", 4), None, tmp_path / "out")
+    export_reconstruction(reconstructed(tmp_path / "photos", 4), None, tmp_path / "out", overwrite=True)
+    assert stat.S_IMODE((tmp_path / "photos" / "frame0.jpg").stat().st_mode) == 0o400
+    assert not [path for path in (tmp_path / "out" / "images").iterdir() if path.name.startswith(".")]
 
 
 def test_another_disk_gets_copies(tmp_path, monkeypatch) -> None:

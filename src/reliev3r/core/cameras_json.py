@@ -198,7 +198,7 @@ def checked_pose(pose: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray
     """
     if not np.isfinite(pose).all():
         return pose
-    rotation, bottom = pose[:3, :3], pose[3]
+    rotation, bottom = pose[:3, :3].clip(-2, 2), pose[3]  # no entry of a rotation is above 1
     off = max(np.abs(rotation @ rotation.T - np.eye(3)).max(), np.abs(bottom - [0, 0, 0, 1]).max())
     if off > 1e-3 or np.linalg.det(rotation) < 0:
         raise UserError(f"{where}: the pose is no rotation and translation (scaled or mirrored?); restore the file")

@@ -34,27 +34,51 @@ def to_plain(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
-def from_plain(kind: type[T], plain: dict[str, Any], *, source: str) -> T:
+def from_plain(kind: type[T], plain: Any, *, source: str) -> T:
     """The dataclass ``kind`` from nested dictionaries; fields that are absent take their defaults.
 
     Raises:
         UserError: a name that ``kind`` does not have, or a value that it refuses (``source`` says where it was read).
     """
+    if not isinstance(plain, dict):
+        raise UserError(f"{source}: settings must be an object, not {str(plain)[:40]!r}; restore the file")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(plain) - set(hints))
     if unknown:
         raise UserError(f"{source}: unknown setting {unknown[0]!r}; it was written by another version of reliev3r")
     try:
-        return kind(**{name: _typed(hints[name], value, source) for name, value in plain.items()})
-    except ValueError as error:
+        return kind(**{name: _typed(hints[name], value, f"{source}: {name}") for name, value in plain.items()})
+    except (ValueError, TypeError) as error:
         raise UserError(f"{source}: {error}") from error
 
 
 def _typed(hint: Any, value: Any, source: str) -> Any:
-    """JSON has neither dataclasses nor tuples."""
+    """JSON has neither dataclasses nor tuples, and anybody may have put anything into it."""
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type, hint), value, source=source)
-    return tuple(value) if typing.get_origin(hint) is tuple else value
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not _fits(hint, value):
+        raise UserError(f"{source} cannot be {str(value)[:40]!r}; restore the file")
+    return value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a plain value is of a field's type; whole numbers are numbers, truth values are not."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in inner
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(each, value) for each in inner)
+    if origin is tuple:
+        variadic = len(inner) == 2 and inner[1] is Ellipsis
+        kinds = (inner[0],) * len(value) if variadic and isinstance(value, tuple) else inner
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, kinds, value))
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float:
+        return isinstance(value, int | float)
+    return isinstance(value, hint) if isinstance(hint, type) else True
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -63,6 +63,16 @@ def is_turned(path: Path) -> bool:
         return _orientation(image) != 1
 
 
+def affordable(path: Path) -> Path:
+    """The path, of an image file that others decode; what its header claims is judged before memory is taken for it.
+
+    Raises:
+        UserError: as :func:`image_size`.
+    """
+    with opened_image(path):
+        return path
+
+
 def image_format(path: Path) -> tuple[str, str]:
     """(format, mode) as Pillow names them, whatever the file's suffix says.
 

@@ -19,6 +19,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import inside
 from reliev3r.core.types import Truth
 from reliev3r.data.capture import Capture
+from reliev3r.data.images import affordable
 from reliev3r.geometry.camera import K_of_crop_resize
 
 NO_DEPTH = "the dataset has no true depth"
@@ -174,7 +175,7 @@ class CameraFile:
         if entry is None:
             return None
         file = inside(self.root, entry, str(self.file))
-        stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
+        stored = cv2.imread(str(affordable(file)), cv2.IMREAD_UNCHANGED) if file.is_file() else None
         if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
             raise UserError(f"{file}: not a readable 16-bit PNG depth map (named by cameras.json, frame '{name}')")
         return stored.astype(np.float32) / 1000

@@ -69,12 +69,17 @@ def _write_frame(capture: Capture, index: int, folder: Path) -> str:
 
 
 def _link(frame: Frame, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        temporary.unlink()
-        try:
-            os.link(frame.path.resolve(), temporary)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(frame.path, temporary)
+    """The link is the original: its mode, too, is its owner's and stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        os.link(frame.path.resolve(), temporary)
+        os.replace(temporary, target)
+    except OSError:  # another disk, or a file system without links
+        with atomic_path(target) as copy:
+            shutil.copyfile(frame.path, copy)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _save(pixels: np.ndarray, target: Path, *, jpeg: bool) -> None:

@@ -69,6 +69,9 @@ class CaptureLabels:
         return read_depth(_intact(self.folder, depth_file(self.names[index]), self.files, self.check))[0]
 
 
+_MOST_TRACKS = 100_000_000
+
+
 def depth_file(name: str) -> str:
     """Where the depth of a frame lies in the folder."""
     return f"depth/{name}.npz"
@@ -187,8 +190,17 @@ def read_tracks(path: Path) -> tuple[Tracks, dict[str, Any]]:
         UserError: damaged.
     """
     header, key = _read(path, ("shape",))
-    views, count = header["shape"].tolist()
+    views, count = _stored_shape(header["shape"], path)
     return _dense(_read_observations(path, range(views)), np.arange(count)), key
+
+
+def _stored_shape(shape: np.ndarray, path: Path) -> tuple[int, int]:
+    """(views, tracks); the former must be those that the file has, the latter fit into memory."""
+    with zipfile.ZipFile(path) as archive:
+        members = sum(name.startswith("view") for name in archive.namelist())
+    if shape.shape != (2,) or int(shape[0]) != members or not 0 <= int(shape[1]) <= _MOST_TRACKS:
+        raise UserError(f"{path}: announces {shape.tolist()} views and tracks, which it does not hold; label it again")
+    return int(shape[0]), int(shape[1])
 
 
 def read_view_tracks(path: Path, views: Sequence[int]) -> Tracks:

@@ -11,11 +11,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import file_hash
+from reliev3r.core.files import file_hash, read_json
 from reliev3r.model.foreign.base import ForeignNetwork
 from reliev3r.model.foreign.da3 import load_da3
 from reliev3r.model.foreign.mapanything import load_mapanything
@@ -81,11 +85,22 @@ def load_network(name: Path | str) -> Reliev3R:
         if not (folder / file).is_file():
             raise UserError(f"{folder / file}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
     try:
+        _refuse_other_size(folder)
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints where it reads from
             network = Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
     except Exception as error:  # safetensors, JSON and shape errors share no base class
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
     return network if str(name) == PACKAGED else _with_their_licence(network)
+
+
+def _refuse_other_size(folder: Path) -> None:
+    """What ``config.json`` describes must be of the size of the weights beside it, before memory is taken for it."""
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        stored = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    with torch.device("meta"):
+        described = sum(parameter.numel() for parameter in Reliev3R(read_json(folder / "config.json")).parameters())
+    if described > 1.5 * stored + 1e6:
+        raise UserError(f"config.json describes {described:,} weights, model.safetensors holds {stored:,}")
 
 
 def initial_network(model: str, config: NetworkConfig, *, init_from: str | None = None) -> Reliev3R:

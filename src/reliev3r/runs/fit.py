@@ -193,7 +193,7 @@ def finished_run(folder: Path) -> FinishedRun:
         UserError: the folder holds no run of this version.
     """
     run = read_json(folder / "config.json")
-    if not isinstance(run, dict) or not {"capture", "settings"} <= run.keys():
+    if not isinstance(run, dict) or not isinstance(run.get("capture"), str) or "settings" not in run:
         raise UserError(f"{folder / 'config.json'}: is not of `reliev3r fit`; name the folder that fit wrote")
     config = from_plain(FitConfig, run["settings"], source=str(folder / "config.json"))
     return FinishedRun(capture=Path(run["capture"]), labels=labels_folder(folder, config), config=config)

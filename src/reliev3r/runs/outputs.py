@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json, write_json
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
@@ -106,7 +107,10 @@ def best_of(run: Path, *, network: bool = False) -> Reconstruction:
     """
     refined = run / "refined"
     found = Reconstruction.load(run / "prediction" if network or not refined.is_dir() else refined)
-    guessed = read_json(run / "quality.json").get("without_evidence", ())
+    quality = read_json(run / "quality.json")
+    guessed = quality.get("without_evidence", []) if isinstance(quality, dict) else None
+    if not isinstance(guessed, list) or not all(isinstance(name, str) for name in guessed):
+        raise UserError(f"{run / 'quality.json'}: damaged; `reliev3r refine {run}` writes it anew")
     return _without(found, guessed)
 
 

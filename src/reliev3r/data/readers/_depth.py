@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt16
 
 from reliev3r.core.errors import UserError
+from reliev3r.data.images import affordable
 from reliev3r.data.readers._layout import existing
 
 SKY = 1000.0
@@ -48,7 +49,7 @@ def read_png16(file: Path) -> UInt16[np.ndarray, "h w"]:
     Raises:
         UserError: missing, damaged, or of another type.
     """
-    stored = cv2.imread(str(existing(file)), cv2.IMREAD_UNCHANGED)
+    stored = cv2.imread(str(affordable(existing(file))), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
         raise UserError(f"{file}: not a readable 16-bit grey PNG; restore it from the dataset")
     return stored
@@ -60,7 +61,7 @@ def read_packed_png(file: Path) -> Float[np.ndarray, "h w"]:
     Raises:
         UserError: missing, damaged, or of another type.
     """
-    stored = cv2.imread(str(existing(file)), cv2.IMREAD_UNCHANGED)
+    stored = cv2.imread(str(affordable(existing(file))), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint8 or stored.ndim != 3 or stored.shape[2] != 4:
         raise UserError(f"{file}: not a readable 8-bit RGBA PNG (a packed float32 map); restore it from the dataset")
     return np.ascontiguousarray(stored).view("<f4")[..., 0]

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
+from reliev3r.data.images import affordable
 from reliev3r.labels.expert import DepthMap
 
 _SUFFIXES = (".png", ".npy", ".npz")
@@ -85,7 +86,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _read_png(path: Path) -> np.ndarray:
-    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    values = cv2.imdecode(np.frombuffer(affordable(path).read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise ValueError("not a PNG image")
     if values.dtype != np.uint16 or values.ndim != 2:
