@@ -1,8 +1,9 @@
 """The paper's study, from DL3DV to its tables and figures: every step a command of the documentation, printed.
 
     python studies/paper.py --data DL3DV-10K --benchmark DL3DV-Benchmark --out DIR [--size full|cpu|rehearsal]
-        [--depth-truth 'wai:DIR/{scene}'] [--benchmark-depth 'wai:DIR/{scene}'] [--synthetic ase:DIR tartanair:DIR ...] [--scannetpp DIR]
-        [--systems systems.toml] [--gpus 8] [--workers 16] [--seeds 0 1 2] [--plan]
+        [--depth-truth 'wai:DIR/{scene}'] [--benchmark-depth 'wai:DIR/{scene}'] [--scannetpp DIR]
+        [--synthetic ase:DIR tartanair:DIR ...] [--systems systems.toml] [--gpus 8] [--workers 16] [--seeds 0 1 2]
+        [--plan]
 
 Labels DL3DV; trains ``paper``, ``paper-plus``, ``pi3-dagger``, the paper with alpha 0.2, 0.5 and 2, ``paper-synthetic``
 and ``paper-semi``; scores them and the baselines of ``--systems``; draws Figures 1 to 4; writes ``study.md`` and
