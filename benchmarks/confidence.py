@@ -53,7 +53,7 @@ DOUBT = FitConfig().objective.doubt
 HERE = Path(__file__).parent
 PICTURED = 3
 """Views of each capture on the page of pictures."""
-TILE = (176, 132)
+TILE = (144, 108)
 
 
 def figures(predictions: list[tuple[Prediction, Truth]]) -> dict[str, Any]:

@@ -166,6 +166,8 @@ ON_ONE_CAPTURE: dict[str, Change] = {
     "default": lambda c: c,
     "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
     "depth compared up to scale and shift": depth(align="scale+shift"),
+    "median instead of mean deviation": depth(deviation="median"),
+    "W of Eq. 4 alone": weak(doubt=0.0),
     "tracks only (depth weight 0)": weak(depth_weight=0.0),
     "depth only (tracks weight 0: no teacher, no registration)": weak(tracks_weight=0.0),
     "no teacher: angle (the paper's form)": weak(teacher_weight=0.0),

@@ -14,10 +14,11 @@ import torch
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
+from reliev3r.core.settings import to_plain
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.load import load_model
 from reliev3r.model.network import PRESETS, Reliev3R
-from reliev3r.runs.fit import FitConfig, fit
+from reliev3r.runs.fit import FitConfig, finished_run, fit
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 CONFIG = FitConfig(depth="simulated", steps=8, precision="fp32", prepare=PrepareConfig(image_size=60))
@@ -168,3 +169,11 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_made(capture, tm
     assert main(arguments) == 2
     assert "--device tpu: not on this machine" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_a_setting_of_before_says_so_in_one_line(tmp_path) -> None:
+    settings = to_plain(FitConfig())
+    settings["objective"]["depth"]["normalisation"] = "auto"
+    (tmp_path / "config.json").write_text(json.dumps({"capture": "room", "settings": settings}))
+    with pytest.raises(UserError, match=r"config.json: unknown setting 'normalisation'; .* another version"):
+        finished_run(tmp_path)

@@ -8,7 +8,7 @@ from torch import Tensor
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import CameraLabels, FullLabels, Prediction, PseudoLabels, Tracks, Truth, Views, stack
 from reliev3r.data.augment import AugmentConfig, PhotoConfig, augment, change_photo, draw_windows
-from reliev3r.data.augment_geometry import Crop
+from reliev3r.data.augment_geometry import Crop, moved
 from reliev3r.geometry.camera import pixel_grid, project, transform, unproject
 from reliev3r.geometry.rigid import invert, rotation_angle
 from reliev3r.geometry.sampling import depth_edges, sample_bilinear
@@ -215,6 +215,42 @@ def test_unknown_intrinsics_keep_windows_centred(sample) -> None:
     torch.testing.assert_close(new.K[:, 0, 2], torch.full((4,), SIZE[1] / 2))
     torch.testing.assert_close(new.K[:, 1, 2], torch.full((4,), SIZE[0] / 2))
     assert (new.K[:, 0, 0] > 1.04 * pseudo.K[:, 0, 0]).all()
+
+
+def of_a_cropped_camera(sample: tuple[Views, FullLabels]) -> tuple[Views, FullLabels]:
+    """The sample through windows off the centre, of pixels that are no squares, another for each view; K is hidden."""
+    views, labels = sample
+    windows = torch.tensor([[0, 0, 120, 90], [8, 6, 120, 85], [3, 0, 110, 96], [0, 10, 128, 86]], dtype=torch.float64)
+    seen, changed = moved(views, labels, Crop(windows=windows, source=SIZE, size=SIZE))
+    return dataclasses.replace(seen, K=None), changed
+
+
+@pytest.mark.parametrize("size", [SIZE, (64, 48)])
+@pytest.mark.parametrize("config", [AugmentConfig.none(), AugmentConfig(photo=PhotoConfig.none())])
+def test_hidden_intrinsics_become_one_focal_length_around_the_principal_points(sample, config, size) -> None:
+    views, labels = of_a_cropped_camera(sample)
+    _, changed = augment(views, labels, config, seeded(3), size=size)
+    K = changed.truth.K
+    focal = K[0, 0, 0].expand(4)
+    for values, expected in (
+        (K[:, 0, 0], focal),
+        (K[:, 1, 1], focal),
+        (K[:, 0, 2], size[1] / 2),
+        (K[:, 1, 2], size[0] / 2),
+    ):
+        torch.testing.assert_close(values, torch.as_tensor(expected).expand(4).float(), rtol=1e-5, atol=1e-3)
+    windows = draw_windows(torch.Size([4]), SIZE, size, config, seeded(3), centred=True, K=labels.truth.K)
+    assert (windows[:, :2] > -1e-6).all()
+    assert (windows[:, :2] + windows[:, 2:] <= torch.tensor([SIZE[1], SIZE[0]]).double() + 1e-6).all()
+
+
+def test_a_principal_point_without_a_window_around_it_is_told(sample) -> None:
+    views, labels = sample
+    K = labels.truth.K.clone()
+    K[1, 0, 2] = 10.0
+    labels = dataclasses.replace(labels, truth=dataclasses.replace(labels.truth, K=K))
+    with pytest.raises(UserError, match="principal point lies too far"):
+        augment(dataclasses.replace(views, K=None), labels, GEOMETRY, seeded())
 
 
 def test_none_changes_nothing_and_brings_to_size(sample) -> None:

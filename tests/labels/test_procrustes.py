@@ -9,7 +9,7 @@ from reliev3r.core.types import PseudoLabels, stack
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import relative, rotation_angle
 from reliev3r.losses.tracks import scene_factor
-from reliev3r.sfm.batched import with_pseudo_cameras
+from reliev3r.sfm.batched import in_unit_of_tracks, with_pseudo_cameras
 from reliev3r.sfm.bundle_batched import PolishConfig
 from reliev3r.synthetic.capture import SynthConfig, render_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
@@ -59,6 +59,23 @@ def test_the_unit_is_that_of_the_gauge() -> None:
     points = rays_from_uv(found.tracks.uv, views.K) * found.tracks.depth[..., None]
     solved = dataclasses.replace(found.tracks, weight=found.tracks.weight * (found.tracks.depth > 0))
     assert scene_factor(points, solved).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_selection_of_views_and_tracks_gets_a_unit_of_its_own() -> None:
+    views, _, labels = sample()
+    found = with_pseudo_cameras(labels, views.K)
+    near = (found.tracks.depth.amax(0) < found.tracks.depth[found.tracks.depth > 0].median()).nonzero()[:, 0]
+    part = dataclasses.replace(found, tracks=found.tracks.select_tracks(near)).select_views([0, 2, 3])
+    own = in_unit_of_tracks(part, views.K[[0, 2, 3]])
+    points = rays_from_uv(own.tracks.uv, views.K[[0, 2, 3]]) * own.tracks.depth[..., None]
+    solved = dataclasses.replace(own.tracks, weight=own.tracks.weight * (own.tracks.depth > 0))
+    torch.testing.assert_close(scene_factor(points, solved), torch.tensor(1.0))
+    grown = own.cameras.world_from_cam[:, :3, 3] / part.cameras.world_from_cam[:, :3, 3]
+    assert grown.mean() > 1.1  # what was nearer than the others has a smaller unit
+    torch.testing.assert_close(grown, grown[0, 0].expand(3, 3), rtol=1e-4, atol=0)
+    seen = own.tracks.depth > 0
+    torch.testing.assert_close(own.tracks.depth[seen] / part.tracks.depth[seen], grown[0, 0].expand(int(seen.sum())))
+    assert in_unit_of_tracks(labels, views.K) is labels  # nothing was solved
 
 
 def test_a_view_that_nothing_ties_has_no_say() -> None:

@@ -19,11 +19,12 @@ from torch import Tensor
 import builders
 from reliev3r.core.types import FullLabels, Prediction, PseudoLabels, Truth, Views
 from reliev3r.geometry.rigid import rigid_from
-from reliev3r.losses.tracks import scene_factor, track_geometry
+from reliev3r.losses.tracks import heldout_angles, scene_factor, track_geometry
 from reliev3r.model.network import Reliev3R
 from reliev3r.runs.train import _sources, network_of, objective_of
 from reliev3r.training.batches import SceneBatches, Source
 from reliev3r.training.recipes import KEPT, RECIPES, ScenesConfig
+from reliev3r.training.validation import HeldoutScene, without_intrinsics
 
 ROUNDING = {"depth": 1e-6, "tracks": 3e-4, "gauge": 1e-9, "teacher": 2e-4, "fov": 1e-6}
 """Largest part of the weak objective before a wall. float32 knows small angles, as those of tracks, to 1e-4."""
@@ -130,3 +131,14 @@ def test_there_is_nothing_to_learn_in_the_recipes_own_scenes(name, rooms) -> Non
 def test_there_is_nothing_to_learn_before_a_wall(name) -> None:
     config = shrunk(name)
     assert_nothing_to_learn(config, measured(config, Wall(config.supervision), Wall("full")), ROUNDING)
+
+
+def test_held_out_scenes_too_are_what_a_field_of_view_head_can_say() -> None:
+    network = network_of(shrunk("paper-semi"))
+    views, labels = Wall("full").sample(5, group=0, views=6)
+    for scene in without_intrinsics([HeldoutScene(views=views, tracks=labels.tracks, truth=labels.truth)]):
+        assert scene.views.K is None
+        prediction = said(network, scene.views, scene.truth, dataclasses.replace(labels, tracks=scene.tracks))
+        angles = heldout_angles(prediction, scene.tracks)
+        assert len(angles) > 1000
+        assert angles.median() < 0.02  # degrees
