@@ -50,6 +50,8 @@ class Size:
     steps: int | None = None
     """Of ``paper``; others have their share of them. None: the recipes' own."""
     seeds: tuple[int, ...] = (0,)
+    label: tuple[str, ...] = ()
+    """Words of every labelling."""
     show: tuple[str, ...] = ()
     """Words of every figure."""
 
@@ -77,8 +79,8 @@ SIZES = {
         about="every command once, at a size where no number means anything",
         train=(*_SMALL, "--image-size", "48", "network.dim=32", "network.heads=2", "network.encoder_depth=1",
                "network.decoder_depth=2", "network.head_dim=32", "network.head_heads=2", "network.camera_dim=16",
-               "network.match_dim=8", "heldout_scenes=2", "alarm_checks=0"),
-        steps=6, show=("--views", "8"),
+               "heldout_scenes=2", "alarm_checks=0"),
+        steps=6, label=("--views", "10"), show=("--views", "4"),
     ),
 }  # fmt: skip
 
@@ -219,9 +221,9 @@ class Study:
         for kind, about in (("labels", "depth and tracks"), ("semi", "depth, tracks and fields of view")):
             if kind == "semi" and not self.synthetic:
                 continue
-            made = ("--depth", self.depth, "--tracks", self.tracks)
+            made = ("--depth", self.depth, "--tracks", self.tracks, *self.shrunk.label)
             if kind == "semi":
-                made = ("--depth", self.semi_depth, "--tracks", self.tracks, "--intrinsics", self.semi_intrinsics)
+                made = ("--depth", self.semi_depth, *made[2:], "--intrinsics", self.semi_intrinsics)
             found += [
                 Stage(name=f"probe-{kind}", about="one capture, to know what all of them will cost",
                       words=("label", str(probe / "captures"), "--out", str(probe / kind), *made)),
