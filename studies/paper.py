@@ -1,8 +1,9 @@
 """The paper's study, from DL3DV to its tables and figures: every step a command of the documentation, printed.
 
     python studies/paper.py --data DL3DV-10K --benchmark DL3DV-Benchmark --out DIR [--size full|cpu|rehearsal]
-        [--depth-truth 'wai:DIR/{scene}'] [--benchmark-depth 'wai:DIR/{scene}'] [--synthetic ase:DIR tartanair:DIR ...] [--scannetpp DIR]
-        [--systems systems.toml] [--gpus 8] [--workers 16] [--seeds 0 1 2] [--plan]
+        [--depth-truth 'wai:DIR/{scene}'] [--benchmark-depth 'wai:DIR/{scene}'] [--scannetpp DIR]
+        [--synthetic ase:DIR tartanair:DIR ...] [--systems systems.toml] [--gpus 8] [--workers 16] [--seeds 0 1 2]
+        [--plan]
 
 Labels DL3DV; trains ``paper``, ``paper-plus``, ``pi3-dagger``, the paper with alpha 0.2, 0.5 and 2, ``paper-synthetic``
 and ``paper-semi``; scores them and the baselines of ``--systems``; draws Figures 1 to 4; writes ``study.md`` and
@@ -49,6 +50,8 @@ class Size:
     steps: int | None = None
     """Of ``paper``; others have their share of them. None: the recipes' own."""
     seeds: tuple[int, ...] = (0,)
+    label: tuple[str, ...] = ()
+    """Words of every labelling."""
     show: tuple[str, ...] = ()
     """Words of every figure."""
 
@@ -76,8 +79,8 @@ SIZES = {
         about="every command once, at a size where no number means anything",
         train=(*_SMALL, "--image-size", "48", "network.dim=32", "network.heads=2", "network.encoder_depth=1",
                "network.decoder_depth=2", "network.head_dim=32", "network.head_heads=2", "network.camera_dim=16",
-               "network.match_dim=8", "heldout_scenes=2", "alarm_checks=0"),
-        steps=6, show=("--views", "8"),
+               "heldout_scenes=2", "alarm_checks=0"),
+        steps=6, label=("--views", "10"), show=("--views", "4"),
     ),
 }  # fmt: skip
 
@@ -218,9 +221,9 @@ class Study:
         for kind, about in (("labels", "depth and tracks"), ("semi", "depth, tracks and fields of view")):
             if kind == "semi" and not self.synthetic:
                 continue
-            made = ("--depth", self.depth, "--tracks", self.tracks)
+            made = ("--depth", self.depth, "--tracks", self.tracks, *self.shrunk.label)
             if kind == "semi":
-                made = ("--depth", self.semi_depth, "--tracks", self.tracks, "--intrinsics", self.semi_intrinsics)
+                made = ("--depth", self.semi_depth, *made[2:], "--intrinsics", self.semi_intrinsics)
             found += [
                 Stage(name=f"probe-{kind}", about="one capture, to know what all of them will cost",
                       words=("label", str(probe / "captures"), "--out", str(probe / kind), *made)),
