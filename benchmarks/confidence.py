@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 from about import about
+from PIL import Image
 
 from reliev3r.core.files import atomic_path, write_json
 from reliev3r.core.reconstruction import Reconstruction
@@ -53,7 +54,9 @@ DOUBT = FitConfig().objective.doubt
 HERE = Path(__file__).parent
 PICTURED = 3
 """Views of each capture on the page of pictures."""
-TILE = (144, 108)
+TILE = (176, 132)
+COLOURS = 192
+"""Of the page of pictures: keeps it small."""
 
 
 def figures(predictions: list[tuple[Prediction, Truth]]) -> dict[str, Any]:
@@ -177,9 +180,7 @@ def pictures(scenes: list[tuple[Path, Reconstruction]], file: Path) -> None:
             ]  # fmt: skip
             rows.append(np.hstack([cv2.resize(tile, TILE, interpolation=cv2.INTER_NEAREST) for tile in tiles]))
     with atomic_path(file) as temporary:
-        done, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        assert done
-        temporary.write_bytes(encoded.tobytes())
+        Image.fromarray(np.vstack(rows)).quantize(COLOURS).save(temporary, format="png", optimize=True)
 
 
 def curves(rows: list[dict[str, Any]], file: Path) -> None:
