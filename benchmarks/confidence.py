@@ -5,7 +5,7 @@
 ``fit``: two real captures (12 views, depth by FastDepth) and a rendered one (depth by a *simulated expert*), all tracks
 by SIFT. Across scenes: the network of the package, and the same after ``--network-steps`` more of its own recipe
 (rendered rooms, a *simulated expert*), judged on the real captures, of which it knows nothing, and on rooms that no
-training sees. ``W of Eq. 4 alone``: without what ``objective.doubt`` adds. Truth is read by the scoring alone, after
+training sees. ``--doubt 0``: the paper's W (with another ``--out``). Truth is read by the scoring alone, after
 everything is predicted. DIR keeps the runs, and the result its rows: what is there is not made again. Writes the
 result, a page of pictures and the curves; prints the table.
 """
@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 from about import about
+from PIL import Image
 
 from reliev3r.core.files import atomic_path, write_json
 from reliev3r.core.reconstruction import Reconstruction
@@ -49,11 +50,13 @@ VIEWS = 12
 ROOMS = 24
 RECIPE = "reliev3r-tiny"
 DOUBT = FitConfig().objective.doubt
-"""As ``fit`` and the recipe have it; 0 beside it."""
+"""As ``fit`` and the recipe have it."""
 HERE = Path(__file__).parent
 PICTURED = 3
 """Views of each capture on the page of pictures."""
-TILE = (144, 108)
+TILE = (176, 132)
+COLOURS = 192
+"""Of the page of pictures: keeps it small."""
 
 
 def figures(predictions: list[tuple[Prediction, Truth]]) -> dict[str, Any]:
@@ -93,23 +96,21 @@ class Subject:
 
 def subjects(given: argparse.Namespace) -> list[Subject]:
     """All rows; runs are made when their predictions are asked for."""
-    rows = []
-    for doubt, name in ((DOUBT, "fit"), (0.0, "fit, W of Eq. 4 alone")):
-        for scene in (*REAL, *((RENDERED,) if doubt else ())):
-            rows.append(Subject(system=name, scene=scene, predict=partial(of_fit, given, scene, doubt)))
-    networks = (
-        (PACKAGED, lambda: PACKAGED),
-        (f"{PACKAGED}, {given.network_steps} steps more", partial(trained_on, given, DOUBT)),
-        (f"{PACKAGED}, {given.network_steps} steps more, W of Eq. 4 alone", partial(trained_on, given, 0.0)),
-    )
-    for name, weights in networks:
+    said = "" if given.doubt == DOUBT else f", doubt {given.doubt:g}"
+    name = f"fit, {given.steps} steps{said}"
+    rows = [Subject(system=name, scene=scene, predict=partial(of_fit, given, scene)) for scene in (*REAL, RENDERED)]
+    networks: dict[str, Callable[[], str]] = {
+        PACKAGED: lambda: PACKAGED,
+        f"{PACKAGED}, {given.network_steps} steps more{said}": partial(trained_on, given),
+    }
+    for name, weights in networks.items():
         for scene in REAL:
             rows.append(Subject(system=name, scene=scene, predict=partial(of_network, given.data / scene, weights)))
         rows.append(Subject(system=name, scene=f"{ROOMS} held-out rooms", predict=partial(on_rooms, weights)))
     return rows
 
 
-def of_fit(given: argparse.Namespace, scene: str, doubt: float) -> list[tuple[Prediction, Truth]]:
+def of_fit(given: argparse.Namespace, scene: str) -> list[tuple[Prediction, Truth]]:
     """What ``reliev3r fit`` makes of a capture."""
     capture = given.data / scene
     depth = f"folder:{capture / 'mono_fastdepth'}"
@@ -117,12 +118,12 @@ def of_fit(given: argparse.Namespace, scene: str, doubt: float) -> list[tuple[Pr
         capture, depth = given.work / "capture", "simulated"
         if not capture.exists():
             write_capture(capture, SynthConfig())
-    run = fit_folder(given, scene, doubt)
+    run = fit_folder(given, scene)
     if not (run / "prediction" / "prediction.json").is_file():
         usual = FitConfig()
         config = dataclasses.replace(
             usual, depth=depth, views=VIEWS, steps=given.steps, precision="fp32", evaluate_every=0.5,
-            objective=dataclasses.replace(usual.objective, doubt=doubt),
+            objective=dataclasses.replace(usual.objective, doubt=given.doubt),
         )  # fmt: skip
         if fit(capture, run, config, resume=(run / "config.json").is_file()) is None:
             raise KeyboardInterrupt
@@ -130,19 +131,19 @@ def of_fit(given: argparse.Namespace, scene: str, doubt: float) -> list[tuple[Pr
     return [(made.prediction, truth_of(capture, made))]
 
 
-def fit_folder(given: argparse.Namespace, scene: str, doubt: float) -> Path:
+def fit_folder(given: argparse.Namespace, scene: str) -> Path:
     """Where a fit is kept."""
-    return given.work / f"fit-{scene.replace(' ', '-')}-{given.steps}-{doubt:g}"
+    return given.work / f"fit-{scene.replace(' ', '-')}-{given.steps}-{given.doubt:g}"
 
 
-def trained_on(given: argparse.Namespace, doubt: float) -> str:
+def trained_on(given: argparse.Namespace) -> str:
     """The network of the package after some more steps of its own recipe."""
-    folder = given.work / f"network-{given.network_steps}-{doubt:g}"
+    folder = given.work / f"network-{given.network_steps}-{given.doubt:g}"
     if not (folder / "checkpoint").is_dir():
         start = RECIPES[RECIPE]()
         config = dataclasses.replace(
             start, model=PACKAGED, steps=given.network_steps, evaluate_every=1.0, heldout_scenes=2, alarm_checks=0,
-            objective=dataclasses.replace(start.objective, doubt=doubt),
+            objective=dataclasses.replace(start.objective, doubt=given.doubt),
         )  # fmt: skip
         if not train_scenes(folder, config, resume=(folder / "config.json").is_file()).finished:
             raise KeyboardInterrupt
@@ -177,9 +178,7 @@ def pictures(scenes: list[tuple[Path, Reconstruction]], file: Path) -> None:
             ]  # fmt: skip
             rows.append(np.hstack([cv2.resize(tile, TILE, interpolation=cv2.INTER_NEAREST) for tile in tiles]))
     with atomic_path(file) as temporary:
-        done, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        assert done
-        temporary.write_bytes(encoded.tobytes())
+        Image.fromarray(np.vstack(rows)).quantize(COLOURS).save(temporary, format="png", optimize=True)
 
 
 def curves(rows: list[dict[str, Any]], file: Path) -> None:
@@ -233,6 +232,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--network-steps", type=int, default=100)
+    parser.add_argument("--doubt", type=float, default=DOUBT, help="objective.doubt; 0: the paper's W")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "confidence_cpu.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -245,7 +245,7 @@ def main() -> None:
         steps = {"fit_steps": given.steps, "network_steps": given.network_steps}
         write_json(given.out, {"wrong": WRONG, "views": VIEWS, **steps, **about(), "rows": rows})
         print(table(rows[-1:]).splitlines()[-1], flush=True)
-    runs = [(given.data / name, fit_folder(given, name, DOUBT) / "prediction") for name in REAL]
+    runs = [(given.data / name, fit_folder(given, name) / "prediction") for name in REAL]
     made = [(capture, Reconstruction.load(run)) for capture, run in runs if run.is_dir()]
     pictures(made, given.out.with_suffix(".png"))
     curves(rows, given.out.with_name(f"{given.out.stem}_curves.png"))
