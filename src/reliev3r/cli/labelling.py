@@ -72,19 +72,26 @@ def _label_one(task: Any, job: Any) -> int:
     return 0
 
 
+def pool_of(job: Any, captures: int, workers: int | None, ray: str | None, gpus_per_worker: float = 0.0) -> Any:
+    """Workers for so many captures: processes here, or Ray's actors."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: at least one is needed")
+    if ray is None:
+        from reliev3r.labels.many.local import LocalPool
+
+        return LocalPool(job, min(workers or 1, captures))
+    from reliev3r.labels.many.cluster import RayPool
+
+    return RayPool(job, workers, address=ray, gpus_per_worker=gpus_per_worker)
+
+
 def _label_many(tasks: Any, job: Any, given: Any) -> int:
     """All captures into a store; exit code 3 if some could not be labelled."""
     from reliev3r.labels.many.local import Pool
     from reliev3r.labels.many.run import label_store
 
     def open_pool() -> Pool:
-        if given.ray is None:
-            from reliev3r.labels.many.local import LocalPool
-
-            return LocalPool(job, min(given.workers or 1, len(tasks)))
-        from reliev3r.labels.many.cluster import RayPool
-
-        return RayPool(job, given.workers, address=given.ray, gpus_per_worker=given.gpus_per_worker)
+        return pool_of(job, len(tasks), given.workers, given.ray, given.gpus_per_worker)
 
     with progress_bars() as report:
         index = label_store(tasks, given.out, job, open_pool, report=report)

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -131,7 +131,7 @@ def _resume_alone(argv: Sequence[str]) -> list[str]:
 
 def resume_of(word: Resume) -> bool | Literal["auto"]:
     """What the flag means."""
-    return cast(Literal["auto"], word) if word == "auto" else word == "yes"
+    return "auto" if word == "auto" else word == "yes"
 
 
 def all_settings(settings: Any, verb: str) -> str:

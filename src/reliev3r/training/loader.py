@@ -83,7 +83,7 @@ def _through_workers(batches: Batches, keys: Iterator[tuple[int, int]], workers:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["reliev3r.training.captures"])  # what takes seconds is imported once for all
     loader = DataLoader(
-        _Keyed(batches), batch_size=None, sampler=keys, collate_fn=_as_it_is, num_workers=workers,  # type: ignore[arg-type]
+        _Keyed(batches), batch_size=None, sampler=keys, collate_fn=_as_it_is, num_workers=workers,
         prefetch_factor=_AHEAD, pin_memory=pin, worker_init_fn=_begin,
         multiprocessing_context=context,
         generator=torch.Generator(),  # the loader draws a number, which must not be one of the run's

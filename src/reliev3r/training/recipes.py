@@ -66,6 +66,16 @@ class ScenesConfig(TrainConfig):
             raise ValueError("annotated scenes are ground truth, which weak supervision never sees; drop --annotated")
 
 
+def captures_for(config: ScenesConfig, network: NetworkConfig) -> CapturesConfig:
+    """Its captures, prepared with no more than the run uses.
+
+    Label-side cameras are solved for the teacher, for registration and for a network that solves its own.
+    """
+    prepare = config.captures.prepare
+    used = config.objective.teacher_weight > 0 or prepare.register or network.cameras == "solved"
+    return dataclasses.replace(config.captures, prepare=dataclasses.replace(prepare, solve=prepare.solve and used))
+
+
 def tiny_cpu() -> ScenesConfig:
     """About 2 M parameters, 128-pixel images, 4 views of rendered rooms, solved cameras: an hour of one CPU core."""
     return ScenesConfig(
@@ -117,10 +127,11 @@ def small_gpu() -> ScenesConfig:
 def paper() -> ScenesConfig:
     """The paper's run: base (456 M), labelled DL3DV-10K, 8 views, 64 scenes a step over all GPUs, 60 k steps."""
     return ScenesConfig(
-        steps=60_000, lr=1e-4, network=PRESETS["base"], stream_weight=0.0, captures=_captures(224),
+        steps=60_000, lr=1e-4, network=PRESETS["base"], stream_weight=0.0,
+        captures=CapturesConfig(prepare=PrepareConfig(image_size=224, register=False)),
         batch=SceneBatchConfig(views=(8, 8), images=64, augment=AugmentConfig()), checkpoint_activations=True,
         objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=0.5), save_every=900.0, evaluate_every=0.02,
-        alarm_checks=500,
+        alarm_checks=500, data_workers=8,
     )  # fmt: skip
 
 

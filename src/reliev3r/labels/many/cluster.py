@@ -8,8 +8,8 @@ from typing import Any
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.find_captures import CaptureTask
-from reliev3r.labels.many.local import Crashed, Event, Finished, Progressed
-from reliev3r.labels.many.worker import ONE_THREAD, LabelJob, Labeller, environment, limit_threads
+from reliev3r.labels.many.local import Crashed, Event, Finished, Job, Progressed
+from reliev3r.labels.many.worker import ONE_THREAD, environment, limit_threads
 
 LOCAL = "local"
 """As an address: a Ray of our own on this machine, for the time of the run."""
@@ -21,7 +21,7 @@ class RayPool:
     Every node needs this package and sees captures, weights and store under the same paths.
     """
 
-    def __init__(self, job: LabelJob, workers: int | None, *, address: str, gpus_per_worker: float = 0.0):
+    def __init__(self, job: Job, workers: int | None, *, address: str, gpus_per_worker: float = 0.0):
         self._ray = _import_ray()
         self._ours = not self._ray.is_initialized()
         # Nodes elsewhere are told at a second a worker; what we start here inherits it.
@@ -35,7 +35,7 @@ class RayPool:
         except UserError:
             self.close()
             raise
-        self._labels: dict[Any, int] = {}  # references to results, and the slots they will come from
+        self._results: dict[Any, int] = {}  # references to results, and the slots they will come from
         self._progress: dict[Any, int] = {}
 
     @property
@@ -46,12 +46,12 @@ class RayPool:
     def submit(self, slot: int, task: CaptureTask) -> None:
         """Call the actor."""
         actor = self._actors[slot]
-        self._labels[actor.label.remote(task)] = slot
+        self._results[actor.work.remote(task)] = slot
         self._progress[actor.progress.remote()] = slot
 
     def events(self) -> list[Event]:
         """Results and actors that died; where there are none, how far the actors are."""
-        waiting = list(self._labels)
+        waiting = list(self._results)
         ready, _ = self._ray.wait(waiting, num_returns=1, timeout=0.5) if waiting else ([], [])
         return [self._event(reference) for reference in ready] + self._progressed()
 
@@ -63,7 +63,7 @@ class RayPool:
             self._ray.shutdown()
 
     def _event(self, reference: Any) -> Event:
-        slot = self._labels.pop(reference)
+        slot = self._results.pop(reference)
         try:
             crash, failure = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # the process, its node or the way to it is gone
@@ -83,7 +83,7 @@ class RayPool:
             except self._ray.exceptions.RayError:
                 continue  # the result's own reference says more
             events.append(Progressed(slot=slot, pid=pid, done=done, total=total, what=what))
-            if slot in self._labels.values():
+            if slot in self._results.values():
                 self._progress[self._actors[slot].progress.remote()] = slot
         return events
 
@@ -103,19 +103,19 @@ class RayPool:
 
 
 class _Actor:
-    """A worker; ``progress`` is answered in a second thread while ``label`` runs."""
+    """A worker; ``progress`` is answered in a second thread while ``work`` runs."""
 
-    def __init__(self, job: LabelJob, folder: str):
+    def __init__(self, job: Job, folder: str):
         limit_threads()
         with suppress(OSError):
             os.chdir(folder)  # what the job names by a relative path lies there
-        self._labeller = Labeller(job)
+        self._work = job.begin()
         self._at: tuple[float, float, str] = (0, 1, "")
 
-    def label(self, task: CaptureTask) -> tuple[str | None, str | None]:
-        """(what crashed, why the capture cannot be labelled)."""
+    def work(self, task: CaptureTask) -> tuple[str | None, str | None]:
+        """(what crashed, why the capture cannot be done)."""
         try:
-            return None, self._labeller.label(task, self._note)
+            return None, self._work(task, self._note)
         except Exception as error:  # a fault of ours, memory, the disk: the run decides
             return f"{type(error).__name__}: {error}", None
 

@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
+from reliev3r.core.progress import Progress
 from reliev3r.data.find_captures import CaptureTask
-from reliev3r.labels.many.worker import ONE_THREAD, LabelJob, Labeller, environment, limit_threads
+from reliev3r.labels.many.worker import ONE_THREAD, environment, limit_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Finished:
 
     slot: int
     failure: str | None
-    """Why the capture cannot be labelled; the worker has noted that in the store."""
+    """Why the capture cannot be done; of labels the worker has noted that in the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +50,26 @@ class Crashed:
 Event = Progressed | Finished | Crashed
 
 
+Work = Callable[[CaptureTask, Progress | None], str | None]
+"""What a worker does to a capture: ``None``, or why it cannot be done, in one line."""
+
+
+@runtime_checkable
+class Job(Protocol):
+    """What is done to every capture of a run; plain values, so that it can be sent anywhere."""
+
+    def begin(self) -> Work:
+        """In the worker, once."""
+        ...
+
+
 @runtime_checkable
 class Pool(Protocol):
-    """Workers in numbered slots, each of which labels one capture at a time; one that dies is replaced."""
+    """Workers in numbered slots, each of which is at one capture at a time; one that dies is replaced."""
 
     @property
     def slots(self) -> int:
-        """How many captures can be labelled at the same time."""
+        """How many captures can be worked on at the same time."""
         ...
 
     def submit(self, slot: int, task: CaptureTask) -> None:
@@ -66,7 +81,7 @@ class Pool(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop all workers at once, whatever they do: labels are written atomically."""
+        """Stop all workers at once, whatever they do: files are written atomically."""
         ...
 
 
@@ -79,7 +94,7 @@ class _Worker:
 class LocalPool:
     """A fresh interpreter for each slot (spawned: no state of the caller, one thread)."""
 
-    def __init__(self, job: LabelJob, workers: int):
+    def __init__(self, job: Job, workers: int):
         self._job = job
         self._workers = [self._start() for _ in range(workers)]
 
@@ -130,19 +145,19 @@ class LocalPool:
         return _Worker(process=process, connection=here)
 
 
-def _work(connection: Connection, job: LabelJob) -> None:
+def _work(connection: Connection, job: Job) -> None:
     """The life of a worker process: captures come in, messages go out, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     limit_threads()
-    labeller = Labeller(job)
+    work = job.begin()
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
         try:
-            failure = labeller.label(task, lambda *progress: connection.send(("progress", *progress)))
+            failure = work(task, lambda *progress: connection.send(("progress", *progress)))
             connection.send(("finished", failure))
         except Exception as error:  # a fault of ours, memory, the disk: the run decides
             connection.send(("crashed", f"{type(error).__name__}: {error}"))

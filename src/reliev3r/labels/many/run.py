@@ -1,4 +1,4 @@
-"""The run over many captures: who labels what next, what is tried again, what is given up."""
+"""The run over many captures: who does what next, what is tried again, what is given up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.progress import Report
+from reliev3r.core.progress import Report, silent
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.many.index import mark_failed, write_index
 from reliev3r.labels.many.local import Crashed, Finished, Pool, Progressed
@@ -46,7 +46,7 @@ def label_store(
         store.mkdir(parents=True, exist_ok=True)
         pool = open_pool()
         try:
-            _work_off(deque(tasks), pool, report or (lambda stage, done, total, what: None))
+            work_off(tasks, pool, report or silent, give_up=lambda task, reason: mark_failed(task.out, reason))
         finally:
             pool.close()
             index = write_index(store, [task.name for task in tasks])
@@ -55,8 +55,19 @@ def label_store(
     return index
 
 
-def _work_off(waiting: deque[CaptureTask], pool: Pool, report: Report) -> None:
-    total, done = len(waiting), 0
+def work_off(
+    tasks: Sequence[CaptureTask],
+    pool: Pool,
+    report: Report,
+    *,
+    give_up: Callable[[CaptureTask, str], None] = lambda task, reason: None,
+) -> dict[str, str]:
+    """Have a pool do its job on every capture; why some could not be done, by name.
+
+    ``give_up`` is called where a capture's worker crashed too often.
+    """
+    waiting, total, failures = deque(tasks), len(tasks), dict[str, str]()
+    done = 0
     running: dict[int, CaptureTask] = {}
     crashes: Counter[str] = Counter()
     report("captures", 0, total, "")
@@ -82,8 +93,10 @@ def _work_off(waiting: deque[CaptureTask], pool: Pool, report: Report) -> None:
                     waiting.append(task)  # the others first
                     continue
                 failure = portable(f"{event.reason}, {crashes[task.name]} times", task)
-                mark_failed(task.out, failure)
+                give_up(task, failure)
             done += 1
             if failure is not None:
+                failures[task.name] = failure
                 logger.warning("failed: %s", failure if task.name in failure else f"{task.name}: {failure}")
             report("captures", done, total, task.name)
+    return failures

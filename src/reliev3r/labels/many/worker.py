@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,6 +45,10 @@ class LabelJob:
         """
         depth = depth_expert(self.depth.replace("{capture}", str(task.path)), device=self.device)
         return depth, track_expert(self.tracks, device=self.device)
+
+    def begin(self) -> Callable[[CaptureTask, Progress | None], str | None]:
+        """Of a worker: it makes its experts once."""
+        return Labeller(self).label
 
     @property
     def shared(self) -> bool:
