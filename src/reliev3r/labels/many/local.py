@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -68,8 +68,12 @@ class Pool(Protocol):
     """Workers in numbered slots, each of which is at one capture at a time; one that dies is replaced."""
 
     @property
-    def slots(self) -> int:
-        """How many captures can be worked on at the same time."""
+    def ready(self) -> Sequence[int]:
+        """Slots whose worker is there, busy or idle; the others wait for theirs and are given nothing.
+
+        Raises:
+            UserError: there has been none for too long.
+        """
         ...
 
     def submit(self, slot: int, task: CaptureTask) -> None:
@@ -99,9 +103,9 @@ class LocalPool:
         self._workers = [self._start() for _ in range(workers)]
 
     @property
-    def slots(self) -> int:
-        """Number of processes."""
-        return len(self._workers)
+    def ready(self) -> Sequence[int]:
+        """All: a process that is still starting reads what waits for it."""
+        return range(len(self._workers))
 
     def submit(self, slot: int, task: CaptureTask) -> None:
         """Send the capture to the process."""
