@@ -89,7 +89,9 @@ def cpu_ms(function: Callable[[int], Any], count: int) -> float:
 def write_formerly(path: Path, prepared: Prepared) -> None:
     """As it was written: everything dense."""
     labels = prepared.labels
-    assert labels.cameras is not None and labels.tracks.depth is not None and prepared.views.K is not None
+    assert labels.cameras is not None
+    assert labels.tracks.depth is not None
+    assert prepared.views.K is not None
     save_file(
         {
             "image": (prepared.views.image * 255).round().to(torch.uint8), "K": prepared.views.K,

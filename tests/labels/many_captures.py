@@ -62,7 +62,7 @@ def run(root: Path, store: Path, pool, job: LabelJob = JOB, report=None):
 class InlinePool:
     """A pool of one slot in this process, for tests that need no other; ``crash`` says when it pretends to crash."""
 
-    slots = 1
+    ready = (0,)
 
     def __init__(self, job: LabelJob = JOB, *, crash=lambda task: None):
         self._labeller, self._crash, self._task = Labeller(job), crash, None
@@ -95,8 +95,8 @@ class Sabotaged:
         self.crashed = 0
 
     @property
-    def slots(self) -> int:
-        return self._pool.slots
+    def ready(self):
+        return self._pool.ready
 
     def submit(self, slot, task) -> None:
         self._pool.submit(slot, task)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from reliev3r import cli
 from reliev3r.core.errors import UserError
-from reliev3r.core.many.local import LocalPool
+from reliev3r.core.many.local import Crashed, LocalPool, Progressed
 from reliev3r.data.find_captures import find_captures
 from reliev3r.labels.many.index import read_index, write_index
 from reliev3r.labels.many.run import label_store
@@ -107,6 +107,60 @@ def test_local_ray_with_an_actor_killed(captures, labelled, tmp_path):
     run(captures, tmp_path / "store", pool)
     assert (pool.left, pool.crashed) == (0, 1)
     assert contents(tmp_path / "store") == contents(labelled)
+
+
+class Lossy:
+    """A pool whose second worker takes a capture with it, and never comes back."""
+
+    def __init__(self):
+        self._pool, self._lost = InlinePool(), None
+        self.ready = (1, 0)
+
+    def submit(self, slot, task) -> None:
+        if slot == 1:
+            self._lost = task
+        else:
+            self._pool.submit(slot, task)
+
+    def events(self):
+        if self._lost is not None:
+            self._lost, self.ready = None, (0,)
+            return [Crashed(slot=1, reason="its node is gone")]
+        return self._pool.events()
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_lost_worker_had_is_done_by_another(captures, labelled, tmp_path):
+    run(captures, tmp_path / "store", Lossy())
+    assert contents(tmp_path / "store") == contents(labelled)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_that_is_lost_for_good_does_not_stop_the_others(captures, labelled, tmp_path):
+    from ray.cluster_utils import Cluster
+    from reliev3r.core.many.cluster import RayPool
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+
+    class Losing(Sabotaged):
+        def events(self):
+            found = self._pool.events()
+            if self.left and len(self._pool.ready) == 2 and any(isinstance(event, Progressed) for event in found):
+                self.left -= 1
+                cluster.remove_node(second, allow_graceful=False)
+            return found
+
+    try:
+        pool = Losing(RayPool(JOB, 2, address=cluster.address))
+        run(captures, tmp_path / "store", pool)
+        assert pool.left == 0
+        assert contents(tmp_path / "store") == contents(labelled)
+    finally:
+        cluster.shutdown()
 
 
 def test_killed_at_random_moments(captures, labelled, tmp_path):

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from reliev3r.synthetic.room_stream import HELDOUT_SEEDS, StreamConfig, Syntheti
 from reliev3r.training import captures as prepared
 from reliev3r.training.batches import SceneBatchConfig, SceneBatches
 from reliev3r.training.captures import CapturesConfig, LabelledCaptures, is_heldout
-from reliev3r.training.recipes import RECIPES, ScenesConfig, pi3_dagger_rooms, tiny_cpu
+from reliev3r.training.recipes import RECIPES, ScenesConfig, captures_for, paper, pi3_dagger_rooms, tiny_cpu
 from reliev3r.training.validation import figures, rooms
 
 SMALL = dataclasses.replace(builders.SMALLEST, patch_size=8, match_dim=8)
@@ -153,6 +155,50 @@ def test_swept_captures_are_prepared_beside_the_others(store, monkeypatch) -> No
     assert weight.shape == labels.depth.depth.shape
     assert 0 <= float(weight.min()) < float(weight.max()) <= 1
     assert plain.capture(0).labels.depth.weight is None
+
+
+def prepare_verb(store: str, *more: str) -> list[str]:
+    small = ("network.dim=32", "network.heads=2", "network.encoder_depth=1", "network.decoder_depth=2")
+    return ["prepare", "tiny-cpu", "--data", store, "--image-size", "64", *small, *more]
+
+
+def test_captures_are_prepared_before_the_training_by_workers(store, monkeypatch, capsys) -> None:
+    assert main(prepare_verb(store, "--workers", "1")) == 0
+    assert "3 of 3 captures prepared" in capsys.readouterr().out
+    monkeypatch.setattr(prepared, "_prepare", None)
+    assert main(prepare_verb(store)) == 0  # nothing is left to do
+    config = captures_for(
+        dataclasses.replace(tiny_cpu(), captures=CapturesConfig(data=(store,), prepare=PrepareConfig(image_size=64))),
+        tiny_cpu().network,
+    )
+    config = dataclasses.replace(config, heldout=0.0)
+    assert len(LabelledCaptures(config, patch=tiny_cpu().network.patch_size)) == 3
+
+
+def test_a_capture_that_cannot_be_prepared_does_not_stop_the_others(store, tmp_path, capsys) -> None:
+    images, labels = (Path(shutil.copytree(path, tmp_path / Path(path).name)) for path in store.split("="))
+    shutil.rmtree(labels / ".prepared", ignore_errors=True)
+    next((images / "room1" / "images").iterdir()).unlink()
+    assert main(prepare_verb(f"{images}={labels}", "--workers", "1")) == 3
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert "failed: room1: " in out
+    assert "2 of 3 captures prepared" in out
+    assert (labels / "room1" / "manifest.json").exists()  # the labels are as good as they were
+
+
+def test_what_a_recipe_does_not_use_is_not_solved(store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("reliev3r.labels.prepare.solve_cameras", None)
+    config = dataclasses.replace(paper(), captures=dataclasses.replace(paper().captures, data=(store,), heldout=0.0))
+    unsolved = LabelledCaptures(captures_for(config, config.network), patch=14)
+    _, labels = unsolved.sample(0, group=0, views=2)
+    assert (labels.cameras.weight == 0).all()  # they have no say
+    assert (labels.depth.trust == 1).all()
+    for changed in (
+        dataclasses.replace(config, objective=dataclasses.replace(config.objective, teacher_weight=1.0)),
+        dataclasses.replace(config, captures=CapturesConfig(data=(store,))),  # registration
+    ):
+        assert captures_for(changed, config.network).prepare.solve
+    assert captures_for(config, dataclasses.replace(config.network, cameras="solved")).prepare.solve
 
 
 def test_those_who_come_at_once_share_the_preparing(store, monkeypatch) -> None:

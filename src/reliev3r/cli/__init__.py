@@ -18,6 +18,7 @@ VERBS = {
     "show": ("captures", "one figure of a scene: input, depth, confidence, correspondences, monocular depth"),
     "export": ("captures", "write a run's reconstruction in another format"),
     "train": ("training", "train a network across scenes, weakly or fully supervised"),
+    "prepare": ("training", "bring labelled captures to a network's size before a training, with many workers"),
     "adapt": ("training", "fine-tune a pretrained network on footage from frames alone, and judge whether it helped"),
     "export-weights": ("training", "write a trained network in pi^3's layout, for tools that read it"),
     "label": ("labelling", "make the pseudo-labels of a capture, or of thousands"),

@@ -140,7 +140,7 @@ def _resume_alone(argv: Sequence[str]) -> list[str]:
 
 def resume_of(word: Resume) -> bool | Literal["auto"]:
     """What the flag means."""
-    return word if word == "auto" else word == "yes"
+    return "auto" if word == "auto" else word == "yes"
 
 
 def all_settings(settings: Any, verb: str) -> str:

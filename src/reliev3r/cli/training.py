@@ -116,6 +116,52 @@ def train(argv: list[str]) -> int:
     return 0
 
 
+def prepare(argv: list[str]) -> int:
+    """``reliev3r prepare RECIPE --data IMAGES=STORE``; exit code 3 if some captures could not be prepared."""
+    from reliev3r.training.recipes import RECIPES
+
+    if not argv or (argv[0] not in RECIPES and not argv[0].startswith("-")):
+        raise UserError(f"say for which recipe: {', '.join(RECIPES)} (`reliev3r train --list` explains them)")
+    recipe = argv[0] if argv[0] in RECIPES else "tiny-cpu"
+
+    @dataclass(frozen=True)
+    class Prepare:
+        """Bring labelled captures to the network's size, as `reliev3r train RECIPE` with the same flags would at its
+        start, but with many workers; what is there stays, so that it may be interrupted.
+
+        Every other setting is written NAME=VALUE; --help-all lists them with the recipe's values.
+        """
+
+        data: tuple[str, ...]
+        """IMAGES=STORE pairs: captures, and the labels that `reliev3r label IMAGES --out STORE` made of them."""
+        dl3dv_benchmark: str | None = None
+        """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused."""
+        model: str | None = None
+        """The network that will be trained, where it is not random."""
+        image_size: int | None = None
+        """Long side of the images in pixels."""
+        workers: int | None = None
+        """Processes on this machine (default 1), or Ray's actors (default: all that fit)."""
+        ray: str | None = None
+        """Address of a Ray cluster (auto, HOST:PORT, ray://HOST:PORT), or local."""
+
+    flags = {"data": "captures.data", "dl3dv_benchmark": "captures.dl3dv_benchmark", "model": "model",
+             "image_size": "captures.prepare.image_size"}  # fmt: skip
+    rest = argv[1:] if argv[0] in RECIPES else argv
+    given, config = parse_with_settings(Prepare, f"prepare {recipe}", rest, RECIPES[recipe](), flags)
+    from reliev3r.core.many.run import open_pool
+    from reliev3r.runs.train import prepare_scenes
+
+    with progress_bars() as report:
+        count, failed = prepare_scenes(
+            config, lambda job, missing: open_pool(job, missing, workers=given.workers, ray=given.ray), report=report
+        )
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}")
+    print(f"{count - len(failed)} of {count} captures prepared")
+    return 3 if failed else 0
+
+
 def adapt(argv: list[str]) -> int:
     """``reliev3r adapt FOOTAGE --model MODEL --out RUN``; exit code 4 where the verdict is worse."""
     from reliev3r.runs.adapt.settings import AdaptConfig

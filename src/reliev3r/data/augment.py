@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -82,15 +83,15 @@ def change_photo(
     chosen = drawn[:, :4] < torch.tensor([config.colour, config.blur, config.noise, config.jpeg])
     strength = drawn[:, 4:]
 
-    def mixed(changed: Tensor, column: int) -> Tensor:
-        return torch.where(chosen[:, column, None, None, None].to(flat.device), changed, flat)
+    def changed(column: int, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Those views alone that are changed: the others cost nothing."""
+        rows = chosen[:, column].nonzero()[:, 0]
+        at = rows.to(flat.device)
+        return flat.index_copy(0, at, function(flat[at], strength[rows])) if len(rows) else flat
 
-    if chosen[:, 0].any():
-        flat = mixed(_coloured(flat, strength[:, :5], config), 0)
-    if chosen[:, 1].any():
-        flat = mixed(_blurred(flat, _between(strength[:, 5], config.blur_radius)), 1)
-    if chosen[:, 2].any():
-        flat = mixed(_noisy(flat, _between(strength[:, 6], config.noise_sigma), seed), 2)
+    flat = changed(0, lambda image, share: _coloured(image, share[:, :5], config))
+    flat = changed(1, lambda image, share: _blurred(image, _between(share[:, 5], config.blur_radius)))
+    flat = changed(2, lambda image, share: _noisy(image, _between(share[:, 6], config.noise_sigma), seed))
     if chosen[:, 3].any() and flat.device.type == "cpu":
         quality = _between(strength[:, 7], config.jpeg_quality).round().int().tolist()
         rows = zip(flat, chosen[:, 3].tolist(), quality, strict=True)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from reliev3r.core.types import FullLabels, Labels, Tracks, Truth, Views
 from reliev3r.geometry.camera import K_of_crop_resize
-from reliev3r.geometry.sampling import inside, sample_bilinear
+from reliev3r.geometry.sampling import inside
 
 L = TypeVar("L", bound=Labels)
 
@@ -51,24 +51,20 @@ class Crop:
 
         1 / z is what is interpolated: it is linear in the image of a plane.
         """
-        v, u = (self._positions(axis).to(depth) for axis in (0, 1))
-        height, width = self.size
-        uv = torch.stack(
-            [u[..., None, :].expand(*u.shape[:-1], height, width), v[..., None].expand(*v.shape[:-1], height, width)],
-            -1,
-        ).flatten(-3, -2)
-        column = uv[..., 0].long().clamp(0, self.source[1] - 1)
-        row = uv[..., 1].long().clamp(0, self.source[0] - 1)
-        nearest = row * self.source[1] + column
+        rows, columns = (self._positions(axis).to(depth) for axis in (0, 1))
+        linear = [
+            tent_weights(at, count, torch.ones_like(at[..., 0])) for at, count in zip((rows, columns), self.source)
+        ]
+        row, column = rows.long().clamp(0, self.source[0] - 1), columns.long().clamp(0, self.source[1] - 1)
+        nearest = (row[..., :, None] * self.source[1] + column[..., None, :]).flatten(-2)
 
         def lookup(values: Tensor) -> Tensor:
-            return values.flatten(-2).gather(-1, nearest)
+            return values.flatten(-2).gather(-1, nearest).unflatten(-1, self.size)
 
         inverse = torch.where(valid, 1 / torch.where(valid, depth, 1.0), 0.0)
         smooth = valid & (_bend(inverse) < BEND * inverse)
-        surface = 1 / sample_bilinear(inverse, uv).clamp_min(1e-12)
-        found = torch.where(lookup(smooth), surface, lookup(depth))
-        return found.unflatten(-1, self.size), lookup(valid).unflatten(-1, self.size)
+        surface = 1 / resample(inverse[..., None, :, :], *linear)[..., 0, :, :].clamp_min(1e-12)
+        return torch.where(lookup(smooth), surface, lookup(depth)), lookup(valid)
 
     def K(self, K: Float[Tensor, "*b v 3 3"]) -> Float[Tensor, "*b v 3 3"]:
         """Exact (``geometry.camera.K_of_crop_resize``)."""
@@ -208,4 +204,5 @@ def resample(
     image: Float[Tensor, "*b c H W"], rows: Float[Tensor, "*b h H"], columns: Float[Tensor, "*b w W"]
 ) -> Float[Tensor, "*b c h w"]:
     """Images under separable linear maps of their rows and columns, one pair an image."""
-    return rows[..., None, :, :] @ image @ columns[..., None, :, :].mT
+    wide = image.flatten(-3, -2) @ columns.mT  # all channels in one product
+    return rows[..., None, :, :] @ wide.unflatten(-2, image.shape[-3:-1])

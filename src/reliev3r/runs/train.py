@@ -13,12 +13,13 @@ import torch
 
 from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
+from reliev3r.core.many.local import Pool
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.types import Loss, Prediction, PseudoLabels, Views
 from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
-from reliev3r.model.load import initial_network
+from reliev3r.model.load import RANDOM, initial_network
 from reliev3r.model.network import Reliev3R
 from reliev3r.runs.run_folder import Resume, RunFolder, first_process, process_count, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
@@ -28,7 +29,8 @@ from reliev3r.training.batches import SceneBatches, Source, dealt_out
 from reliev3r.training.captures import LabelledCaptures
 from reliev3r.training.forecast import Estimate, estimate_training
 from reliev3r.training.loop import TrainResult, train
-from reliev3r.training.recipes import ScenesConfig
+from reliev3r.training.prepare_many import PrepareJob, prepare_captures
+from reliev3r.training.recipes import ScenesConfig, captures_for
 from reliev3r.training.schedule import teacher_share, weak_settings
 from reliev3r.training.validation import HeldoutScene, figures, rooms, tracked_scene, without_intrinsics
 
@@ -68,6 +70,7 @@ def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -
         run.begin(config)
     model = network_of(config)
     model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
+    config = dataclasses.replace(config, captures=captures_for(config, model.config))
     batches, accumulate = _batches(config, model.config.patch_size, report)
     heldout = _heldout(config, model.config.patch_size, report)
     result = train(
@@ -143,6 +146,20 @@ def network_of(config: ScenesConfig) -> Reliev3R:
     """The network that a run starts from, the same for the same seed."""
     torch.manual_seed(config.seed)
     return initial_network(config.model, config.network, init_from=config.init_from)
+
+
+def prepare_scenes(
+    config: ScenesConfig, open_pool: Callable[[PrepareJob, int], Pool], *, report: Report | None = None
+) -> tuple[int, dict[str, str]]:
+    """Prepare the captures of a run before it starts: how many there are, and why some could not be, by name.
+
+    Raises:
+        UserError: no captures are given, or none is usable.
+    """
+    if not config.captures.data:
+        raise UserError("no captures are given: add --data IMAGES=STORE")
+    network = config.network if config.model == RANDOM else network_of(config).config
+    return prepare_captures(captures_for(config, network), network.patch_size, open_pool, report=report)
 
 
 def objective_of(config: ScenesConfig) -> Callable[[Prediction, Any, float], Loss]:

@@ -113,7 +113,8 @@ class LabelledCaptures(PreparedCaptures):
     def __init__(
         self, config: CapturesConfig, *, patch: int, heldout: bool = False, progress: Progress | None = None
     ) -> None:
-        """Prepare every capture that was not prepared before; ``heldout`` gives those that training never sees.
+        """Prepare every capture that was not prepared before, which `reliev3r prepare` does with many workers;
+        ``heldout`` gives those that training never sees.
 
         Several processes on one disk, the ranks of a run among them, share that work: each takes what no other is at,
         and all wait for the rest.
@@ -121,14 +122,14 @@ class LabelledCaptures(PreparedCaptures):
         Raises:
             UserError: a store without usable captures, damaged labels, or captures of different shapes.
         """
-        chosen = [task for pair in config.data for task in usable_captures(pair)]
-        refuse_benchmark([str(task.path) for task in chosen], config.dl3dv_benchmark)
-        chosen = [task for task in chosen if is_heldout(task.name, config.heldout) == heldout]
+        chosen = chosen_captures(config, heldout=heldout)
         if not chosen and not heldout:
             raise UserError(
                 f"{', '.join(config.data)}: every capture is held out; give more, or lower captures.heldout"
             )
         paths = [prepared_file(task, config.prepare, patch) for task in chosen]
+        if missing := sum(not path.is_file() for path in paths):
+            logger.info("%d captures are to be prepared; `reliev3r prepare` does so with many workers", missing)
         for number, (task, path) in enumerate(zip(chosen, paths, strict=True)):
             if progress:
                 progress(number, len(chosen), task.name)
@@ -142,6 +143,17 @@ class LabelledCaptures(PreparedCaptures):
         super().__init__([capture for capture in found if capture.has_K], config, patch=patch)
         if progress:
             progress(len(chosen), len(chosen), "")
+
+
+def chosen_captures(config: CapturesConfig, *, heldout: bool) -> list[CaptureTask]:
+    """The usable captures that are trained on, or those that never are.
+
+    Raises:
+        UserError: a store without usable captures, or a scene of the benchmark.
+    """
+    usable = [task for pair in config.data for task in usable_captures(pair)]
+    refuse_benchmark([str(task.path) for task in usable], config.dl3dv_benchmark)
+    return [task for task in usable if is_heldout(task.name, config.heldout) == heldout]
 
 
 def prepared_file(task: CaptureTask, config: PrepareConfig, patch: int) -> Path:

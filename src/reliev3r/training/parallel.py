@@ -164,7 +164,7 @@ class Workers:
             self.interrupted = True
             signal.signal(number, before[signal.Signals(number)])
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before: dict[int, Any] = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

@@ -25,7 +25,7 @@ from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Ambiguity, CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.prepare import Prepared
-from reliev3r.labels.store import decode_depth, encode_depth
+from reliev3r.labels.store import decode_depths, encode_depth
 
 FORMAT = "reliev3r-prepared/2"
 
@@ -163,19 +163,17 @@ def _rows(file: Any, name: str, chosen: Sequence[int]) -> np.ndarray:
 def _views(file: Any, chosen: Sequence[int]) -> Views:
     name = "K" if "K" in file.keys() else "pseudo_K"  # noqa: SIM118 - not a dictionary
     image = torch.from_numpy(_rows(file, "image", chosen))
-    return Views(image=image.float() / 255, K=torch.from_numpy(_rows(file, name, chosen)))
+    return Views(image=image.float().div_(255), K=torch.from_numpy(_rows(file, name, chosen)))
 
 
 def _labels(file: Any, chosen: Sequence[int], K: Tensor | None) -> PseudoLabels:
     there, views = set(file.keys()), len(chosen)
     known: dict[str, Ambiguity] = {kind: kind for kind in get_args(Ambiguity)}
-    maps = [
-        decode_depth(code, limits)
-        for code, limits in zip(_rows(file, "depth", chosen), _rows(file, "depth_limits", chosen), strict=True)
-    ]
+    code, limits = (torch.from_numpy(_rows(file, name, chosen)) for name in ("depth", "depth_limits"))
+    values, valid = decode_depths(code.to(torch.int32), limits)
     depth = DepthLabels(
-        depth=torch.from_numpy(np.stack([each.depth for each in maps])),
-        valid=torch.from_numpy(np.stack([each.valid for each in maps])),
+        depth=values,
+        valid=valid,
         ambiguity=known[file.metadata()["ambiguity"]],
         trust=torch.from_numpy(_rows(file, "trust", chosen)) if "trust" in there else torch.ones(views),
         weight=torch.from_numpy(_rows(file, "depth_weight", chosen)).float() / 255 if "depth_weight" in there else None,

@@ -88,6 +88,16 @@ def with_preset(config: ScenesConfig, preset: str) -> ScenesConfig:
     return dataclasses.replace(config, network=dataclasses.replace(PRESETS[preset], **kept))
 
 
+def captures_for(config: ScenesConfig, network: NetworkConfig) -> CapturesConfig:
+    """Its captures, prepared with no more than the run uses.
+
+    Label-side cameras are solved for the teacher, for registration and for a network that solves its own.
+    """
+    prepare = config.captures.prepare
+    used = config.objective.teacher_weight > 0 or prepare.register or network.cameras == "solved"
+    return dataclasses.replace(config.captures, prepare=dataclasses.replace(prepare, solve=prepare.solve and used))
+
+
 def tiny_cpu() -> ScenesConfig:
     """About 2 M parameters, 128-pixel images, 4 views of rendered rooms, solved cameras: an hour of one CPU core."""
     return ScenesConfig(
@@ -149,7 +159,7 @@ def paper() -> ScenesConfig:
     """
     return ScenesConfig(
         steps=60_000, lr=1e-4, network=PRESETS["base"], stream_weight=0.0, captures=_unsolved(224),
-        scenes=64, batch=SceneBatchConfig(views=(8, 8), images=64), checkpoint_activations=True,
+        scenes=64, batch=SceneBatchConfig(views=(8, 8), images=64), checkpoint_activations=True, data_workers=8,
         objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=0.5, gauge_weight=0.0), save_every=900.0,
         evaluate_every=0.02, alarm_checks=500,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from reliev3r.core.many.local import Crashed, Finished
 class HerePool:
     """One slot in this process; ``crash`` names the tasks at which it pretends to die, once each."""
 
-    slots = 1
+    ready = (0,)
 
     def __init__(self, job, crash=()):
         self._worker, self._crash, self.seen = job.worker(), list(crash), []

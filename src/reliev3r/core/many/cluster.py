@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +12,10 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.many.local import Crashed, Event, Finished, Progressed
 from reliev3r.core.many.work import ONE_THREAD, Job, Task, environment, limit_threads
 
+LONGEST_WITHOUT = 600.0
+"""Seconds that a run waits for a first worker, or for another one once all are lost."""
+LOOK_EVERY = 30.0
+"""Seconds between two looks for nodes that have joined."""
 LOCAL = "local"
 """As an address: a Ray of our own on this machine, for the time of the run."""
 
@@ -27,20 +33,40 @@ class RayPool:
         self._environment = {"env_vars": ONE_THREAD}
         if self._ours:
             self._environment = _connect(self._ray, address, workers)
-        self._job, self._gpus = job, gpus_per_worker
+        self._job, self._gpus, self._grows = job, gpus_per_worker, workers is None
+        self._actors: list[Any] = []
+        self._up: set[int] = set()
+        self._awaited: dict[Any, int] = {}  # first answers of actors that wait for a place, and their slots
+        self._results: dict[Any, int] = {}  # references to results, and the slots they will come from
+        self._progress: dict[Any, int] = {}
+        self._looked = self._answered = time.monotonic()
         try:
-            count = workers or self._room()
-            self._actors = [self._start() for _ in range(count)]
+            for slot in range(workers or self._room()):
+                self._start(slot)
         except UserError:
             self.close()
             raise
-        self._results: dict[Any, int] = {}  # references to results, and the slots they will come from
-        self._progress: dict[Any, int] = {}
 
     @property
-    def slots(self) -> int:
-        """Number of actors."""
-        return len(self._actors)
+    def ready(self) -> Sequence[int]:
+        """Slots whose actor has answered. Those of a lost node wait until Ray finds them another place, if ever; nodes
+        that join get actors of their own where the number of workers was left open."""
+        self._grow()
+        for reference in self._done(self._awaited):
+            slot = self._awaited.pop(reference)
+            try:
+                self._ray.get(reference)
+                self._up.add(slot)
+            except self._ray.exceptions.RayError:  # it died before it could begin
+                self._start(slot)
+        if self._up:
+            self._answered = time.monotonic()
+        elif time.monotonic() - self._answered > LONGEST_WITHOUT:
+            raise UserError(
+                f"--ray: no node of the cluster has had room for a worker for {LONGEST_WITHOUT / 60:g} minutes; add "
+                "one and start again: what is done stays"
+            )
+        return sorted(self._up)
 
     def submit(self, slot: int, task: Task) -> None:
         """Call the actor."""
@@ -50,13 +76,13 @@ class RayPool:
 
     def events(self) -> list[Event]:
         """Results and actors that died; where there are none, how far the actors are."""
-        waiting = list(self._results)
+        waiting = [*self._results, *self._awaited]
         ready, _ = self._ray.wait(waiting, num_returns=1, timeout=0.5) if waiting else ([], [])
-        return [self._event(reference) for reference in ready] + self._progressed()
+        return [self._event(reference) for reference in ready if reference in self._results] + self._progressed()
 
     def close(self) -> None:
         """Kill the actors, and the local Ray with them."""
-        for actor in getattr(self, "_actors", []):
+        for actor in self._actors:
             self._ray.kill(actor)
         if self._ours:
             self._ray.shutdown()
@@ -66,16 +92,13 @@ class RayPool:
         try:
             crash, failure = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # the process, its node or the way to it is gone
-            self._ray.kill(self._actors[slot])
-            self._actors[slot] = self._start()
+            self._start(slot)
             return Crashed(slot=slot, reason=f"its worker died ({type(error).__name__})")
         return Finished(slot=slot, failure=failure) if crash is None else Crashed(slot=slot, reason=crash)
 
     def _progressed(self) -> list[Event]:
-        waiting = list(self._progress)
-        ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
         events: list[Event] = []
-        for reference in ready:
+        for reference in self._done(self._progress):
             slot = self._progress.pop(reference)
             try:
                 pid, done, total, what = self._ray.get(reference)
@@ -86,11 +109,33 @@ class RayPool:
                 self._progress[self._actors[slot].progress.remote()] = slot
         return events
 
-    def _start(self) -> Any:
-        actor = self._ray.remote(_Actor).options(
-            num_cpus=1, num_gpus=self._gpus, max_concurrency=2, runtime_env=self._environment
+    def _done(self, waiting: dict[Any, int]) -> list[Any]:
+        """Which of the references are answered by now."""
+        references = list(waiting)
+        ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0) if references else ([], [])
+        return list(ready)
+
+    def _start(self, slot: int) -> None:
+        """An actor for a slot, in the place of the one that is there."""
+        self._up.discard(slot)
+        if slot < len(self._actors):
+            self._ray.kill(self._actors.pop(slot))
+        actor = (
+            self._ray.remote(_Actor)
+            .options(num_cpus=1, num_gpus=self._gpus, max_concurrency=2, runtime_env=self._environment)
+            .remote(self._job, os.getcwd())
         )
-        return actor.remote(self._job, os.getcwd())
+        self._actors.insert(slot, actor)
+        self._awaited[actor.progress.remote()] = slot
+
+    def _grow(self) -> None:
+        """Look for nodes that have joined, now and then."""
+        if not self._grows or time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        with suppress(UserError):  # no room at all: the nodes are lost
+            for slot in range(len(self._actors), self._room()):
+                self._start(slot)
 
     def _room(self) -> int:
         """As many workers as the cluster has GPUs for, or cores where they need none."""
@@ -141,7 +186,9 @@ def _connect(ray: Any, address: str, workers: int | None) -> dict[str, Any]:
     try:
         if address == LOCAL:
             with environment(ONE_THREAD):
-                ray.init(address=LOCAL, num_cpus=workers, include_dashboard=False, **quiet)
+                ray.init(
+                    address=LOCAL, num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+                )  # nobody else is to reach it
             return {}
         ray.init(address=address, **quiet)
         return {"env_vars": ONE_THREAD}

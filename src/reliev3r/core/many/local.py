@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -52,8 +53,12 @@ class Pool(Protocol):
     """Workers in numbered slots, each of which does one task at a time; one that dies is replaced."""
 
     @property
-    def slots(self) -> int:
-        """How many tasks can be done at the same time."""
+    def ready(self) -> Sequence[int]:
+        """Slots whose worker is there, busy or idle; the others wait for theirs and are given nothing.
+
+        Raises:
+            UserError: there has been none for too long.
+        """
         ...
 
     def submit(self, slot: int, task: Task) -> None:
@@ -83,9 +88,9 @@ class LocalPool:
         self._workers = [self._start() for _ in range(workers)]
 
     @property
-    def slots(self) -> int:
-        """Number of processes."""
-        return len(self._workers)
+    def ready(self) -> Sequence[int]:
+        """All: a process that is still starting reads what waits for it."""
+        return range(len(self._workers))
 
     def submit(self, slot: int, task: Task) -> None:
         """Send the task to the process."""

@@ -50,7 +50,7 @@ def work_off(
     crashes: Counter[str] = Counter()
     report(stage, 0, total, "")
     while waiting or running:
-        for slot in range(pool.slots):
+        for slot in pool.ready:
             if waiting and slot not in running:
                 running[slot] = waiting.popleft()
                 pool.submit(slot, running[slot])
