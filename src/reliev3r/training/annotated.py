@@ -121,6 +121,7 @@ class AnnotatedScenes:
         seen, regions = network_views(capture, long_side=self._long_side, patch=self._patch)
         assert scene.truth is not None  # checked when it was found
         truth = load_truth(scene.truth, capture.names, regions=regions, size=seen.size)
+        truth = dataclasses.replace(truth, metric=False)  # no loss asks for metres: scenes of all units share a batch
         labels = FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
         refuse_not_finite(scene.name, chosen, seen, labels)
         return seen, labels
@@ -143,7 +144,7 @@ def _checked(scene: Scene) -> tuple[int, int]:
     scene.truth.camera(first.name)
     if scene.truth.depth(first.name) is None:
         raise UserError(
-            f"{scene.capture.root}: has true poses but no true depth, which full supervision needs; attach depth "
-            "maps to it (`reliev3r convert` it, name them in cameras.json: docs/conventions.md), or leave it out"
+            f"{scene.capture.root}: has true poses but no true depth, which full supervision needs; give it with "
+            "--depth-truth KIND:PATH, or leave the scene out"
         )
     return first.height, first.width
