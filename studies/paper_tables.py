@@ -73,7 +73,8 @@ def write_tables(study: Study, records: Mapping[str, Path]) -> None:
             name: {"paper": table.rows.get(name), "here": dict(zip(COLUMNS, row.values, strict=True)), "note": row.note}
             for name, row in {**rows, **beside}.items()
         }
-    parts.append(f"## What the shapes say\n\n{_shapes(study)}")
+    meant = "" if study.size != "rehearsal" else "At this size they say nothing.\n\n"
+    parts.append(f"## What the shapes say\n\n{meant}{_shapes(study)}")
     figures = [study.figure(k) / "figure.png" for k in range(1, 1 + len(study.shown))]
     drawn = [f"![Figure {k}](figures/{k}/figure.png)" for k, file in enumerate(figures, 1) if file.is_file()]
     parts.append("## Figures 1 to 4\n\n" + ("\n\n".join(drawn) or "not drawn yet"))

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from reliev3r.core.files import atomic_path
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
-from reliev3r.export.maps import depth_scale
+from reliev3r.export.maps import depth_picture, depth_scale
 from reliev3r.report.figures import blank_figure, show_picture
 from reliev3r.report.pictures import LONG_SIDE, view_pictures
 
@@ -49,7 +49,7 @@ def write_showcase(
     """
     count = len(reconstruction.names)
     pictures = [
-        view_pictures(reconstruction, view, label_depth=label_depth, layer=None, photograph=photograph)
+        view_pictures(reconstruction, view, label_depth=None, layer=None, photograph=photograph)
         for view in range(count)
     ]
     near, far = depth_scale(reconstruction.prediction.depth)
@@ -61,8 +61,7 @@ def write_showcase(
     if tracks is not None:
         rows.append(("pseudo-label:\ncorrespondences", [matched(reconstruction, tracks, rows[0][1])]))
     if label_depth is not None:
-        maps = [picture.pseudo_depth for picture in pictures if picture.pseudo_depth is not None]
-        rows.append(("pseudo-label:\nmonocular depth", maps))
+        rows.append(("pseudo-label:\nmonocular depth", monocular(reconstruction, label_depth)))
     height, width = pictures[0].image.shape[:2]
     cell = 2.0 * height / width
     figure, _ = blank_figure(2.0 * count, cell * len(rows), ink="#222222", empty=True)
@@ -71,11 +70,28 @@ def write_showcase(
         for column, picture in enumerate(shown):
             place = grid[row, :] if len(shown) == 1 else grid[row, column]
             axes = figure.add_subplot(place)
-            show_picture(axes, picture, name if column == 0 else "")
+            show_picture(axes, picture, "")
+            axes.set_ylabel(name if column == 0 else "", fontsize=8, rotation=0, ha="right", va="center")
             axes.set_aspect("auto")  # its cell has the picture's shape but for rounding
     if title:
         figure.suptitle(title, fontsize=10, x=0.5, y=0.92)
     _save(figure, path)
+
+
+def monocular(
+    reconstruction: Reconstruction, label_depth: Float[np.ndarray, "v h w"]
+) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The expert's maps: each view times the factor that matches it to the prediction in the median, one scale of
+    colours for all of them, grey where unknown."""
+    known = np.isfinite(label_depth) & (label_depth > 0)
+    predicted = reconstruction.prediction.depth.numpy()
+    factors = [
+        float(np.median(mine) / np.median(label[valid])) if valid.any() else 1.0
+        for mine, label, valid in zip(predicted, label_depth, known, strict=True)
+    ]
+    scaled = np.where(known, label_depth, 0) * np.array(factors)[:, None, None]
+    near, far = np.percentile(scaled[known], [2, 98]) if known.any() else (1.0, 2.0)
+    return [depth_picture(each, float(near), float(far)) for each in scaled]
 
 
 def matched(
