@@ -144,6 +144,6 @@ def _checked(scene: Scene) -> tuple[int, int]:
     if scene.truth.depth(first.name) is None:
         raise UserError(
             f"{scene.capture.root}: has true poses but no true depth, which full supervision needs; attach depth "
-            "maps to it (`reliev3r convert` it, name them in cameras.json: docs/conventions.md), or leave it out"
+            "maps with --depth-truth wai:PATH, cut3r:PATH or colmap:PATH (docs/datasets.md), or leave it out"
         )
     return first.height, first.width
