@@ -258,9 +258,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             f"{config.decoder_depth} blocks of width {config.dim}",
             "images": f"{size}, multiples of {config.patch_size} pixels, any number of views",
             "arithmetic": {"auto": "bf16 where it is fast, else float32"}.get(config.precision, config.precision),
-            "cameras": {"solved": "solved from its own matches and depth"}.get(
-                config.cameras, "regressed, by one head"
-            ),
+            "cameras": "regressed" if config.cameras == "regressed" else "solved from its own matches and depth",
             "intrinsics": "predicted, or given" if self.predicts_intrinsics else "must be given",
         }
         if self.licence == "other":
