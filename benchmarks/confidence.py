@@ -5,9 +5,8 @@
 ``fit``: two real captures (12 views, depth by FastDepth) and a rendered one (depth by a *simulated expert*), all tracks
 by SIFT. Across scenes: the network of the package, and the same after ``--network-steps`` more of its own recipe
 (rendered rooms, a *simulated expert*), judged on the real captures, of which it knows nothing, and on rooms that no
-training sees. ``--doubt 0``: ``fit`` with the paper's W (give another
-``--out``). Truth is read by the scoring alone, after
-everything is predicted. DIR keeps the runs, and the result its rows: what is there is not made again. Writes the
+training sees. ``--doubt 0``: ``fit`` with the paper's W (give another ``--out``). Truth is read by the scoring alone,
+after everything is predicted. DIR keeps the runs, and the result its rows: what is there is not made again. Writes the
 result, a page of pictures and the curves; prints the table.
 """
 
