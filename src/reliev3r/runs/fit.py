@@ -82,7 +82,7 @@ class FitConfig(TrainConfig):
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(depth_weight=3.0, tracks_weight=10.0, teacher_weight=10.0, doubt=10.0)
+        default_factory=lambda: ObjectiveConfig(depth_weight=2.2, tracks_weight=10.0, teacher_weight=10.0, doubt=10.0)
     )
     """Tracks weigh more than the paper's 0.5 (their unit is the radian), and W hears of the views' contradictions
     (registered labels hide them from it); docs/method.md and docs/results/confidence.md have the measured balance."""
