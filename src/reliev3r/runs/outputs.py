@@ -12,7 +12,7 @@ from reliev3r.core.files import write_json
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import Capture
 from reliev3r.evaluation.heldout_quality import Quality, assess
-from reliev3r.export.write import ARRAYS, MAPS, write_folder
+from reliev3r.export.write import ARRAYS, MAPS, VIEW, write_folder
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
 from reliev3r.report.html import write_report
@@ -79,5 +79,6 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | 
         scores=None,
         notes=notes,
         settings=fitted.settings,
+        look=VIEW,
     )
     return refined
