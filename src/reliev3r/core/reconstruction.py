@@ -159,9 +159,9 @@ class Reconstruction:
         """Write cameras, depth and points for other programs; returns the files that were written.
 
         Args:
-            path: its suffix decides: ``.glb`` or ``.ply`` (points), ``.npz`` (all arrays), ``transforms.json``
-                (nerfstudio's cameras), another ``.json`` (ours), or none: a folder with all of them, depth maps and a
-                COLMAP model.
+            path: its suffix decides: ``.glb`` or ``.ply`` (points), ``.html`` (a page to look around in), ``.npz``
+                (all arrays), ``transforms.json`` (nerfstudio's cameras), another ``.json`` (ours), or none: a folder
+                with all of them, depth maps and a COLMAP model.
             overwrite: replace files that are there.
             keep: share of the pixels, the most confident ones, in point clouds.
             tracks: [v, m] in original pixels; they give the COLMAP model its points.

@@ -19,7 +19,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.evaluation.heldout_quality import Quality, assess
 from reliev3r.export.cameras import write_cameras
-from reliev3r.export.write import ARRAYS, only_views, write_folder
+from reliev3r.export.write import ARRAYS, VIEW, only_views, write_folder
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
 from reliev3r.report.html import write_report
@@ -95,6 +95,7 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | 
         scores=None,
         notes=notes,
         settings=fitted.settings,
+        look=VIEW,
     )
     return refined
 
