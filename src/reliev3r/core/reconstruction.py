@@ -107,7 +107,12 @@ class Reconstruction:
             with np.load(arrays_path, allow_pickle=False) as arrays:
                 tensors = {name: torch.from_numpy(arrays[name]) for name in _ARRAYS}
             found = Reconstruction(
-                prediction=Prediction(**{name: tensors[name] for name in ("depth", "rays", "conf", "world_from_cam")}),
+                prediction=Prediction(
+                    depth=tensors["depth"],
+                    rays=tensors["rays"],
+                    conf=tensors["conf"],
+                    world_from_cam=tensors["world_from_cam"],
+                ),
                 names=tuple(manifest["names"]),
                 image_files=tuple(manifest["image_files"]),
                 image=tensors["image"],
