@@ -139,3 +139,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, error, write):
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="a bug"), atomic_path(tmp_path / "new"):
         raise RuntimeError("a bug")
+
+
+def test_a_file_in_a_folder_that_is_not_whole_is_named_by_its_final_place(tmp_path):
+    with pytest.raises(UserError) as told, atomic_directory(tmp_path / "best") as folder, atomic_path(folder / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(told.value).startswith(f"{tmp_path / 'best' / 'a'}: cannot be written")

@@ -45,10 +45,15 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
-    """A disk, quota or file-size limit that is reached while ``path`` is written becomes one line for the user."""
+def _room(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """A disk, quota or file-size limit that is reached while ``path`` is written becomes one line for the user.
+
+    ``folder`` is what ``path`` is called until it is whole: nobody knows it by that name.
+    """
     try:
         yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(folder or path), str(path))) from error
     except Exception as error:  # safetensors tells it in words only, torch's zip writer not even so
         number, text = getattr(error, "errno", None), str(error)
         in_words = any(f"os error {number}" in text for number in _NO_ROOM) or "inline_container" in text
@@ -84,7 +89,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
-        with _room(path):
+        with _room(path, temporary):
             yield temporary
             _follow_umask(temporary)
             if path.exists():

@@ -175,8 +175,7 @@ def _fit(
         capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction, quality=quality,
         notes=tuple(notes), settings=to_plain(config),
     )  # fmt: skip
-    refined = write_outputs(out, fitted, refine=config.refine)
-    notes += [] if refined is None else [refined.reason]
+    notes += write_outputs(out, fitted, refine=config.refine)[1]
     report("outputs", 1, 1, "")
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
 

@@ -52,13 +52,15 @@ WITHOUT_EVIDENCE = "cameras_without_evidence.json"
 """In a run's folder: the cameras that are guesses, in the format of ``cameras.json``."""
 
 
-def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | None:
+def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineResult | None, list[str]]:
     """Write prediction, photographs, cameras, maps, point clouds, COLMAP model, figures and the report into ``out``.
 
     What other programs read is the best there is: with ``refine`` the refined cameras, if held-out tracks do not speak
     against them; ``quality.json`` says what was decided and why, as does the result's ``reason``. Views whose cameras
     no tracks hold in place are left out of it and named; their cameras are kept in :data:`WITHOUT_EVIDENCE`. The
     network's own word stays in ``prediction/``, the refined reconstruction goes to ``refined/``.
+
+    Returns the refinement, if it was asked for, and sentences on what lies on top.
     """
     prepared, network = fitted.prepared, fitted.reconstruction
     tracks = fitted.labels.tracks.select_tracks(prepared.train_index)
@@ -97,7 +99,8 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | 
         settings=fitted.settings,
         look=VIEW,
     )
-    return refined
+    said = [] if refined is None else [refined.reason]
+    return refined, said + alarms[len(quality.alarms) :]
 
 
 def best_of(run: Path, *, network: bool = False) -> Reconstruction:
