@@ -48,7 +48,7 @@ def test_a_run_learns_and_leaves_everything_behind(run, capture, capsys) -> None
     for name in (
         "config.json", "checkpoint/model.safetensors", "checkpoint/config.json", "metrics.jsonl", "cameras.json",
         "labels/manifest.json", "scene.ply", "scene.glb", "sparse/0", "transforms.json", "report.html", "quality.json",
-        "prediction/prediction.npz", "depth/maps.json", "view.html", "refined/view.html",
+        "prediction/prediction.npz", "depth/maps.json", "view.html",
     ):  # fmt: skip
         assert (run / name).exists(), name
     assert list((run / "tensorboard").glob("events*"))

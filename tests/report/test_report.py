@@ -84,7 +84,7 @@ def test_nothing_is_loaded_from_outside(full):
     assert "<script" not in text
     addresses = re.findall(r'(?:src|href)="([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
     assert addresses
-    pages = {"view.html", "refined/view.html", *(f"view.html#camera=frame{view}" for view in range(4))}
+    pages = {"view.html", *(f"view.html#camera=frame{view}" for view in range(4))}
     assert {address for address in addresses if not address.startswith(("data:image/", "#"))} == pages
     assert sorted(path.name for path in full.iterdir()) == ["overview.png", "report.html"]
 
