@@ -138,14 +138,17 @@ class Browser:
         """A click with the left button, or a drag."""
         end = to or (x, y)
         steps = [(x + (end[0] - x) * k / 5, y + (end[1] - y) * k / 5) for k in range(1, 6)] if to else []
+        self._mouse("mouseMoved", x, y, held=False)
         self._mouse("mousePressed", x, y)
         for place in steps:
             self._mouse("mouseMoved", *place)
         self._mouse("mouseReleased", *end)
         self.settle()
 
-    def _mouse(self, kind: str, x: float, y: float) -> None:
-        self.call("Input.dispatchMouseEvent", type=kind, x=float(x), y=float(y), button="left", buttons=1, clickCount=1)
+    def _mouse(self, kind: str, x: float, y: float, *, held: bool = True) -> None:
+        button = "left" if held else "none"
+        self.call("Input.dispatchMouseEvent", type=kind, x=float(x), y=float(y), button=button, buttons=int(held),
+                  clickCount=int(held))  # fmt: skip
 
     def slide(self, element: str, value: float) -> None:
         """Set a slider."""
