@@ -176,7 +176,7 @@ def paper_plus() -> ScenesConfig:
     return dataclasses.replace(
         start, network=dataclasses.replace(start.network, cameras="solved"), captures=_captures(224), ema=0.999,
         batch=dataclasses.replace(start.batch, augment=AugmentConfig(photo=PhotoConfig.none(), world=WorldConfig())),
-        objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0),
+        objective=tiny_cpu().objective,
     )  # fmt: skip
 
 
