@@ -26,8 +26,6 @@ from reliev3r.model.matching import MatchBranch
 from reliev3r.model.solved import with_solved_cameras
 from reliev3r.model.transformer import Block, Encoder, Rope, rope_tables
 
-MOST_BLOCKS = 256  # of one part of a network: the largest there are have 48, and a file can claim any number
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
