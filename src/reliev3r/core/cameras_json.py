@@ -249,7 +249,7 @@ def _intrinsics(entry: dict[str, Any], where: str) -> dict[str, Any]:
 def _pixels(value: Any, where: str) -> int | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and math.isfinite(value) and value > 0 and value == int(value):
+    if isinstance(value, int | float) and 0 < value < 1e9 and value == int(value):  # neither NaN nor huge
         return int(value)
     raise UserError(f"{where}: width and height must be whole numbers of pixels, not {value!r}")
 

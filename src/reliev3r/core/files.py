@@ -162,8 +162,9 @@ def inside(folder: Path, name: object, where: str) -> Path:
     Raises:
         UserError: no text, or a path that leads outside; ``where`` is the file and the frame that say so.
     """
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise UserError(f"{where}: {name!r} is not the path of a file; correct it")
+    long = isinstance(name, str) and any(len(part.encode("utf8", "replace")) > 255 for part in name.split("/"))
+    if not isinstance(name, str) or not name or "\0" in name or long:
+        raise UserError(f"{where}: {str(name)[:40]!r} is not the path of a file; correct it")
     path = Path(os.path.normpath(folder / name.replace("\\", "/")))
     if not path.is_relative_to(os.path.normpath(folder)):
         raise UserError(f"{where}: {name} lies outside {folder}; use a path relative to that folder")

@@ -122,7 +122,7 @@ class Reconstruction:
                 predicts_depth=bool(manifest["predicts_depth"]),
                 meta=dict(manifest["meta"]),
             )
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError, EOFError, zipfile.BadZipFile) as error:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{file}: damaged ({told}); predict again") from error
         found._refuse_nonsense(file)

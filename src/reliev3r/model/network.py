@@ -26,9 +26,6 @@ from reliev3r.model.matching import MatchBranch
 from reliev3r.model.solved import with_solved_cameras
 from reliev3r.model.transformer import Block, Encoder, Rope, rope_tables
 
-MOST_BLOCKS = 256
-"""Of one part of a network: the largest there are have 48, and a file can claim any number."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -83,8 +80,9 @@ class NetworkConfig:
         """Sizes that do not fit together are told at once."""
         if self.decoder_depth < 2 or self.decoder_depth % 2:
             raise ValueError(f"decoder_depth must be even and at least 2, got {self.decoder_depth}")
-        if not self.encoder_depth >= 1 or max(self.encoder_depth, self.decoder_depth, self.head_depth) > MOST_BLOCKS:
-            raise ValueError(f"encoder, decoder and heads have 1 to {MOST_BLOCKS} blocks each")
+        deepest = max(self.encoder_depth, self.decoder_depth, self.head_depth)
+        if self.encoder_depth < 1 or deepest > 256:  # the largest there are have 48; a file can claim any number
+            raise ValueError(f"encoder, decoder and heads have 1 to 256 blocks, not {deepest}")
         if not 0 <= self.match_layer < self.decoder_depth:
             raise ValueError(f"match_layer must be in 0 to {self.decoder_depth - 1}, got {self.match_layer}")
         if self.image_size is not None and not 16 <= self.image_size <= 8192:
