@@ -57,6 +57,8 @@ rehearsal: setup
 	  --synthetic ase:$(DATA)/ASE tartanair:$(DATA)/TartanAir mvs-synth:$(DATA)/MVS-Synth blendedmvs:$(DATA)/BlendedMVS \
 	  --scannetpp $(DATA)/ScanNetPP --depth 'folder:$(DATA)/simulated/{name}' --tracks sift \
 	  --semi-depth 'folder:$(DATA)/simulated/{name}' --semi-intrinsics fov:66
+	OMP_NUM_THREADS=1 $(BIN)/reliev3r label $(REHEARSAL)/study/probe/captures --out $(REHEARSAL)/experts --views 4 \
+	  --depth depth-pro:$(DATA)/depth-pro --tracks sift  # the real class; its random weights mean nothing
 
 # Measurements that wait for an accelerator: the interpreter at hand, nothing installed, each resumable, 9 minutes at most
 gpu:

@@ -5,7 +5,7 @@
 DIR gets ``DL3DV-10K`` (the release) and two scenes as the sample on Hugging Face has them, ``DL3DV-10K-WAI`` (depth as
 map-anything makes it), ``DL3DV-Benchmark`` and its ``-WAI``, ``ASE``, ``TartanAir``, ``MVS-Synth``, ``BlendedMVS``,
 ``ScanNetPP``, and ``simulated``: depth maps of a *simulated expert* (the truth made worse) for DL3DV's frames, one
-folder a scene. A dataset that is there already is left as it is.
+folder a scene; ``depth-pro``: a Depth Pro of random weights, for its real class. What is there already is left alone.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def write_miniatures(out: Path, sizes: Sizes = Sizes()) -> list[Path]:
         "DL3DV-10K": _dl3dv, "DL3DV-10K-Sample": _dl3dv_sample, "DL3DV-10K-WAI": _dl3dv_wai,
         "DL3DV-Benchmark": _benchmark, "DL3DV-Benchmark-WAI": _benchmark_wai, "ASE": _ase, "TartanAir": _tartanair,
         "MVS-Synth": _mvs_synth, "BlendedMVS": _blendedmvs, "ScanNetPP": _scannetpp, "simulated": _simulated,
+        "depth-pro": lambda folder, sizes: write_depth_pro(folder),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     for name, write in writers.items():
@@ -161,6 +162,21 @@ def _simulated(root: Path, sizes: Sizes) -> None:
                 depth, torch.ones_like(depth, dtype=torch.bool), noise, name=name, seed=number
             )
             np.savez_compressed(folder / f"{name}.npz", depth=degraded.numpy().astype(np.float16))
+
+
+def write_depth_pro(folder: Path) -> None:
+    """Depth Pro as transformers has it, at its smallest and with random weights: its depth means nothing."""
+    import transformers
+
+    dinov2 = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "patch_size": 8, "image_size": 32}  # fmt: skip
+    config = transformers.DepthProConfig(
+        patch_size=32, fusion_hidden_size=8, intermediate_hook_ids=[1, 0], intermediate_feature_dims=[8, 8],
+        scaled_images_feature_dims=[8, 8, 8], use_fov_model=True, num_fov_head_layers=0, image_model_config=dinov2,
+        patch_model_config=dinov2, fov_model_config=dinov2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.DepthProForDepthEstimation(config).save_pretrained(folder)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -38,6 +38,10 @@ from reliev3r.training.captures import is_heldout
 SOME_FAILED = 3
 """Exit code of a verb that did its work but for some captures or cells, which it lists."""
 FIGURES = 4
+PREPARED = ".prepared"
+"""Where a store keeps its captures at a network's size."""
+HELDOUT = 0.02
+"""Share of the captures that recipes never train on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +128,13 @@ class Stage:
     """Words of the command that says what it will cost."""
     costs: tuple[str, float] | None = None
     """(probe, how many times its cost)."""
+    into: Path | None = None
+    """What it fills, where that is not ``--out``."""
+
+    @property
+    def place(self) -> Path:
+        """What it fills."""
+        return self.into or Path(self.words[self.words.index("--out") + 1])
 
     @property
     def command(self) -> list[str]:
@@ -187,8 +198,9 @@ class Study:
         """Of DL3DV."""
         return list_scenes(f"dl3dv:{self.data}")
 
-    def missing(self, run: Run) -> str:
+    def missing(self, name: str) -> str:
         """Which input a training lacks; "" where none."""
+        run = next(run for run in RUNS if run.name == name)
         if run.data == "truth" and self.depth_truth is None:
             return "not trained: DL3DV has no depth of its own; give --depth-truth"
         if run.data in ("synthetic", "semi") and not self.synthetic:
@@ -198,25 +210,36 @@ class Study:
     @property
     def trained(self) -> list[Run]:
         """Those that the inputs allow."""
-        return [run for run in RUNS if not self.missing(run)]
+        return [run for run in RUNS if not self.missing(run.name)]
 
     # stages ------------------------------------------------------------------------------------------------------
 
     def stages(self) -> list[Stage]:
         """All of them, in an order in which each finds what it needs."""
-        runs = [self._training(run, seed) for seed in self.all_seeds for run in self.trained]
-        return [*self._data(), *runs, *self._evaluations(), *self._figures()]
+        trainings = []
+        for seed in self.all_seeds:
+            for run in self.trained:
+                if run.data in ("labels", "semi") and run.name == run.recipe and seed == self.all_seeds[0]:
+                    trainings += self._preparing(run, seed)
+                trainings.append(self._training(run, seed))
+        return [*self._data(), *trainings, *self._evaluations(), *self._figures()]
+
+    @property
+    def spread(self) -> tuple[str, ...]:
+        """Words of verbs that work on many scenes at a time."""
+        given = (("--workers", self.workers), ("--ray", self.ray))
+        return tuple(word for flag, value in given if value is not None for word in (flag, str(value)))
 
     def _data(self) -> list[Stage]:
         many, probe = float(len(self.scenes)), self.out / "probe"
+        first = next((name for name in self.scenes if not is_heldout(name, HELDOUT)), self.scenes[0])
         convert = ("convert", f"dl3dv:{self.data}")
-        spread = tuple(w for flag, value in (("--workers", self.workers), ("--ray", self.ray)) if value is not None
-                       for w in (flag, str(value)))  # fmt: skip
         found = [
             Stage(name="probe-convert", about="one scene, to know what all of them will cost",
-                  words=(*convert, "--name", self.scenes[0], "--out", str(probe / "captures" / self.scenes[0]))),
+                  words=(*convert, "--name", first, "--out", str(probe / "captures" / first))),
             Stage(name="convert", about=f"DL3DV's {len(self.scenes)} scenes as captures: lenses rectified, no truth",
-                  words=(*convert, "--out", str(self.captures), "--no-truth", *spread), costs=("probe-convert", many)),
+                  words=(*convert, "--out", str(self.captures), "--no-truth", *self.spread),
+                  costs=("probe-convert", many)),
         ]  # fmt: skip
         for kind, about in (("labels", "depth and tracks"), ("semi", "depth, tracks and fields of view")):
             if kind == "semi" and not self.synthetic:
@@ -228,10 +251,32 @@ class Study:
                 Stage(name=f"probe-{kind}", about="one capture, to know what all of them will cost",
                       words=("label", str(probe / "captures"), "--out", str(probe / kind), *made)),
                 Stage(name=kind, about=f"pseudo-labels of all captures: {about}",
-                      words=("label", str(self.captures), "--out", str(self.labels(kind)), *made, *spread),
+                      words=("label", str(self.captures), "--out", str(self.labels(kind)), *made, *self.spread),
                       costs=(f"probe-{kind}", many)),
             ]  # fmt: skip
         return found
+
+    def _preparing(self, run: Run, seed: int) -> list[Stage]:
+        """What a training would do to its captures at its start, by many workers."""
+        shape = [word for word in self.shrunk.train if word.startswith("network.patch_size")] if not run.start else []
+        if "--image-size" in self.shrunk.train:
+            shape += ["--image-size", self.shrunk.train[self.shrunk.train.index("--image-size") + 1]]
+
+        def prepare(captures: Path, store: Path) -> tuple[str, ...]:
+            guard = ("--dl3dv-benchmark", self.benchmark, *self._start(run, seed))
+            return ("prepare", run.recipe, "--data", f"{captures}={store}", *guard, *shape)
+
+        probe, name = self.out / "probe", f"prepare-{run.name}"
+        return [
+            Stage(name=f"probe-{name}", about="one capture, to know what all of them will cost",
+                  words=prepare(probe / "captures", probe / run.data), into=probe / run.data / PREPARED),
+            Stage(name=name, about=f"captures at the network's size, as {run.recipe} sees them",
+                  words=(*prepare(self.captures, self.labels(run.data)), *self.spread),
+                  into=self.labels(run.data) / PREPARED, costs=(f"probe-{name}", float(len(self.scenes)))),
+        ]  # fmt: skip
+
+    def _start(self, run: Run, seed: int) -> tuple[str, ...]:
+        return ("--model", str(self.checkpoint(run.start, seed))) if run.start else ()
 
     def _training(self, run: Run, seed: int) -> Stage:
         out = self.folder(run.name, seed)
@@ -247,8 +292,7 @@ class Study:
             shrunk = [w for w in shrunk if not w.startswith("network.")]
             at = shrunk.index("--preset") if "--preset" in shrunk else len(shrunk)
             del shrunk[at : at + 2]
-        start = ("--model", str(self.checkpoint(run.start, seed))) if run.start else ()
-        words = ("train", run.recipe, "--out", str(out), *inputs, *start, *run.words,
+        words = ("train", run.recipe, "--out", str(out), *inputs, *self._start(run, seed), *run.words,
                  *shrunk, *self.shrunk.steps_of(run.share), "--seed", str(seed))  # fmt: skip
         return Stage(
             name=f"{run.name}-{seed}", about=f"train {run.name}, seed {seed}", words=(*words, "--resume", "auto"),
@@ -301,7 +345,7 @@ class Study:
     @property
     def shown(self) -> list[str]:
         """The scenes of Figures 1 to 4: never trained on, as far as there are so many."""
-        return sorted(self.scenes, key=lambda name: not is_heldout(name, 0.02))[:FIGURES]
+        return sorted(self.scenes, key=lambda name: not is_heldout(name, HELDOUT))[:FIGURES]
 
     def figure(self, number: int) -> Path:
         """Folder of one of the figures."""
@@ -351,10 +395,9 @@ class Runner:
         code = subprocess.run(stage.command, check=False).returncode
         if code not in (0, SOME_FAILED):
             raise SystemExit(f"{stage.name}: exit code {code}; the same call of this study goes on from here")
-        place = Path(stage.words[stage.words.index("--out") + 1])
         row = {
             "words": list(stage.words), "code": code, "seconds": round(time.monotonic() - started, 1),
-            "cpu_seconds": round(_cpu_seconds() - before, 1), "bytes": _size(place),
+            "cpu_seconds": round(_cpu_seconds() - before, 1), "bytes": _size(stage.place),
         }  # fmt: skip
         write_json(self.record(stage.name), row)
         print(

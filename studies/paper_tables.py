@@ -114,10 +114,7 @@ def _cells(row: Measured) -> list[str]:
 
 
 def _run(study: Study, table: PublishedTable, name: str) -> Measured:
-    from paper import RUNS
-
-    lacking = study.missing(next(run for run in RUNS if run.name == name))
-    if lacking:
+    if lacking := study.missing(name):
         return Measured(note=lacking)
     return _scored(study, table, [study.system(name, seed) for seed in study.all_seeds])
 

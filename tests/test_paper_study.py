@@ -46,7 +46,7 @@ def test_every_command_is_understood(data, tmp_path, understands, capsys, size, 
     paper.main([*words(data, tmp_path, size=size, gpus=gpus), "--workers", "2", "--plan"])
     commands = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith("#")]
     seeds = len(paper.SIZES[size].seeds)
-    assert len(commands) == 6 + 8 * seeds + 3 + 4
+    assert len(commands) == 6 + 6 + 8 * seeds + 3 + 4
     for command in commands:
         start, _, rest = command.partition("reliev3r.cli ")
         assert start == (

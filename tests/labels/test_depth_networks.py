@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from miniatures import write_depth_pro
 
 from reliev3r.core.errors import UserError
 from reliev3r.labels.depth.depth_anything_v2 import depth_from_disparity
@@ -43,16 +44,8 @@ def depth_anything(tmp_path_factory):
 @pytest.fixture(scope="module")
 def depth_pro(tmp_path_factory):
     """Folder of a tiny Depth Pro."""
-    dinov2 = dict(model_type="dinov2", hidden_size=16, num_hidden_layers=2, num_attention_heads=2, patch_size=8)
-    config = transformers.DepthProConfig(
-        patch_size=32, fusion_hidden_size=8, intermediate_hook_ids=[1, 0], intermediate_feature_dims=[8, 8],
-        scaled_images_feature_dims=[8, 8, 8], use_fov_model=True, num_fov_head_layers=0,
-        image_model_config={**dinov2, "image_size": 32}, patch_model_config={**dinov2, "image_size": 32},
-        fov_model_config={**dinov2, "image_size": 32},
-    )  # fmt: skip
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("depth_pro")
-    transformers.DepthProForDepthEstimation(config).save_pretrained(folder)
+    write_depth_pro(folder)
     return folder
 
 

@@ -66,6 +66,18 @@ def test_samples_have_the_truth_of_their_views(rooms) -> None:
     assert torch.equal(again[0].image, views.image)
 
 
+def test_scenes_of_known_and_unknown_unit_share_a_batch(rooms, tmp_path) -> None:
+    """As ASE's and BlendedMVS's do."""
+    for name in ("a", "b"):
+        shutil.copytree(rooms / "room0", tmp_path / name)
+    file = tmp_path / "b" / "cameras.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "metric": False}))
+    scenes = source(tmp_path)
+    assert [scenes.scene(index).truth.metric for index in range(2)] == [True, False]
+    views, labels = SceneBatches([scenes], [1.0], SceneBatchConfig(views=(2, 2), images=12))(0)
+    assert views.image.shape[0] == len(labels.truth.depth) == 6
+
+
 def test_sizes_come_in_groups(rooms) -> None:
     batches = SceneBatches([source(rooms)], [1.0], SceneBatchConfig(views=(2, 2), images=4))
     shapes = {batches(step)[0].image.shape[-2:] for step in range(8)}
@@ -92,7 +104,7 @@ def test_what_cannot_be_supervised_is_told(rooms, tmp_path) -> None:
     with pytest.raises(UserError, match="dl3dv-benchmark"):
         source(tmp_path / "sets")
     (tmp_path / "list.csv").write_text("cd" * 32)
-    with pytest.raises(UserError, match="attach depth maps"):
+    with pytest.raises(UserError, match="give it with --depth-truth"):
         source(tmp_path / "sets", benchmark=str(tmp_path / "list.csv"))
     (tmp_path / "list.csv").write_text("ab" * 32)
     with pytest.raises(UserError, match="DL3DV benchmark"):

@@ -121,6 +121,7 @@ class AnnotatedScenes:
         seen, regions = network_views(capture, long_side=self._long_side, patch=self._patch)
         assert scene.truth is not None  # checked when it was found
         truth = load_truth(scene.truth, capture.names, regions=regions, size=seen.size)
+        truth = dataclasses.replace(truth, metric=False)  # no loss asks for metres: scenes of all units share a batch
         labels = FullLabels(truth=truth, tracks=simulate_tracks(truth, self._noise, seed))
         refuse_not_finite(scene.name, chosen, seen, labels)
         return seen, labels
