@@ -392,7 +392,7 @@ class Runner:
             return
         print(f"\n## {stage.name}: {stage.about}\n{self.forecast(stage)}\n$ {shown(stage.command)}", flush=True)
         before, started = _cpu_seconds(), time.monotonic()
-        code = subprocess.run(stage.command, check=False).returncode
+        code = run_command(stage.command)[0]
         if code not in (0, SOME_FAILED):
             raise SystemExit(f"{stage.name}: exit code {code}; the same call of this study goes on from here")
         row = {
@@ -414,12 +414,17 @@ class Runner:
                 f"{_amount(times * one['bytes'])} of disk"
             )
         if stage.forecast:
-            command = [sys.executable, "-m", "reliev3r.cli", *stage.forecast]
-            told = subprocess.run(command, capture_output=True, text=True, check=False)
-            if told.returncode != 0:
-                raise SystemExit(told.stderr + told.stdout)
-            return told.stdout.strip() + (f"; on {self.gpus} GPUs a {self.gpus}th of the time" if self.gpus > 1 else "")
+            code, told = run_command([sys.executable, "-m", "reliev3r.cli", *stage.forecast], listen=True)
+            if code != 0:
+                raise SystemExit(f"{stage.name}: {shown(stage.command)} cannot work")
+            return told.strip() + (f"; on {self.gpus} GPUs a {self.gpus}th of the time" if self.gpus > 1 else "")
         return "seconds"
+
+
+def run_command(command: Sequence[str], *, listen: bool = False) -> tuple[int, str]:
+    """(exit code, what it printed where somebody listens)."""
+    ended = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE if listen else None)
+    return ended.returncode, ended.stdout or ""
 
 
 def shown(command: Sequence[str]) -> str:

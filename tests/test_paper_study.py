@@ -3,9 +3,9 @@
 import json
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 - or it would make its list of fonts anew, beside another cache
 import paper
 import pytest
 from miniatures import Sizes, write_miniatures
@@ -56,20 +56,21 @@ def test_every_command_is_understood(data, tmp_path, understands, capsys, size, 
 
 
 def test_the_rehearsal_fills_every_table(data, tmp_path, monkeypatch, capsys) -> None:
-    ran = []
+    ran, said = [], []
 
-    def here(command, **options):
+    def here(command, **options) -> tuple[int, str]:
         """In this process, which has loaded everything already."""
         ran.append(command[3:])
+        said.append(capsys.readouterr().out)
         code = main(list(command[3:]))
-        return subprocess.CompletedProcess(command, code, stdout=capsys.readouterr().out, stderr="")
+        said.append(capsys.readouterr().out)
+        return code, said[-1]
 
-    monkeypatch.setattr(paper.subprocess, "run", here)
+    monkeypatch.setattr(paper, "run_command", here)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "study"
     paper.main(words(data, out))
-    said = capsys.readouterr().out
-    assert re.search(r"trains [\d,]+ of [\d,]+ parameters .* about 6 steps of .* of disk", "".join(said))
+    assert re.search(r"trains [\d,]+ of [\d,]+ parameters .* about 6 steps of .* of disk\n\$ python", "".join(said))
     content = json.loads((out / "study.json").read_text())
     text = (out / "study.md").read_text()
     for table in TABLES:
