@@ -292,7 +292,7 @@ def test_images_without_texture_say_so(tmp_path, capsys) -> None:
     folder = tmp_path / "grey"
     folder.mkdir()
     for i in range(3):
-        Image.fromarray(np.full((120, 160, 3), 128, np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(np.full((120, 160, 3), 128 + i, np.uint8)).save(folder / f"{i}.png")
     message = error_of(capsys, "fit", str(folder), "--out", str(tmp_path / "run"), "--depth", "none")
     assert "match" in message
     # the failed start does not block another one

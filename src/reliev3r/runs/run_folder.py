@@ -93,7 +93,7 @@ class RunFolder:
             yield
         finally:
             (self.path / _OWNER).unlink(missing_ok=True)
-            if not self.file.exists():
+            if self._run() is None:
                 (self.path / _LOCK).unlink(missing_ok=True)
             lock.release()
             if not there:
