@@ -24,6 +24,7 @@ from reliev3r.geometry.camera import K_from_focal, focal_from_35mm, focal_from_f
 logger = logging.getLogger(__name__)
 
 _FOCAL, _FOCAL_35MM, _STORED_WIDTH, _PLANE_RESOLUTION, _PLANE_UNIT = 37386, 41989, 40962, 41486, 41488
+_MAKE, _MODEL, _LENS_MODEL = 271, 272, 42036
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of FocalPlaneResolutionUnit
 
 
@@ -142,6 +143,33 @@ def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
     stored_width = image_size(frame.path, upright=False)[0]
     resized = stored_width / (_number(tags.get(_STORED_WIDTH)) or stored_width)
     return centred_K(frame, focal * resolution / unit * resized)
+
+
+def cameras_of(capture: Capture) -> tuple[int, ...]:
+    """For each frame the first one that the same camera took, as far as EXIF tells: make, model, lens, zoom and size.
+
+    A camera that was turned counts as another one: its K is another.
+    """
+    tags = (_MAKE, _MODEL, _LENS_MODEL, _FOCAL, _FOCAL_35MM)
+    first: dict[Any, int] = {}
+    cameras = []
+    for index, frame in enumerate(capture.frames):
+        exif = exif_tags(frame.path)
+        key = (frame.width, frame.height, *(str(exif.get(tag, "")).strip("\0 ") for tag in tags))
+        cameras.append(first.setdefault(key, index))
+    return tuple(cameras)
+
+
+def focal_uncertainty(capture: Capture) -> float | None:
+    """Standard deviation of the logarithm of the frames' focal lengths; None where they were measured or stated.
+
+    EXIF rounds to millimetres and knows neither focusing nor stabilisation; an expert guesses from a picture; a search
+    by the matches alone says little about flat scenes.
+    """
+    if not capture.has_K:
+        return 0.2
+    source = capture.K_source or ""
+    return 0.05 if source == "exif" else 0.1 if source.startswith("expert ") else None
 
 
 def _number(value: Any) -> float:

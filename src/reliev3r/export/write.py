@@ -130,6 +130,7 @@ def only_views(reconstruction: Reconstruction, index: list[int]) -> Reconstructi
         image=reconstruction.image[index],
         sizes=tuple(reconstruction.sizes[i] for i in index),
         regions=reconstruction.regions[index],
+        radial=None if reconstruction.radial is None else tuple(reconstruction.radial[i] for i in index),
         found=None,
     )
 
