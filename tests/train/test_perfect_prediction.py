@@ -80,7 +80,7 @@ def measured(config: ScenesConfig, source: Source, truth: Source) -> list[dict[s
     found = []
     for step in SEEDS:
         views, labels = batches(step)
-        same, known = twin(step, 0.5)
+        same, known = twin(step)
         assert torch.equal(views.image, same.image)
         assert (views.K is None) == config.batch.hide_intrinsics
         found.append(objective(said(network, views, known.truth, labels), labels, 0.5).parts)

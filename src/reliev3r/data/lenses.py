@@ -255,8 +255,10 @@ def stored_rectification(lens: dict[str, Any], where: str) -> Rectification | No
     if set(lens) != names or lens["model"] not in _COEFFICIENTS or not isinstance(distortion, list | tuple):
         raise UserError(f"{where}: the lens that its images were taken with is not one that can be rectified")
     coefficients = tuple(number({"k": value}, "k", where) for value in distortion)
-    size = {"width": int(numbers.pop("width")), "height": int(numbers.pop("height"))}
-    return Lens(model=lens["model"], distortion=coefficients, **size, **numbers).rectification()
+    return Lens(
+        model=lens["model"], distortion=coefficients, width=int(numbers["width"]), height=int(numbers["height"]),
+        **{key: value for key, value in numbers.items() if key not in ("width", "height")},
+    ).rectification()  # fmt: skip
 
 
 def number(entry: dict[str, Any], key: str, where: str, default: float | None = None) -> float:
