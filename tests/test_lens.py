@@ -8,11 +8,9 @@ import torch
 
 import small_scene
 from reliev3r.core.types import Tracks
-from reliev3r.geometry.camera import ray_map
-from reliev3r.geometry.radial import distort, undistort
+from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import relative, rigid_from, rotation_angle, so3_exp
 from reliev3r.sfm.lens import LensPrior
-from reliev3r.sfm.refine import refine_cameras
 
 VIEWS = 8
 FOCAL = 605.0
@@ -42,9 +40,7 @@ def floor(count: int, seed: int) -> torch.Tensor:
 
 def photographed(points, cameras, *, k1, seed, noise_px=0.5, false_share=0.1) -> Tracks:
     """Tracks as a lens with k1 shows them; ``k1`` of each view or of all."""
-    tracks = small_scene.observe(
-        points, cameras, noise_px=noise_px, false_share=false_share, longest=6, seed=seed
-    )
+    tracks = small_scene.observe(points, cameras, noise_px=noise_px, false_share=false_share, longest=6, seed=seed)
     k1 = torch.as_tensor(k1, dtype=torch.float64).expand(len(cameras))
     uv = distort(tracks.uv.double(), small_scene.K.expand(len(cameras), 3, 3), k1)
     return dataclasses.replace(tracks, uv=uv.float())

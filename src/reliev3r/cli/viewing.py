@@ -44,6 +44,7 @@ def view(argv: list[str]) -> int:
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
-        return 0
+        pass
     finally:
         viewer.close()
+    return 0

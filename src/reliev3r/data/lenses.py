@@ -257,7 +257,7 @@ def stored_rectification(lens: dict[str, Any], where: str) -> Rectification | No
     coefficients = tuple(number({"k": value}, "k", where) for value in distortion)
     return Lens(
         model=lens["model"], distortion=coefficients, width=int(numbers["width"]), height=int(numbers["height"]),
-        **{key: value for key, value in numbers.items() if key not in ("width", "height")},
+        fx=numbers["fx"], fy=numbers["fy"], cx=numbers["cx"], cy=numbers["cy"],
     ).rectification()  # fmt: skip
 
 

@@ -147,5 +147,6 @@ def shown_labels(capture: Capture, labels: CaptureLabels, prepared: Prepared) ->
     )  # fmt: skip
     return Shown(
         title=f"labels of {Path(capture.root).name}", versions={SOLVED: reconstruction}, tracks=labels.tracks,
-        label_depth=prepared.raw_depth.numpy(), known=known.numpy(), photograph=capture.image,
+        label_depth=None if prepared.raw_depth is None else prepared.raw_depth.numpy(), known=known.numpy(),
+        photograph=capture.image,
     )  # fmt: skip
