@@ -66,4 +66,5 @@ gpu:
 	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset tiny --out $(OUT)/step_tiny_gpu.json
 	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset base --out $(OUT)/step_base_gpu.json
 	PYTHONPATH=src timeout 540 python3 benchmarks/train.py --out $(OUT)/train_large_gpu.json
+	PYTHONPATH=src timeout 540 python3 benchmarks/feed.py --preset base --images 64 --workers 0 8 --out $(OUT)/feed_gpu.json
 	PYTHONPATH=src timeout 540 python3 studies/paradigm.py --size gpu --out $(OUT)/study_gpu || test $$? -eq 124  # goes on in the next call

@@ -5,8 +5,8 @@
 ``fit``: two real captures (12 views, depth by FastDepth) and a rendered one (depth by a *simulated expert*), all tracks
 by SIFT. Across scenes: the network of the package, and the same after ``--network-steps`` more of its own recipe
 (rendered rooms, a *simulated expert*), judged on the real captures, of which it knows nothing, and on rooms that no
-training sees. ``--doubt 0``: the paper's W (with another ``--out``). Truth is read by the scoring alone, after
-everything is predicted. DIR keeps the runs, and the result its rows: what is there is not made again. Writes the
+training sees. ``--doubt 0``: ``fit`` with the paper's W (give another ``--out``). Truth is read by the scoring alone,
+after everything is predicted. DIR keeps the runs, and the result its rows: what is there is not made again. Writes the
 result, a page of pictures and the curves; prints the table.
 """
 
@@ -50,7 +50,7 @@ VIEWS = 12
 ROOMS = 24
 RECIPE = "reliev3r-tiny"
 DOUBT = FitConfig().objective.doubt
-"""As ``fit`` and the recipe have it."""
+"""As ``fit`` has it."""
 HERE = Path(__file__).parent
 PICTURED = 3
 """Views of each capture on the page of pictures."""
@@ -101,7 +101,7 @@ def subjects(given: argparse.Namespace) -> list[Subject]:
     rows = [Subject(system=name, scene=scene, predict=partial(of_fit, given, scene)) for scene in (*REAL, RENDERED)]
     networks: dict[str, Callable[[], str]] = {
         PACKAGED: lambda: PACKAGED,
-        f"{PACKAGED}, {given.network_steps} steps more{said}": partial(trained_on, given),
+        f"{PACKAGED}, {given.network_steps} steps more": partial(trained_on, given),
     }
     for name, weights in networks.items():
         for scene in REAL:
@@ -138,12 +138,11 @@ def fit_folder(given: argparse.Namespace, scene: str) -> Path:
 
 def trained_on(given: argparse.Namespace) -> str:
     """The network of the package after some more steps of its own recipe."""
-    folder = given.work / f"network-{given.network_steps}-{given.doubt:g}"
+    folder = given.work / f"network-{given.network_steps}"
     if not (folder / "checkpoint").is_dir():
         start = RECIPES[RECIPE]()
         config = dataclasses.replace(
             start, model=PACKAGED, steps=given.network_steps, evaluate_every=1.0, heldout_scenes=2, alarm_checks=0,
-            objective=dataclasses.replace(start.objective, doubt=given.doubt),
         )  # fmt: skip
         if not train_scenes(folder, config, resume=(folder / "config.json").is_file()).finished:
             raise KeyboardInterrupt
@@ -232,7 +231,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--network-steps", type=int, default=100)
-    parser.add_argument("--doubt", type=float, default=DOUBT, help="objective.doubt; 0: the paper's W")
+    parser.add_argument("--doubt", type=float, default=DOUBT, help="objective.doubt of fit; 0: the paper's W")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "confidence_cpu.json")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -64,7 +64,8 @@ def test_a_frame_is_named_by_its_image_if_it_has_no_name(tmp_path):
 
 def test_what_is_not_stated_is_none(tmp_path):
     file = file_of(tmp_path, {"name": "a", "K": None, "width": None})
-    assert vars(read_frames(file)[0]) == {"name": "a", "image": None, "width": None, "height": None, "K": None}
+    nothing = {"image": None, "width": None, "height": None, "K": None, "lens": {}}
+    assert vars(read_frames(file)[0]) == {"name": "a", **nothing}
     posed = read_posed_frames(file)[0]
     assert posed.world_from_cam is None
     assert posed.depth is None
@@ -136,7 +137,7 @@ def test_one_K_for_all_images_is_no_list_of_frames(tmp_path):
 
 
 def test_the_common_entry_knows_no_pose_and_no_depth():
-    assert set(FrameEntry.__annotations__) == {"name", "image", "width", "height", "K"}
+    assert set(FrameEntry.__annotations__) == {"name", "image", "width", "height", "K", "lens"}
 
 
 def test_only_the_reader_of_truth_reads_poses():

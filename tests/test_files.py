@@ -139,3 +139,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, error, write):
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="a bug"), atomic_path(tmp_path / "new"):
         raise RuntimeError("a bug")
+
+
+def test_a_file_in_a_folder_that_is_not_whole_is_named_by_its_final_place(tmp_path):
+    with pytest.raises(UserError) as told, atomic_directory(tmp_path / "best") as folder, atomic_path(folder / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(told.value).startswith(f"{tmp_path / 'best' / 'a'}: cannot be written")
+
+
+def test_names_in_messages_neither_break_the_line_nor_command_the_terminal():
+    told = str(UserError("a\nb\x1b[31m\ud800\u2028 é写😀 c: not found"))
+    assert told == "a\\nb\\x1b[31m\\ud800\\u2028 é写😀 c: not found"
+    told.encode("utf8")

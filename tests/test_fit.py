@@ -48,7 +48,7 @@ def test_a_run_learns_and_leaves_everything_behind(run, capture, capsys) -> None
     for name in (
         "config.json", "checkpoint/model.safetensors", "checkpoint/config.json", "metrics.jsonl", "cameras.json",
         "labels/manifest.json", "scene.ply", "scene.glb", "sparse/0", "transforms.json", "report.html", "quality.json",
-        "prediction/prediction.npz", "depth/maps.json",
+        "prediction/prediction.npz", "depth/maps.json", "view.html",
     ):  # fmt: skip
         assert (run / name).exists(), name
     assert list((run / "tensorboard").glob("events*"))
@@ -292,7 +292,7 @@ def test_images_without_texture_say_so(tmp_path, capsys) -> None:
     folder = tmp_path / "grey"
     folder.mkdir()
     for i in range(3):
-        Image.fromarray(np.full((120, 160, 3), 128, np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(np.full((120, 160, 3), 128 + i, np.uint8)).save(folder / f"{i}.png")
     message = error_of(capsys, "fit", str(folder), "--out", str(tmp_path / "run"), "--depth", "none")
     assert "match" in message
     # the failed start does not block another one

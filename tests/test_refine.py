@@ -9,7 +9,9 @@ import torch
 import small_scene
 from reliev3r.geometry.rigid import relative, rotation_angle, so3_exp
 from reliev3r.sfm import bundle_pycolmap as adjust
-from reliev3r.sfm.refine import heldout_error, refine_cameras
+from reliev3r.sfm.heldout_error import heldout_error, observation_errors
+from reliev3r.sfm.lens import LensPrior
+from reliev3r.sfm.refine import refine_cameras
 
 VIEWS = 8
 
@@ -43,6 +45,11 @@ def rotation_errors(reconstruction, true=None):
     estimated = relative(reconstruction.prediction.world_from_cam.double())[..., :3, :3]
     true = relative(small_scene.arc(VIEWS) if true is None else true)[..., :3, :3]
     return rotation_angle(estimated.mT @ true).rad2deg()
+
+
+def error_of(reconstruction, tracks):
+    K, cameras = reconstruction.K_original, reconstruction.prediction.world_from_cam
+    return heldout_error(*observation_errors(tracks, K, cameras, reconstruction.sizes))
 
 
 def cut(tracks, views, keep=0):
@@ -99,7 +106,7 @@ def test_depth_follows_the_refined_points():
 def test_focal_length_is_refined_where_it_was_estimated():
     start = perturbed(focal=1.2)
     tracks, heldout = tracks_of(small_scene.arc(VIEWS)), tracks_of(small_scene.arc(VIEWS), count=150, seed=9)
-    result = refine_cameras(start, tracks, heldout, estimate_focal=True)
+    result = refine_cameras(start, tracks, heldout, lens=LensPrior(camera_of=(0,) * VIEWS, focal_sigma=0.2))
     K = result.reconstruction.K_original
     assert start.K_original[0, 0, 0].item() == pytest.approx(720, abs=0.1)
     assert result.kept
@@ -175,7 +182,7 @@ def test_a_spoilt_view_shows_in_the_heldout_error():
     heldout = tracks_of(small_scene.arc(VIEWS), count=300, false_share=0, noise_px=0)
     cameras = small_scene.arc(VIEWS)
     cameras[5, :3, :3] = so3_exp(torch.tensor([0.0, 0.1, 0.0], dtype=torch.float64)) @ cameras[5, :3, :3]
-    good, bad = heldout_error(truth, heldout), heldout_error(truth.with_cameras(cameras), heldout)
+    good, bad = error_of(truth, heldout), error_of(truth.with_cameras(cameras), heldout)
     assert good.median_px < 0.01
     assert good.not_worse_than(bad)
     assert not bad.not_worse_than(good)
@@ -188,6 +195,6 @@ def test_points_behind_cameras_count_as_the_diagonal():
     heldout = small_scene.observe(small_scene.wall_points(50), small_scene.arc(2))
     turned = small_scene.arc(2)
     turned[:, :3, :3] = turned[:, :3, :3] @ torch.diag(torch.tensor([-1.0, 1.0, -1.0]).double())  # looks backwards
-    error = heldout_error(truth.with_cameras(turned), heldout)
+    error = error_of(truth.with_cameras(turned), heldout)
     assert error.median_px <= math.hypot(*small_scene.SIZE)
     assert error.median_px > 50

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -223,6 +225,9 @@ def test_files_page_and_curves(benchmark, tmp_path):
     page = (out / "comparison.html").read_text()
     assert page.count("<svg") == 3 + 2 * 2 * 2  # curves; two systems, best and worst, two numbers of views
     assert "bad &lt;b&gt;" in page
+    looks = re.findall(r'<a href="([^"]+)">look around', page)
+    assert len(looks) == len(set(looks)) == 2 * 2 * 2
+    assert all((out / unquote(address)).is_file() for address in looks)
     assert "<b>" not in page.replace("<b>Alarm", "")
     assert "http" not in page
     assert page.count("<details>") == 4

@@ -153,7 +153,7 @@ def test_folder_holds_all_formats_and_is_not_overwritten(tmp_path, tracks):
     written = export_reconstruction(reconstruction, tracks, tmp_path / "out")
     assert all(path.exists() for path in written)
     assert {path.relative_to(tmp_path / "out").as_posix() for path in written} == {
-        "cameras.json", "transforms.json", "sparse/0", "scene.ply", "scene.glb", "scene.npz", "depth",
+        "cameras.json", "transforms.json", "sparse/0", "view.html", "scene.ply", "scene.glb", "scene.npz", "depth",
     }  # fmt: skip
     assert read_json(tmp_path / "out/transforms.json")["ply_file_path"] == "scene.ply"
     before = (tmp_path / "out/scene.ply").stat().st_mtime_ns
@@ -164,7 +164,7 @@ def test_folder_holds_all_formats_and_is_not_overwritten(tmp_path, tracks):
     assert (tmp_path / "out/scene.ply").stat().st_mtime_ns > before
 
 
-@pytest.mark.parametrize("name", ["a.ply", "a.glb", "a.npz", "a.json", "transforms.json"])
+@pytest.mark.parametrize("name", ["a.ply", "a.glb", "a.npz", "a.html", "a.json", "transforms.json"])
 def test_suffix_chooses_the_format_and_files_are_safe(tmp_path, name):
     reconstruction = small_scene.reconstruction()
     assert export_reconstruction(reconstruction, None, tmp_path / name) == [tmp_path / name]
@@ -195,7 +195,7 @@ def test_views_without_camera_stay_out(tmp_path, tracks):
         small_scene.reconstruction(), found=torch.tensor([True, False, True, True]), predicts_depth=False
     )
     written = export_reconstruction(reconstruction, tracks, tmp_path / "out")
-    assert [path.name for path in written] == ["cameras.json", "transforms.json", "0"]
+    assert [path.name for path in written] == ["cameras.json", "transforms.json", "0", "view.html"]
     assert [frame["name"] for frame in read_json(written[0])["frames"]] == ["frame0", "frame2", "frame3"]
     loaded = pycolmap.Reconstruction(written[2])
     assert sorted(image.name for image in loaded.images.values()) == ["frame0.jpg", "frame2.jpg", "frame3.jpg"]

@@ -96,6 +96,8 @@ def test_K_is_that_of_the_resized_image(labelled, tmp_path):
 
 def test_one_unknown_K_makes_all_unknown(labelled):
     capture, _ = labelled("estimate")
-    frames = (dataclasses.replace(capture.frames[0], K=np.eye(3)), *capture.frames[1:])
+    first = capture.frames[0]
+    K = np.array([[1.0 * first.width, 0, first.width / 2], [0, first.width, first.height / 2], [0, 0, 1]])
+    frames = (dataclasses.replace(first, K=K), *capture.frames[1:])
     views, _ = network_views(dataclasses.replace(capture, frames=frames), long_side=56, patch=14)
     assert views.K is None

@@ -141,6 +141,7 @@ def test_what_a_lost_worker_had_is_done_by_another(captures, labelled, tmp_path)
 @pytest.mark.slow
 def test_a_node_that_is_lost_for_good_does_not_stop_the_others(captures, labelled, tmp_path):
     from ray.cluster_utils import Cluster
+
     from reliev3r.core.many.cluster import RayPool
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -263,7 +264,7 @@ def test_bad_captures_are_reported_and_stop_nobody(some_bad, labelled, tmp_path)
         "c000": "done", "c001": "failed", "c002": "failed", "c003": "done",
     }  # fmt: skip
     assert index["c001"]["reason"].startswith("c001/images/1.png: truncated")
-    assert index["c002"]["reason"].startswith("c002: no matches")
+    assert index["c002"]["reason"].startswith("c002: all images are copies")
     assert read_index(store) == index == write_index(store)  # it can be made again from the folders alone
     for name in ("c000", "c003"):
         assert contents(store / name) == contents(labelled / "part0" / name)
@@ -345,7 +346,7 @@ def test_label_and_verify_from_the_command_line(some_bad, tmp_path, monkeypatch,
     assert cli.main(arguments) == 3
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("failed: c001: c001/images/1.png: truncated")
-    assert out[1].startswith("failed: c002: c002: no matches")
+    assert out[1].startswith("failed: c002: c002: all images are copies")
     assert out[2] == f"2 of 4 captures labelled; index: {store / 'store.json'}"
     assert cli.main(["verify-labels", str(store)]) == 0
     assert "4 captures (2 failed when labelled)" in capsys.readouterr().out

@@ -72,6 +72,7 @@ def full(tmp_path_factory):
         scores="AUC@30 97.0",
         notes=["one <b>note</b> & more"],
         settings={"preset": "tiny", "objective": {"alpha": 0.2}},
+        look="view.html",
     )
     return folder
 
@@ -83,7 +84,8 @@ def test_nothing_is_loaded_from_outside(full):
     assert "<script" not in text
     addresses = re.findall(r'(?:src|href)="([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
     assert addresses
-    assert all(address.startswith(("data:image/", "#")) for address in addresses)
+    pages = {"view.html", *(f"view.html#camera=frame{view}" for view in range(4))}
+    assert {address for address in addresses if not address.startswith(("data:image/", "#"))} == pages
     assert sorted(path.name for path in full.iterdir()) == ["overview.png", "report.html"]
 
 

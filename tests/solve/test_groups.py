@@ -105,6 +105,8 @@ def test_rooms_that_share_nothing_come_back_as_groups(two_rooms, tmp_path, capsy
     assert main(["reconstruct", str(two_rooms), "--out", str(out), "--intrinsics", "fov:60"]) == 0
     assert out.is_file()
     assert (tmp_path / "scene.group2.glb").is_file()
+    assert (tmp_path / "scene.html").is_file()
+    assert (tmp_path / "scene.group2.html").is_file()
     printed = capsys.readouterr().out
     assert "scene.group2.glb" in printed
     out.unlink()

@@ -69,11 +69,11 @@ class TrueSamples:
 
     def sample(self, seed: int, *, group: int, views: int) -> tuple[Views, Labels]:
         seen, labels = self.own.sample(seed, group=group, views=views)
-        for index, (name, _) in enumerate(self.own.files):
-            whole = self.own.capture(index).views.image
+        for each in self.own.captures:
+            whole = each.views().image
             same = (whole[None] == seen.image[:, None]).flatten(2).all(-1)  # [views of the sample, of the capture]
             if same.any(1).all():
-                capture = load_capture(self.images / name)
+                capture = load_capture(self.images / each.name)
                 truth = truth_of(capture, network_views(capture, long_side=SIDE, patch=8)[1])
                 return seen, FullLabels(truth=truth.select_views(same.int().argmax(1)), tracks=labels.tracks)
         raise AssertionError("a sample that is no part of a capture")

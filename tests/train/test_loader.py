@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,9 @@ def test_a_run_with_workers_that_was_interrupted_equals_one_without(tmp_path) ->
     assert train(network(), signalled, batches(), config, folder=tmp_path / "parts").steps == 5
     train(parts, weak, batches(), config, folder=tmp_path / "parts", resume=True)
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(parts), strict=True))
+    until = time.monotonic() + 30
+    while multiprocessing.active_children() and time.monotonic() < until:  # they are told, and take a moment
+        time.sleep(0.05)
     assert not multiprocessing.active_children()
 
 

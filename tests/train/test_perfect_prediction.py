@@ -79,8 +79,8 @@ def measured(config: ScenesConfig, source: Source, truth: Source) -> list[dict[s
     batches, twin = (SceneBatches([each], [1.0], config.batch, seed=config.seed) for each in (source, truth))
     found = []
     for step in SEEDS:
-        views, labels = batches(step, 0.5)
-        same, known = twin(step, 0.5)
+        views, labels = batches(step)
+        same, known = twin(step)
         assert torch.equal(views.image, same.image)
         assert (views.K is None) == config.batch.hide_intrinsics
         found.append(objective(said(network, views, known.truth, labels), labels, 0.5).parts)

@@ -147,14 +147,14 @@ def test_swept_captures_are_prepared_beside_the_others(store, monkeypatch) -> No
     plain = LabelledCaptures(config, patch=8)
     config = dataclasses.replace(config, prepare=dataclasses.replace(config.prepare, sweep=True))
     swept = LabelledCaptures(config, patch=8)
-    assert not {file for _, file in plain.files} & {file for _, file in swept.files}
+    assert not {each.path for each in plain.captures} & {each.path for each in swept.captures}
     monkeypatch.setattr(prepared, "_prepare", None)
     source = LabelledCaptures(config, patch=8)
-    _, labels = SceneBatches([source], [1.0], SceneBatchConfig(views=(2, 2), images=6))(0, 1.0)
+    _, labels = SceneBatches([source], [1.0], SceneBatchConfig(views=(2, 2), images=6))(0)
     weight = labels.depth.weight
     assert weight.shape == labels.depth.depth.shape
     assert 0 <= float(weight.min()) < float(weight.max()) <= 1
-    assert plain.capture(0).labels.depth.weight is None
+    assert plain.capture(0).sample()[1].depth.weight is None
 
 
 def prepare_verb(store: str, *more: str) -> list[str]:
@@ -188,7 +188,9 @@ def test_a_capture_that_cannot_be_prepared_does_not_stop_the_others(store, tmp_p
 
 def test_what_a_recipe_does_not_use_is_not_solved(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("reliev3r.labels.prepare.solve_cameras", None)
-    config = dataclasses.replace(paper(), captures=dataclasses.replace(paper().captures, data=(store,), heldout=0.0))
+    prepare = dataclasses.replace(paper().captures.prepare, solve=True)
+    wanted = dataclasses.replace(paper().captures, data=(store,), heldout=0.0, prepare=prepare)
+    config = dataclasses.replace(paper(), captures=wanted)
     unsolved = LabelledCaptures(captures_for(config, config.network), patch=14)
     _, labels = unsolved.sample(0, group=0, views=2)
     assert (labels.cameras.weight == 0).all()  # they have no say

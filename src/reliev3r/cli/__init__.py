@@ -16,6 +16,7 @@ VERBS = {
     "refine": ("captures", "bundle-adjust the cameras of a finished fit"),
     "reconstruct": ("captures", "a forward pass: images and a network to cameras, depth and points"),
     "show": ("captures", "one figure of a scene: input, depth, confidence, correspondences, monocular depth"),
+    "view": ("viewing", "look at a run, labels or a scene.glb in the browser"),
     "export": ("captures", "write a run's reconstruction in another format"),
     "train": ("training", "train a network across scenes, weakly or fully supervised"),
     "prepare": ("training", "bring labelled captures to a network's size before a training, with many workers"),

@@ -213,16 +213,9 @@ def export(argv: list[str]) -> int:
         overwrite: bool = False
 
     given = parse(Export, "export", argv)
-    from reliev3r.export.write import export_reconstruction
-    from reliev3r.labels.store import load_tracks
-    from reliev3r.runs.fit import finished_run
-    from reliev3r.runs.outputs import best_of
+    from reliev3r.runs.export import export_run
 
-    run = finished_run(given.run)
-    paths = export_reconstruction(
-        best_of(given.run, network=given.network), load_tracks(run.labels), given.out, overwrite=given.overwrite,
-        capture=given.run, keep=given.keep,
-    )  # fmt: skip
+    paths = export_run(given.run, given.out, network=given.network, overwrite=given.overwrite, keep=given.keep)
     for path in paths:
         print(path)
     return 0

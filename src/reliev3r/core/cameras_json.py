@@ -14,7 +14,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,10 @@ _AXES = "OpenCV camera axes (x right, y down, z forward); cam_to_world 4x4, X_w 
 _CAPTURED = f"{_AXES}; K pixel centres at integer coords; depth uint16 PNG, z-depth in mm, 0 = invalid"
 _PREDICTED = f"{_AXES}, up to one global similarity; K in pixels of the original image, pixel centres at integer coords"
 _CORNER_FROM_CENTRE = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+_LENS = re.compile(r"camera_model|is_fisheye|distortion_params|[kpsb]\d")
+"""Entries about the lens, for all frames together or for one: nerfstudio's names (``data.lenses``)."""
+_UNNAMED = re.compile(r"dist|dist_?coeffs?|distortion(_?coefficients|_?coeffs|_?model)?|D|lens|model", re.IGNORECASE)
+"""How others call them; unread they would be ignored without a word."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +49,9 @@ class FrameEntry:
     """Pixels of the upright image, as ``height``; None if not stated."""
     height: int | None = None
     K: Float[np.ndarray, "3 3"] | None = None
-    """Pinhole intrinsics in pixels of that image, corner convention, float64; None if unknown."""
+    """Intrinsics in pixels of that image, corner convention, float64; None if unknown."""
+    lens: dict[str, Any] = field(default_factory=dict)
+    """Its camera model and distortion as they stand, unchecked (``data.lenses`` knows them); empty: a pinhole."""
 
 
 Entry = TypeVar("Entry", bound=FrameEntry)
@@ -84,7 +90,9 @@ def read_frames(file: Path) -> tuple[FrameEntry, ...]:
         UserError: missing or malformed; names that clash or cannot name files, images outside the folder, a K that is
             no pinhole's.
     """
-    return _unique([FrameEntry(**_stated(entry, file)) for entry in _content(file)["frames"]], file)
+    content = _content(file)
+    shared = _lens(content, str(file))
+    return _unique([FrameEntry(**_stated(entry, file, shared)) for entry in content["frames"]], file)
 
 
 def read_posed_frames(file: Path) -> tuple[PosedEntry, ...]:
@@ -93,9 +101,10 @@ def read_posed_frames(file: Path) -> tuple[PosedEntry, ...]:
     Raises:
         UserError: as :func:`read_frames`, or a pose that is no 4 x 4 matrix.
     """
-    frames = []
-    for entry in _content(file)["frames"]:
-        stated = _stated(entry, file)
+    content = _content(file)
+    frames, shared = [], _lens(content, str(file))
+    for entry in content["frames"]:
+        stated = _stated(entry, file, shared)
         pose = _pose(entry.get("cam_to_world"), f"{file}: frame '{stated['name']}'")
         depth = entry.get("depth") or None
         if depth is not None:
@@ -224,8 +233,8 @@ def _unique(frames: list[Entry], file: Path) -> tuple[Entry, ...]:
     return tuple(frames)
 
 
-def _stated(entry: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The fields of a :class:`FrameEntry`."""
+def _stated(entry: dict[str, Any], file: Path, shared: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a :class:`FrameEntry`; ``shared`` is the lens that the file states for all frames."""
     image, name = entry.get("image") or None, entry.get("name")
     if image is not None:
         place = inside(file.parent, image, f"{file}: frame {name!r}: image")
@@ -235,7 +244,7 @@ def _stated(entry: dict[str, Any], file: Path) -> dict[str, Any]:
         raise _no_frames(file)
     if not isinstance(name, str) or not re.fullmatch(r"[^\s./\\][^/\\]*", name) or not _writable(name):
         raise UserError(f"{file}: frame name {name!a} cannot name files; use letters and digits")
-    return {"name": name, "image": image, **_intrinsics(entry, f"{file}: frame '{name}'")}
+    return {"name": name, "image": image, **_intrinsics({**shared, **entry}, f"{file}: frame '{name}'")}
 
 
 def _intrinsics(entry: dict[str, Any], where: str) -> dict[str, Any]:
@@ -243,13 +252,23 @@ def _intrinsics(entry: dict[str, Any], where: str) -> dict[str, Any]:
         "width": _pixels(entry.get("width"), where),
         "height": _pixels(entry.get("height"), where),
         "K": _corner_K(entry["K"], where) if entry.get("K") else None,
+        "lens": _lens(entry, where),
     }
+
+
+def _lens(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    unread = [key for key in entry if _UNNAMED.fullmatch(key) and entry[key]]
+    if unread:
+        raise UserError(
+            f"{where}: {unread[0]!r} is not read; write camera_model, and its coefficients as k1, k2, p1, p2"
+        )
+    return {key: value for key, value in entry.items() if _LENS.fullmatch(key)}
 
 
 def _pixels(value: Any, where: str) -> int | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and math.isfinite(value) and value > 0 and value == int(value):
+    if isinstance(value, int | float) and 0 < value < 1e9 and value == int(value):  # neither NaN nor huge
         return int(value)
     raise UserError(f"{where}: width and height must be whole numbers of pixels, not {value!r}")
 

@@ -1,12 +1,25 @@
 """The one exception that is meant for the user's eyes."""
 
+import unicodedata
+
 
 class UserError(Exception):
     """Bad input, told in one line that names the file and the remedy.
 
-    The command line prints the message without a traceback and exits with code 2.
+    The command line prints the message without a traceback and exits with code 2. Names from files may be in it: what
+    would break the line, command a terminal or cannot be written is shown by its number.
     """
+
+    def __str__(self) -> str:
+        return "".join(_visible(letter) for letter in super().__str__())
 
 
 class TrainingStopped(UserError):
     """Training cannot go on (for instance a non-finite loss); what was saved before is intact."""
+
+
+def _visible(letter: str) -> str:
+    """Line breaks, other control characters and halves of letters by their escapes."""
+    if unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp"):
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")

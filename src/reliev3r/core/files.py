@@ -45,10 +45,15 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
-    """A disk, quota or file-size limit that is reached while ``path`` is written becomes one line for the user."""
+def _room(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """A disk, quota or file-size limit that is reached while ``path`` is written becomes one line for the user.
+
+    ``folder`` is what ``path`` is called until it is whole: nobody knows it by that name.
+    """
     try:
         yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(folder or path), str(path))) from error
     except Exception as error:  # safetensors tells it in words only, torch's zip writer not even so
         number, text = getattr(error, "errno", None), str(error)
         in_words = any(f"os error {number}" in text for number in _NO_ROOM) or "inline_container" in text
@@ -84,7 +89,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
-        with _room(path):
+        with _room(path, temporary):
             yield temporary
             _follow_umask(temporary)
             if path.exists():
@@ -157,8 +162,9 @@ def inside(folder: Path, name: object, where: str) -> Path:
     Raises:
         UserError: no text, or a path that leads outside; ``where`` is the file and the frame that say so.
     """
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise UserError(f"{where}: {name!r} is not the path of a file; correct it")
+    long = isinstance(name, str) and any(len(part.encode("utf8", "replace")) > 255 for part in name.split("/"))
+    if not isinstance(name, str) or not name or "\0" in name or long:
+        raise UserError(f"{where}: {str(name)[:40]!r} is not the path of a file; correct it")
     path = Path(os.path.normpath(folder / name.replace("\\", "/")))
     if not path.is_relative_to(os.path.normpath(folder)):
         raise UserError(f"{where}: {name} lies outside {folder}; use a path relative to that folder")

@@ -42,6 +42,9 @@ class Reconstruction:
     """Views whose camera was found; ``None`` means all (a feed-forward model). The others' cameras mean nothing."""
     predicts_depth: bool = True
     """``False`` for a system that gives cameras only: the depth and confidence maps then mean nothing."""
+    radial: tuple[float, ...] | None = None
+    """k1 of each view's lens that refinement found (``geometry.radial``) and that was taken out: sizes, K and maps are
+    about images rectified by it. ``None``: about the capture's images as they are."""
     meta: dict[str, Any] = field(default_factory=dict)
     """System, checkpoint hash, source of the intrinsics, seconds: shown beside numbers."""
     capture: Any = field(default=None, compare=False, repr=False)
@@ -84,6 +87,7 @@ class Reconstruction:
             "sizes": self.sizes,
             "found": None if self.found is None else self.found.tolist(),
             "predicts_depth": self.predicts_depth,
+            **({} if self.radial is None else {"radial": self.radial}),
             "meta": self.meta,
             "sha256": file_hash(folder / "prediction.npz"),
         }
@@ -120,9 +124,10 @@ class Reconstruction:
                 regions=tensors["regions"],
                 found=None if manifest["found"] is None else torch.tensor(manifest["found"], dtype=torch.bool),
                 predicts_depth=bool(manifest["predicts_depth"]),
+                radial=tuple(map(float, manifest["radial"])) if "radial" in manifest else None,
                 meta=dict(manifest["meta"]),
             )
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError, EOFError, zipfile.BadZipFile) as error:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{file}: damaged ({told}); predict again") from error
         found._refuse_nonsense(file)
@@ -142,6 +147,7 @@ class Reconstruction:
         }  # fmt: skip
         parts = {**vars(self.prediction), "image": self.image, "regions": self.regions}
         listed = {len(self.image_files), len(self.sizes), views if self.found is None else len(self.found)}
+        listed |= set() if self.radial is None else {len(self.radial)}
         if listed != {views} or any(tuple(parts[name].shape) != shape for name, shape in shapes.items()):
             raise UserError(f"{file}: its names, sizes and arrays are not of the same views; predict again")
         if min(min(size) for size in self.sizes) < 1:
@@ -159,9 +165,9 @@ class Reconstruction:
         """Write cameras, depth and points for other programs; returns the files that were written.
 
         Args:
-            path: its suffix decides: ``.glb`` or ``.ply`` (points), ``.npz`` (all arrays), ``transforms.json``
-                (nerfstudio's cameras), another ``.json`` (ours), or none: a folder with all of them, depth maps and a
-                COLMAP model.
+            path: its suffix decides: ``.glb`` or ``.ply`` (points), ``.html`` (a page to look around in), ``.npz``
+                (all arrays), ``transforms.json`` (nerfstudio's cameras), another ``.json`` (ours), or none: a folder
+                with all of them, depth maps and a COLMAP model.
             overwrite: replace files that are there.
             keep: share of the pixels, the most confident ones, in point clouds.
             tracks: [v, m] in original pixels; they give the COLMAP model its points.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from reliev3r.core.cameras_json import (
     CAMERAS_JSON,
@@ -25,8 +25,8 @@ from reliev3r.core.cameras_json import (
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
-from reliev3r.data.lenses import Rectification
-from reliev3r.data.masks import mask_of
+from reliev3r.data.lenses import Rectification, rectification_of_entry
+from reliev3r.data.masks import mask_of, read_mask
 from reliev3r.data.video import extract_frames, user_cache
 from reliev3r.geometry.sampling import evenly_spaced
 
@@ -60,7 +60,7 @@ class Frame:
     cameras were solved by programs that ignore EXIF."""
 
     mask: Path | None = None
-    """What to leave out of it (``data.masks``), in pixels of the upright image; None: nothing."""
+    """What to leave out of it (``data.masks``), in pixels of the upright image before rectification; None: nothing."""
 
     def __post_init__(self) -> None:
         """K is checked here, whatever it comes from.
@@ -96,9 +96,9 @@ class Capture:
         return tuple(frame.name for frame in self.frames)
 
     @property
-    def masks(self) -> list[tuple[Path | None, tuple[int, int]]]:
-        """Mask and size (width, height) of every frame."""
-        return [(frame.mask, (frame.width, frame.height)) for frame in self.frames]
+    def masks(self) -> Iterator[Bool[np.ndarray, "h w"] | None]:
+        """:meth:`kept` of one frame after the other."""
+        return map(self.kept, range(len(self.frames)))
 
     @property
     def has_K(self) -> bool:
@@ -115,6 +115,20 @@ class Capture:
         frame = self.frames[index]
         stored = read_image(frame.path, upright=not frame.as_stored)
         return stored if frame.rectification is None else frame.rectification.image(stored)
+
+    def kept(self, index: int) -> Bool[np.ndarray, "h w"] | None:
+        """Which pixels of :meth:`image` count: those that a frame's mask leaves and that its lens saw; None: all.
+
+        Raises:
+            UserError: the mask is unreadable, or of another size than the upright image.
+        """
+        frame = self.frames[index]
+        kept = None if frame.mask is None else read_mask(frame.mask, (frame.width, frame.height))
+        if frame.rectification is None:
+            return kept
+        kept = np.ones((frame.height, frame.width), bool) if kept is None else kept
+        kept = frame.rectification.values(kept.astype(np.uint8)) > 0
+        return None if kept.all() else kept
 
 
 def load_capture(
@@ -154,6 +168,7 @@ def _listed_capture(path: Path, views: int | None) -> Capture:
     frames = tuple(_frame_from_entry(path, entry) for entry in evenly_spaced(_at_least_two(entries, path), views))
     warn_if_off_centre(frames, CAMERAS_JSON)
     capture = Capture(root=path, frames=frames, synthetic=bool(about.synthetic), ordered=about.ordered)
+    tell_rectified(capture.frames, str(path / CAMERAS_JSON))
     return dataclasses.replace(capture, K_source=CAMERAS_JSON if capture.has_K else None)
 
 
@@ -183,8 +198,9 @@ def _frame_from_entry(root: Path, entry: FrameEntry) -> Frame:
     stated = (entry.width or size[0], entry.height or size[1])
     resize = resized(stated, size, f"{root / file}: is {size[0]}x{size[1]} when upright but {CAMERAS_JSON} says")
     K = None if entry.K is None else resize @ entry.K
+    rectification = rectification_of_entry(entry, K, size, f"{root / CAMERAS_JSON}: frame '{entry.name}'")
     return Frame(name=entry.name, file=file, path=root / file, width=size[0], height=size[1], K=K,
-                 mask=mask_of(root, entry.name, file))  # fmt: skip
+                 rectification=rectification, mask=mask_of(root, entry.name, file))  # fmt: skip
 
 
 def resized(stated: tuple[int, int], size: tuple[int, int], where: str) -> Float[np.ndarray, "3 3"]:
@@ -213,6 +229,15 @@ def warn_if_off_centre(frames: Sequence[Frame], source: str) -> None:
             "%s: the principal point of %s (%.0f, %.0f) is far from the centre of its %dx%d pixels; does K belong to "
             "another size of the image?", source, frame.name, K[0, 2], K[1, 2], frame.width, frame.height,
         )  # fmt: skip
+
+
+def tell_rectified(frames: Sequence[Frame], source: str) -> None:
+    """Say in one line that images are not used as they are."""
+    lenses = [frame.rectification.lens for frame in frames if frame.rectification is not None]
+    if lenses:
+        models = " and ".join(sorted({str(lens["model"]) for lens in lenses}))
+        logger.info("%s: %d of %d images are rectified from a lens of model %s; K, labels and exports are those of the "
+                    "rectified pixels", source, len(lenses), len(frames), models)  # fmt: skip
 
 
 def _image_files(root: Path) -> list[Path]:

@@ -84,14 +84,15 @@ def image_format(path: Path) -> tuple[str, str]:
 
 
 def exif_tags(path: Path) -> dict[int, Any]:
-    """The photograph's own EXIF tags (exposure, lens) by number; none where they are damaged.
+    """The photograph's EXIF tags (camera, exposure, lens) by number; none where they are damaged.
 
     Raises:
         UserError: as :func:`image_size`.
     """
     with opened_image(path) as image:
         try:
-            return dict(image.getexif().get_ifd(_EXIF_IFD))
+            exif = image.getexif()
+            return {**exif, **exif.get_ifd(_EXIF_IFD)}
         except _PILLOW_ERRORS:
             return {}
 

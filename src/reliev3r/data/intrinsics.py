@@ -15,14 +15,16 @@ from jaxtyping import Float
 
 from reliev3r.core.cameras_json import FrameEntry, read_frames, read_shared_intrinsics
 from reliev3r.core.errors import UserError
-from reliev3r.data.capture import Capture, Frame, resized, warn_if_off_centre
+from reliev3r.data.capture import Capture, Frame, resized, tell_rectified, warn_if_off_centre
 from reliev3r.data.images import exif_tags, image_size
 from reliev3r.data.known_cameras import refuse_unused_cameras
+from reliev3r.data.lenses import rectification_of_entry
 from reliev3r.geometry.camera import K_from_focal, focal_from_35mm, focal_from_fov
 
 logger = logging.getLogger(__name__)
 
 _FOCAL, _FOCAL_35MM, _STORED_WIDTH, _PLANE_RESOLUTION, _PLANE_UNIT = 37386, 41989, 40962, 41486, 41488
+_MAKE, _MODEL, _LENS_MODEL = 271, 272, 42036
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of FocalPlaneResolutionUnit
 
 
@@ -31,9 +33,10 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
 
     ``FILE``: JSON in the format of ``cameras.json`` (matched by frame name) or one shared {"K", "width", "height"}, K
     with integer pixel centres; ``fov:DEG``: *horizontal* field of view of every upright image, square pixels, centred
-    principal point; ``exif``: focal length from the images' EXIF; ``estimate``: none, whatever is known. By default
-    those of the capture's own ``cameras.json``, else EXIF where all images have it, else none; but where a file of
-    another tool beside the images knows them, that must be used or refused by name.
+    principal point; ``exif``: focal length from the images' EXIF; ``estimate``: none, whatever is known. What a file
+    says about the lens counts too, and then the frames are rectified; a file without a lens is about a pinhole. By
+    default those of the capture's own ``cameras.json``, else EXIF where all images have it, else none; but where a file
+    of another tool beside the images knows them, that must be used or refused by name.
 
     Raises:
         UserError: there is such a file; the given file does not fit the frames, a field of view outside (0, 180),
@@ -99,30 +102,27 @@ def _from_file(capture: Capture, file: Path) -> Capture:
         choices = "give a JSON file, fov:DEG, exif or estimate, or expert where labels are made"
         raise UserError(f"--intrinsics {file}: no such file; {choices}")
     shared = read_shared_intrinsics(file)
-    if shared is not None:
-        return _checked(_replaced(capture, lambda frame: _fitted_K(frame, shared, file), file.name))
-    entries = {entry.name: entry for entry in read_frames(file)}
-    missing = [frame.name for frame in capture.frames if frame.name not in entries]
+    entries = {} if shared is not None else {entry.name: entry for entry in read_frames(file)}
+    missing = [frame.name for frame in capture.frames if shared is None and frame.name not in entries]
     if missing:
         raise UserError(f"{file}: no intrinsics for {_some(missing)}; add them or give one shared K")
-    return _checked(_replaced(capture, lambda frame: _fitted_K(frame, entries[frame.name], file), file.name))
+    frames = tuple(_fitted(frame, entries[frame.name] if shared is None else shared, file) for frame in capture.frames)
+    warn_if_off_centre(frames, file.name)
+    tell_rectified(frames, str(file))
+    return dataclasses.replace(capture, frames=frames, K_source=file.name)
 
 
-def _checked(capture: Capture) -> Capture:
-    warn_if_off_centre(capture.frames, str(capture.K_source))
-    return capture
-
-
-def _fitted_K(frame: Frame, entry: FrameEntry, file: Path) -> Float[np.ndarray, "3 3"]:
-    """K of an entry, scaled where it was measured on the same images at another resolution."""
+def _fitted(frame: Frame, entry: FrameEntry, file: Path) -> Frame:
+    """With the K and lens of an entry, scaled where they were measured on the same images at another resolution."""
     where = f"{file}: intrinsics of {frame.name}"
     if entry.K is None:
         raise UserError(f"{where}: K is missing; add it, or choose other --intrinsics")
     if entry.width is None or entry.height is None:
         raise UserError(f"{where}: need the image's width and height in pixels")
     size = (frame.width, frame.height)
-    where = f"{where}: {frame.file} is {size[0]}x{size[1]}, of another aspect ratio than"
-    return resized((entry.width, entry.height), size, where) @ entry.K
+    other = f"{where}: {frame.file} is {size[0]}x{size[1]}, of another aspect ratio than"
+    K = resized((entry.width, entry.height), size, other) @ entry.K
+    return dataclasses.replace(frame, K=K, rectification=rectification_of_entry(entry, K, size, where))
 
 
 def centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
@@ -143,6 +143,33 @@ def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
     stored_width = image_size(frame.path, upright=False)[0]
     resized = stored_width / (_number(tags.get(_STORED_WIDTH)) or stored_width)
     return centred_K(frame, focal * resolution / unit * resized)
+
+
+def cameras_of(capture: Capture) -> tuple[int, ...]:
+    """For each frame the first one that the same camera took, as far as EXIF tells: make, model, lens, zoom and size.
+
+    A camera that was turned counts as another one: its K is another.
+    """
+    tags = (_MAKE, _MODEL, _LENS_MODEL, _FOCAL, _FOCAL_35MM)
+    first: dict[Any, int] = {}
+    cameras = []
+    for index, frame in enumerate(capture.frames):
+        exif = exif_tags(frame.path)
+        key = (frame.width, frame.height, *(str(exif.get(tag, "")).strip("\0 ") for tag in tags))
+        cameras.append(first.setdefault(key, index))
+    return tuple(cameras)
+
+
+def focal_uncertainty(capture: Capture) -> float | None:
+    """Standard deviation of the logarithm of the frames' focal lengths; None where they were measured or stated.
+
+    EXIF rounds to millimetres and knows neither focusing nor stabilisation; an expert guesses from a picture; a search
+    by the matches alone says little about flat scenes.
+    """
+    if not capture.has_K:
+        return 0.2
+    source = capture.K_source or ""
+    return 0.05 if source == "exif" else 0.1 if source.startswith("expert ") else None
 
 
 def _number(value: Any) -> float:

@@ -27,11 +27,18 @@ def refuse_unused_cameras(capture: Capture) -> None:
     name = re.compile(rb"(?<![\w-])" + re.escape(first.path.stem.encode()) + rb"(?![\w-])")
     for folder in dict.fromkeys((first.path.parent, first.path.parent.parent, capture.root)):
         for file, remedy in _candidates(folder):
-            if file.is_file() and name.search(file.read_bytes()):
+            if _has_cameras(file, capture) and name.search(file.read_bytes()):
                 raise UserError(
                     f"{capture.root}: {file} knows the images' cameras, and would not be used; {remedy}; or say "
                     "--intrinsics exif, estimate, ... to go on without it"
                 )
+
+
+def _has_cameras(file: Path, capture: Capture) -> bool:
+    """A ``cameras.json`` counts with a K alone; the capture's own was read already, and has none."""
+    if file.name != CAMERAS_JSON:
+        return file.is_file()
+    return file.parent != capture.root and file.is_file() and re.search(rb'"K":\s*\[', file.read_bytes()) is not None
 
 
 def _candidates(folder: Path) -> list[tuple[Path, str]]:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from reliev3r.core.cameras_json import refuse_impossible_K
+from reliev3r.core.cameras_json import FrameEntry, refuse_impossible_K
 from reliev3r.core.errors import UserError
 from reliev3r.data.images import image_size
 from reliev3r.geometry.camera import focal_from_fov
@@ -33,18 +33,24 @@ class Rectification:
     stored_uv: Callable[[], Float[np.ndarray, "h w 2"]]
     """Positions, in pixels of the stored image (corner convention), of the pinhole image's pixel centres."""
 
-    @functools.cached_property
-    def _grid(self) -> tuple[np.ndarray, np.ndarray]:
-        uv = self.stored_uv().astype(np.float32) - 0.5  # cv2.remap counts from the centre of the first pixel
-        return np.ascontiguousarray(uv[..., 0]), np.ascontiguousarray(uv[..., 1])
-
     def image(self, stored: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
         """The pinhole image, bilinear; black where the lens saw nothing."""
-        return cv2.remap(stored, *self._grid, interpolation=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
+        return cv2.remap(stored, *_grid(self), interpolation=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
 
     def values(self, stored: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h2 w2"]:
-        """A map (depth, mask) by nearest neighbour; 0 where the lens saw nothing."""
-        return cv2.remap(stored, *self._grid, interpolation=cv2.INTER_NEAREST, borderValue=0)
+        """A map (depth, mask) by nearest neighbour, at its own resolution; 0 where the lens saw nothing."""
+        u, v = _grid(self)
+        height, width = stored.shape
+        if (height, width) != u.shape:
+            u, v = (cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in (u, v))
+            u, v = (u + 0.5) * (width / self.width) - 0.5, (v + 0.5) * (height / self.height) - 0.5
+        return cv2.remap(stored, u, v, interpolation=cv2.INTER_NEAREST, borderValue=0)
+
+
+@functools.lru_cache(maxsize=2)  # a grid takes 8 bytes a pixel, and neighbouring frames share their lens
+def _grid(rectification: Rectification) -> tuple[np.ndarray, np.ndarray]:
+    uv = rectification.stored_uv().astype(np.float32) - 0.5  # cv2.remap counts from the centre of the first pixel
+    return np.ascontiguousarray(uv[..., 0]), np.ascontiguousarray(uv[..., 1])
 
 
 def scaled_K(
@@ -198,9 +204,7 @@ def lens_of(entry: dict[str, Any], where: str, image: Path, size: tuple[int, int
         UserError: no focal length, numbers that cannot be, a model that no pinhole image can be made of, or a size
             of another aspect.
     """
-    model = str(entry.get("camera_model", "OPENCV_FISHEYE" if entry.get("is_fisheye") else "OPENCV"))
-    if model not in _COEFFICIENTS:
-        raise UserError(f"{where}: camera model {model} cannot be rectified; known: {', '.join(_COEFFICIENTS)}")
+    model = _model(entry, where)
     stored = None if "w" in entry and "h" in entry else image_size(image, upright=False)
     width, height = (_whole(entry, key, where) for key in "wh") if stored is None else stored
     fx = _focal(entry, "x", width, where)
@@ -213,6 +217,48 @@ def lens_of(entry: dict[str, Any], where: str, image: Path, size: tuple[int, int
     )
     refuse_impossible_K(lens.K, (width, height), where)
     return lens if size is None else _resized(lens, size, where, image)
+
+
+def rectification_of_entry(
+    entry: FrameEntry, K: Float[np.ndarray, "3 3"] | None, size: tuple[int, int], where: str
+) -> Rectification | None:
+    """What makes pinhole images of ``K`` of those that a frame of ``cameras.json`` is about; None where they are.
+
+    ``K`` is the entry's in pixels (corner convention) of the image, whose ``size`` is (width, height).
+
+    Raises:
+        UserError: a model that no pinhole image can be made of, coefficients that it does not have, no K.
+    """
+    if not entry.lens:
+        return None
+    model = _model(entry.lens, where)
+    distortion = _distortion(entry.lens, model, where)
+    if K is None:
+        if model.endswith("FISHEYE") or any(distortion):
+            raise UserError(f"{where}: states a lens ({model}) but no K; its coefficients mean nothing without")
+        return None
+    refuse_impossible_K(K, size, where)
+    fx, fy, cx, cy = (float(K[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    lens = Lens(model=model, width=size[0], height=size[1], fx=fx, fy=fy, cx=cx, cy=cy, distortion=distortion)
+    return lens.rectification()
+
+
+def stored_rectification(lens: dict[str, Any], where: str) -> Rectification | None:
+    """That of a :class:`Lens` whose fields were stored as JSON (:attr:`Rectification.lens`).
+
+    Raises:
+        UserError: they are no lens's.
+    """
+    names = {field.name for field in dataclasses.fields(Lens)}
+    numbers = {key: number(lens, key, where) for key in names - {"model", "distortion"} if key in lens}
+    distortion = lens.get("distortion")
+    if set(lens) != names or lens["model"] not in _COEFFICIENTS or not isinstance(distortion, list | tuple):
+        raise UserError(f"{where}: the lens that its images were taken with is not one that can be rectified")
+    coefficients = tuple(number({"k": value}, "k", where) for value in distortion)
+    return Lens(
+        model=lens["model"], distortion=coefficients, width=int(numbers["width"]), height=int(numbers["height"]),
+        fx=numbers["fx"], fy=numbers["fy"], cx=numbers["cx"], cy=numbers["cy"],
+    ).rectification()  # fmt: skip
 
 
 def number(entry: dict[str, Any], key: str, where: str, default: float | None = None) -> float:
@@ -229,6 +275,13 @@ def number(entry: dict[str, Any], key: str, where: str, default: float | None = 
     if not math.isfinite(found):
         raise UserError(f"{where}: {key} must be a finite number, not {str(value)[:40]!r}; correct the file")
     return found
+
+
+def _model(entry: dict[str, Any], where: str) -> str:
+    model = str(entry.get("camera_model", "OPENCV_FISHEYE" if entry.get("is_fisheye") else "OPENCV"))
+    if model not in _COEFFICIENTS:
+        raise UserError(f"{where}: camera model {model[:40]} cannot be rectified; known: {', '.join(_COEFFICIENTS)}")
+    return model
 
 
 def _whole(entry: dict[str, Any], key: str, where: str) -> int:

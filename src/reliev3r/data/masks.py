@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +41,20 @@ def read_mask(file: Path, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
         return np.asarray(image.convert("L")) >= _KEPT
 
 
-def kept_at(file: Path, size: tuple[int, int], grid: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """The mask on a ``grid`` = (height, width) that covers the image: kept where nothing of the pixel is left out."""
-    mask = Image.fromarray(read_mask(file, size).astype(np.uint8) * 255)
+def kept_at(kept: Bool[np.ndarray, "h w"], grid: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
+    """A mask on a ``grid`` = (height, width) that covers the image: kept where nothing of the pixel is left out."""
+    mask = Image.fromarray(kept.astype(np.uint8) * 255)
     return np.asarray(mask.resize(grid[::-1], Image.Resampling.BOX)) == 255
 
 
-def without_masked(tracks: Tracks, masks: list[tuple[Path | None, tuple[int, int]]]) -> Tracks:
-    """Tracks [v, m] in pixels of the upright images, with weight 0 where ``masks`` (file, size of the image) say so."""
+def without_masked(tracks: Tracks, masks: Iterable[Bool[np.ndarray, "h w"] | None]) -> Tracks:
+    """Tracks [v, m] in pixels of the images, with weight 0 where the view's mask (None: there is none) says so."""
     weight = tracks.weight.clone()
-    for view, (file, size) in enumerate(masks):
-        if file is None:
+    for view, mask in enumerate(masks):
+        if mask is None:
             continue
-        kept = torch.from_numpy(read_mask(file, size))
-        column = tracks.uv[view, :, 0].floor().long().clamp(0, size[0] - 1)
-        row = tracks.uv[view, :, 1].floor().long().clamp(0, size[1] - 1)
-        weight[view] = torch.where(kept[row, column], weight[view], 0.0)
+        height, width = mask.shape
+        column = tracks.uv[view, :, 0].floor().long().clamp(0, width - 1)
+        row = tracks.uv[view, :, 1].floor().long().clamp(0, height - 1)
+        weight[view] = torch.where(torch.from_numpy(mask)[row, column], weight[view], 0.0)
     return dataclasses.replace(tracks, weight=weight)

@@ -20,6 +20,7 @@ from reliev3r.core.files import inside
 from reliev3r.core.types import Truth
 from reliev3r.data.capture import Capture
 from reliev3r.data.images import affordable
+from reliev3r.data.lenses import Rectification, rectification_of_entry
 from reliev3r.geometry.camera import K_of_crop_resize
 
 NO_DEPTH = "the dataset has no true depth"
@@ -178,7 +179,17 @@ class CameraFile:
         stored = cv2.imread(str(affordable(file)), cv2.IMREAD_UNCHANGED) if file.is_file() else None
         if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
             raise UserError(f"{file}: not a readable 16-bit PNG depth map (named by cameras.json, frame '{name}')")
-        return stored.astype(np.float32) / 1000
+        depth = stored.astype(np.float32) / 1000
+        rectification = self._rectification(name)
+        return depth if rectification is None else rectification.values(depth)
+
+    def _rectification(self, name: str) -> Rectification | None:
+        """Depth maps are of the image as it lies there, and are rectified as that is."""
+        frame = self._frame(name)
+        if not frame.lens:
+            return None
+        camera = self.camera(name)
+        return rectification_of_entry(frame, camera.K.numpy(), camera.size, f"{self.file}: frame '{name}'")
 
 
 def _looked_up(

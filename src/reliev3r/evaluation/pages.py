@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
@@ -114,8 +116,14 @@ def _pictures(result: Result, benchmark: Benchmark, system: System) -> list[Scen
         true = torch.stack([scene.truth.camera(frame).world_from_cam for frame in reconstruction.names])
         picture = scene_picture(f"{system.name} · {name}{label} · AUC@30 {auc:.1f}", reconstruction, true)
         if picture is not None:
-            pictures.append(picture)
+            pictures.append(dataclasses.replace(picture, look=_page(reconstruction, system, scene, result.out)))
     return pictures
+
+
+def _page(reconstruction: Reconstruction, system: System, scene: Scene, out: Path) -> str:
+    """Write the page to look around in where the prediction is kept; its address, as seen from ``out``."""
+    (path,) = reconstruction.export(cell_folder(out, system, scene.name, scene.capture) / "view.html", overwrite=True)
+    return quote(path.relative_to(out).as_posix())
 
 
 def _kept(system: System, scene: Scene, out: Path) -> Reconstruction:

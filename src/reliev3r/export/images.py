@@ -60,7 +60,8 @@ def _write_frame(capture: Capture, index: int, folder: Path) -> str:
     if target.exists() and os.path.samefile(target, frame.path):
         if plain:
             return f"{IMAGES}/{target.name}"
-        raise UserError(f"{target}: is the photograph itself, which must not be replaced; choose another folder")
+        if target.resolve() == frame.path.resolve() or target.stat().st_nlink == 1:  # else a link, which is replaced
+            raise UserError(f"{target}: is the photograph itself, which must not be replaced; choose another folder")
     if plain:
         _link(frame, target)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import cv2
@@ -38,6 +39,14 @@ def depth_scale(depth: Tensor) -> tuple[float, float]:
     """(near, far) z-depth at the ends of the colour scale: 2nd and 98th percentile over all views."""
     near, far = np.percentile(depth.numpy(), [2, 98])
     return float(near), float(far)
+
+
+def data_uri(picture: UInt8[np.ndarray, "h w 3"], *, quality: int = 82) -> str:
+    """A picture as a JPEG ``data:`` address."""
+    ok, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise RuntimeError("OpenCV could not encode a JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def write_maps(reconstruction: Reconstruction, folder: Path | str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from reliev3r.core.files import atomic_path
@@ -37,22 +37,30 @@ def coloured_points(
 ) -> tuple[Float[Tensor, "n 3"], UInt8[Tensor, "n 3"]]:
     """World points of the most confident pixels with their colours; never empty.
 
+    ``keep`` and ``edge_rtol`` are those of :func:`shown_pixels`. At most ``max_points`` are drawn, evenly at random
+    with a fixed seed, in the order of the pixels.
+    """
+    index = shown_pixels(reconstruction.prediction, keep=keep, edge_rtol=edge_rtol)
+    if len(index) > max_points:
+        generator = torch.Generator().manual_seed(0)
+        index = index[torch.randperm(len(index), generator=generator)[:max_points].sort().values]
+    points = reconstruction.prediction.points_world
+    return points.reshape(-1, 3)[index], reconstruction.image.reshape(-1, 3)[index]
+
+
+def shown_pixels(prediction: Prediction, *, keep: float, edge_rtol: float = 0.05) -> Int[Tensor, " n"]:
+    """The most confident pixels, as places in the flattened maps; never empty.
+
     ``keep`` is the share of pixels to keep, by confidence over all views together (a percentile, so that it means the
     same for every model); pixels that float between surfaces (:func:`floating_pixels` with ``edge_rtol``) are left out.
-    Where this leaves next to nothing, the most confident pixels are given all the same, with a warning. At most
-    ``max_points`` are drawn, evenly at random with a fixed seed, in the order of the pixels.
+    Where this leaves next to nothing, the most confident pixels are given all the same, with a warning.
     """
-    prediction = reconstruction.prediction
     confident = _most_confident(prediction.conf, keep)
     chosen = confident & ~floating_pixels(prediction, rtol=edge_rtol)
     if int(chosen.sum()) < min(chosen.numel(), max(_FEWEST, _SMALLEST_SHARE * int(confident.sum()))):
         chosen = _most_confident(prediction.conf, max(keep, _FEWEST / chosen.numel()))
         _log.warning("almost every pixel lies at a depth edge: points are exported without the edge filter")
-    index = chosen.flatten().nonzero()[:, 0]
-    if len(index) > max_points:
-        generator = torch.Generator().manual_seed(0)
-        index = index[torch.randperm(len(index), generator=generator)[:max_points].sort().values]
-    return prediction.points_world.reshape(-1, 3)[index], reconstruction.image.reshape(-1, 3)[index]
+    return chosen.flatten().nonzero()[:, 0]
 
 
 def floating_pixels(prediction: Prediction, *, rtol: float) -> Bool[Tensor, "v h w"]:
@@ -113,7 +121,7 @@ def write_glb(reconstruction: Reconstruction, path: Path | str, *, keep: float =
     scene.add_geometry(trimesh.PointCloud(points_gltf.numpy(), colors=colours.numpy()), geom_name="points")
 
     gltf_from_cam = (gltf_from_world @ world_from_cam).numpy()
-    size = _frustum_size(gltf_from_cam[:, :3, 3], points_gltf.numpy())
+    size = frustum_size(gltf_from_cam[:, :3, 3], points_gltf.numpy())
     corners = _corner_rays(reconstruction)
     for name, pose, rays, colour in zip(
         reconstruction.names, gltf_from_cam, corners, view_colours(len(corners)), strict=True
@@ -127,11 +135,17 @@ def write_glb(reconstruction: Reconstruction, path: Path | str, *, keep: float =
     return len(points)
 
 
-def _frustum_size(centres: np.ndarray, points: np.ndarray) -> float:
+def frustum_size(centres: np.ndarray, points: np.ndarray) -> float:
     """A length at which cameras are seen in the scene without hiding it: by their spacing, bounded by the scene's."""
     extent = float(np.linalg.norm(np.percentile(points, 90, axis=0) - np.percentile(points, 10, axis=0)))
     spread = float(np.linalg.norm(centres - centres.mean(0), axis=1).mean())
     return float(np.clip(0.25 * spread, 0.02 * extent, 0.08 * extent)) or 1.0
+
+
+def pixel_size(reconstruction: Reconstruction) -> float:
+    """The side of a pixel of the maps at the median depth, in the scene's unit."""
+    prediction = reconstruction.prediction
+    return float(prediction.depth.median() / prediction.K[:, 0, 0].mean())
 
 
 def _corner_rays(reconstruction: Reconstruction) -> Float[np.ndarray, "v 4 3"]:

@@ -17,11 +17,12 @@ from reliev3r.export.colmap import write_colmap
 from reliev3r.export.images import IMAGES, write_images
 from reliev3r.export.maps import write_maps, write_npz
 from reliev3r.export.points import write_glb, write_ply
+from reliev3r.export.view import write_view
 
 _log = logging.getLogger(__name__)
 
-TRANSFORMS = "transforms.json"
-CAMERA_FILES = (CAMERAS_JSON, TRANSFORMS, "sparse/0")
+TRANSFORMS, VIEW = "transforms.json", "view.html"
+CAMERA_FILES = (CAMERAS_JSON, TRANSFORMS, "sparse/0", VIEW)
 ARRAYS, MAPS = "scene.npz", "depth"
 DEPTH_FILES = ("scene.ply", "scene.glb", ARRAYS, MAPS)
 """What a folder of results holds (docs/conventions.md); the latter only of systems that predict depth."""
@@ -38,16 +39,16 @@ def export_reconstruction(
 ) -> list[Path]:
     """Write one file, or all formats into a folder, and return what was written.
 
-    The suffix decides: ``.ply``, ``.glb``, ``.npz``, ``.json`` (``transforms.json`` is nerfstudio's, any other name
-    ours), none: a folder as :func:`write_folder` fills it, which explains the rest. ``transforms.json`` too has its
-    ``images/`` beside it.
+    The suffix decides: ``.ply``, ``.glb``, ``.npz``, ``.html`` (to look around in), ``.json`` (``transforms.json`` is
+    nerfstudio's, any other name ours), none: a folder as :func:`write_folder` fills it, which explains the rest.
+    ``transforms.json`` too has its ``images/`` beside it.
 
     Raises:
         UserError: unknown suffix, a file that exists already and ``overwrite`` is off, or nothing to write.
     """
     path = Path(path)
-    if path.suffix not in ("", ".ply", ".glb", ".npz", ".json"):
-        raise UserError(f"{path}: unknown format {path.suffix!r}; use .ply, .glb, .npz, .json or a folder")
+    if path.suffix not in ("", ".ply", ".glb", ".npz", ".html", ".json"):
+        raise UserError(f"{path}: unknown format {path.suffix!r}; use .ply, .glb, .npz, .html, .json or a folder")
     if not path.suffix and path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file, not a folder; choose another name or a suffix")
     if path.suffix in (".ply", ".glb", ".npz") and not reconstruction.predicts_depth:
@@ -60,7 +61,7 @@ def export_reconstruction(
             raise UserError(f"{target}: exists already; choose another name or allow overwriting")
     if not path.suffix:
         return write_folder(reconstruction, tracks, path, capture=capture, keep=keep)
-    reconstruction, tracks = _found_views(reconstruction, tracks)
+    reconstruction, tracks = found_views(reconstruction, tracks)
     located = _images(reconstruction, capture, path.parent) if path.name == TRANSFORMS else None
     _write(reconstruction, tracks, path, images=located, keep=keep)
     return [path]
@@ -85,7 +86,7 @@ def write_folder(
     Raises:
         UserError: no camera was found, or the folder cannot be written.
     """
-    reconstruction, tracks = _found_views(reconstruction, tracks)
+    reconstruction, tracks = found_views(reconstruction, tracks)
     names = [name for name in _contents(reconstruction) if name not in without]
     points = "scene.ply" if "scene.ply" in names else None
     images = _images(reconstruction, capture, folder)
@@ -109,7 +110,7 @@ def _contents(reconstruction: Reconstruction) -> tuple[str, ...]:
     return CAMERA_FILES + (DEPTH_FILES if reconstruction.predicts_depth else ())
 
 
-def _found_views(reconstruction: Reconstruction, tracks: Tracks | None) -> tuple[Reconstruction, Tracks | None]:
+def found_views(reconstruction: Reconstruction, tracks: Tracks | None) -> tuple[Reconstruction, Tracks | None]:
     """The views with cameras: the others' mean nothing and must not reach other programs."""
     if reconstruction.found is None or reconstruction.found.all():
         return reconstruction, tracks
@@ -129,6 +130,7 @@ def only_views(reconstruction: Reconstruction, index: list[int]) -> Reconstructi
         image=reconstruction.image[index],
         sizes=tuple(reconstruction.sizes[i] for i in index),
         regions=reconstruction.regions[index],
+        radial=None if reconstruction.radial is None else tuple(reconstruction.radial[i] for i in index),
         found=None,
     )
 
@@ -146,6 +148,8 @@ def _write(
         write_ply(reconstruction, target, keep=keep)
     elif target.suffix == ".glb":
         write_glb(reconstruction, target, keep=keep)
+    elif target.suffix == ".html":
+        write_view(reconstruction, target)
     elif target.suffix == ".npz":
         write_npz(reconstruction, target)
     elif target.name == TRANSFORMS:

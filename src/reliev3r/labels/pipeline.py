@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from jaxtyping import Bool
+
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, remove_leftovers, write_sealed
 from reliev3r.core.progress import Progress
@@ -114,7 +117,7 @@ def label_depth(
     path = out / depth_file(frame.name)
     found = _reusable(path, key, known_hash, read_depth)
     if found is None:
-        write_depth(path, _masked(expert.predict(capture.image(index), frame, capture), frame), key)
+        write_depth(path, _masked(expert.predict(capture.image(index), frame, capture), capture.kept(index)), key)
         found = read_depth(path)[0]  # as a reader will see it, whether it was there or not
     return found
 
@@ -169,11 +172,8 @@ def _frame_entry(frame: Frame, image_hash: str) -> dict[str, Any]:
     }
 
 
-def _masked(depth: DepthMap, frame: Frame) -> DepthMap:
-    if frame.mask is None:
-        return depth
-    kept = kept_at(frame.mask, (frame.width, frame.height), depth.valid.shape)
-    return dataclasses.replace(depth, valid=depth.valid & kept)
+def _masked(depth: DepthMap, kept: Bool[np.ndarray, "h w"] | None) -> DepthMap:
+    return depth if kept is None else dataclasses.replace(depth, valid=depth.valid & kept_at(kept, depth.valid.shape))
 
 
 def _tell_copies(names: Sequence[str], hashes: Sequence[str], capture: Capture) -> None:

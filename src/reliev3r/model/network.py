@@ -26,9 +26,6 @@ from reliev3r.model.matching import MatchBranch
 from reliev3r.model.solved import with_solved_cameras
 from reliev3r.model.transformer import Block, Encoder, Rope, rope_tables
 
-MOST_BLOCKS = 256
-"""Of one part of a network: the largest there are have 48, and a file can claim any number."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -84,8 +81,8 @@ class NetworkConfig:
         if self.decoder_depth < 2 or self.decoder_depth % 2:
             raise ValueError(f"decoder_depth must be even and at least 2, got {self.decoder_depth}")
         deepest = max(self.encoder_depth, self.decoder_depth, self.head_depth)
-        if not self.encoder_depth >= 1 or deepest > MOST_BLOCKS:
-            raise ValueError(f"encoder, decoder and heads have 1 to {MOST_BLOCKS} blocks, not {deepest}")
+        if self.encoder_depth < 1 or deepest > 256:  # the largest there are have 48; a file can claim any number
+            raise ValueError(f"encoder, decoder and heads have 1 to 256 blocks, not {deepest}")
         if not 0 <= self.match_layer < self.decoder_depth:
             raise ValueError(f"match_layer must be in 0 to {self.decoder_depth - 1}, got {self.match_layer}")
         if self.image_size is not None and not 16 <= self.image_size <= 8192:
@@ -259,9 +256,7 @@ class Reliev3R(nn.Module, PyTorchModelHubMixin, library_name="reliev3r", license
             f"{config.decoder_depth} blocks of width {config.dim}",
             "images": f"{size}, multiples of {config.patch_size} pixels, any number of views",
             "arithmetic": {"auto": "bf16 where it is fast, else float32"}.get(config.precision, config.precision),
-            "cameras": "solved from its own matches and depth"
-            if config.cameras == "solved"
-            else "regressed, one head for all views",
+            "cameras": "regressed" if config.cameras == "regressed" else "solved from its own matches and depth",
             "intrinsics": "predicted, or given" if self.predicts_intrinsics else "must be given",
         }
         if self.licence == "other":

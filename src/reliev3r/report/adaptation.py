@@ -17,11 +17,10 @@ from torch import Tensor
 from reliev3r.core.files import atomic_path
 from reliev3r.core.types import Prediction
 from reliev3r.export.cameras import upright_from_world
-from reliev3r.export.maps import depth_picture, depth_scale
+from reliev3r.export.maps import data_uri, depth_picture, depth_scale
 from reliev3r.report.comparison import laid_over, strip
 from reliev3r.report.figures import CameraPlot, blank_figure, camera_svg, draw_cameras, svg_of
 from reliev3r.report.page import write_page
-from reliev3r.report.pictures import data_uri
 
 COLOURS = {1: "#1a9a5c", 0: "#8a919c", -1: "#d6453d"}
 _INK = "#222222"

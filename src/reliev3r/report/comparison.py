@@ -15,13 +15,12 @@ from torch import Tensor
 
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.export.cameras import upright_from_world
-from reliev3r.export.maps import depth_picture, depth_scale
+from reliev3r.export.maps import data_uri, depth_picture, depth_scale
 from reliev3r.geometry.align import umeyama
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.report.figures import CameraPlot, camera_svg, line_svg
 from reliev3r.report.page import write_page
-from reliev3r.report.pictures import data_uri
 
 _MOST_VIEWS = 8
 _HEIGHT = 120
@@ -46,6 +45,8 @@ class ScenePicture:
     """Its depth likewise; None where it predicts none."""
     plot: CameraPlot
     """Predicted cameras, with the true ones as outlines."""
+    look: str | None = None
+    """Address of the page to look around in (``export.view``), as seen from the comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +152,9 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _picture(picture: ScenePicture) -> str:
     strips = [("input", picture.images), ("depth", picture.depth)]
     images = "".join(f'<img alt="{name}" src="{data_uri(strip)}">' for name, strip in strips if strip is not None)
+    look = f' · <a href="{escape(picture.look)}">look around in 3D</a>' if picture.look else ""
     return (
-        f'<section class="view"><h3>{escape(picture.title)}</h3><div class="pair"><div>{images}</div>'
+        f'<section class="view"><h3>{escape(picture.title)}{look}</h3><div class="pair"><div>{images}</div>'
         f"<div>{camera_svg(picture.plot, side=False)}</div></div></section>"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from torch import Tensor
@@ -13,13 +14,13 @@ from torch import Tensor
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import flatten
 from reliev3r.core.types import Tracks
-from reliev3r.export.maps import colour_map, depth_scale
+from reliev3r.export.maps import colour_map, data_uri, depth_scale
 from reliev3r.export.points import view_colours
 from reliev3r.geometry.collapse_signs import GOOD_ANGLE_DEG
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.report.figures import CameraPlot, camera_svg, curve_svgs, write_overview
 from reliev3r.report.page import write_page
-from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, data_uri, view_pictures
+from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, view_pictures
 
 _MOST_VIEWS = 24
 _OVERVIEW_VIEWS = 4
@@ -48,6 +49,7 @@ def write_report(
     notes: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     photograph: Callable[[int], np.ndarray] | None = None,
+    look: str | None = None,
 ) -> None:
     """Write ``path`` (HTML) and ``overview.png`` beside it.
 
@@ -56,7 +58,8 @@ def write_report(
     are in original pixels; ``label_depth`` is the expert's depth [v, h, w] (not positive or not finite: unknown);
     ``metrics`` are the rows of ``metrics.jsonl``; ``quality`` the truth-free figures, its "alarms" a list of sentences;
     ``scores`` a plain-text table against ground truth; ``photograph(view)`` gives an original image as RGB uint8 (else
-    the network's small input is shown). At most 24 views, evenly spaced, have a row of their own.
+    the network's small input is shown); ``look`` is the address of the page to look around in (``export.view``), as
+    seen from this one, and is linked to. At most 24 views, evenly spaced, have a row of their own.
     """
     best = reconstruction if refined is None else refined
     shown = evenly_spaced(range(len(best.names)), _MOST_VIEWS)
@@ -71,8 +74,8 @@ def write_report(
         quality.pop("confident_share", None)  # of a depth expert, and there was none
     body = [
         _summary(reconstruction, quality, scores, notes),
-        _cameras(plot),
-        _views(best, pictures, layer),
+        _cameras(plot, look),
+        _views(best, pictures, layer, look),
         _training(metrics),
         _settings(reconstruction, settings or {}),
     ]
@@ -111,7 +114,7 @@ def _summary(
     return "".join(parts)
 
 
-def _cameras(plot: CameraPlot) -> str:
+def _cameras(plot: CameraPlot, look: str | None) -> str:
     about = "Each wedge is a camera, numbered and coloured in the order of the views; dots are points from the tracks."
     if plot.before is not None:
         about += " Filled: refined by bundle adjustment. Outlines: as the network predicted them."
@@ -121,11 +124,17 @@ def _cameras(plot: CameraPlot) -> str:
     ]
     return (
         f'<h2>Cameras and points</h2><p class="faint">{about} Units are the network\'s own: the scale of the scene is '
-        f'unknown.</p><div class="plots">{"".join(figures)}</div>'
+        f'unknown.</p>{_link(look)}<div class="plots">{"".join(figures)}</div>'
     )
 
 
-def _views(reconstruction: Reconstruction, pictures: Mapping[int, Any], layer: TrackLayer | None) -> str:
+def _link(look: str | None) -> str:
+    return "" if look is None else f'<p><a href="{escape(look)}">Look around in 3D</a></p>'
+
+
+def _views(
+    reconstruction: Reconstruction, pictures: Mapping[int, Any], layer: TrackLayer | None, look: str | None
+) -> str:
     near, far = depth_scale(reconstruction.prediction.depth)
     with_pseudo = next(iter(pictures.values())).pseudo_depth is not None
     title = "Depth and pseudo depth" if with_pseudo else "Depth"
@@ -146,9 +155,11 @@ def _views(reconstruction: Reconstruction, pictures: Mapping[int, Any], layer: T
             if image is not None
         )
         dot = f'<span class="dot" style="background:rgb({",".join(map(str, colours[view]))})"></span>'
+        name = reconstruction.names[view]
+        stand = f' · <a href="{escape(look)}#camera={quote(name, safe="")}">stand here</a>' if look else ""
         rows.append(
-            f'<section class="view"><h3>{dot}{view} · {escape(reconstruction.names[view])} '
-            f'<span class="faint">{_view_facts(reconstruction, layer, view)}</span></h3>'
+            f'<section class="view"><h3>{dot}{view} · {escape(name)} '
+            f'<span class="faint">{_view_facts(reconstruction, layer, view)}{stand}</span></h3>'
             f'<div class="row">{cells}</div></section>'
         )
     total = len(reconstruction.names)

@@ -47,6 +47,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 10p
 table { border-collapse: collapse; font-size: .85rem; width: 100%; }
 td { border-top: 1px solid var(--line); padding: .25rem .6rem .25rem 0; vertical-align: top; overflow-wrap: anywhere; }
 td:first-child { color: var(--faint); width: 40%; }
+a { color: var(--accent); }
 summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 640px) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } h1 { font-size: 1.3rem; } }
 @media print { .view { break-inside: avoid; } }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,11 +129,3 @@ def _with_tracks(image: np.ndarray, region: np.ndarray, layer: TrackLayer, view:
 def badness_colour(bad: float) -> tuple[int, int, int]:
     """RGB from green (0) over yellow to red (1)."""
     return round(255 * min(1.0, 0.1 + 1.8 * bad)), round(220 * min(1.0, 2 - 2 * bad)), 60
-
-
-def data_uri(picture: UInt8[np.ndarray, "h w 3"], *, quality: int = 82) -> str:
-    """A picture as a JPEG ``data:`` address."""
-    ok, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        raise RuntimeError("OpenCV could not encode a JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")

@@ -1,4 +1,8 @@
-"""One capture, from raw images to a trained network, cameras, depth, points and a report - without annotation."""
+"""One capture, from raw images to a trained network, cameras, depth, points and a report - without annotation.
+
+What training gives is the network. Within a minute of CPU time its cameras are as good as the pseudo cameras that
+teach it, and its depth is no better than what ``reconstruct`` sweeps without training (docs/results/fit.md).
+"""
 
 from __future__ import annotations
 
@@ -78,7 +82,7 @@ class FitConfig(TrainConfig):
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(depth_weight=3.0, tracks_weight=10.0, teacher_weight=10.0, doubt=10.0)
+        default_factory=lambda: ObjectiveConfig(depth_weight=2.2, tracks_weight=10.0, teacher_weight=10.0, doubt=10.0)
     )
     """Tracks weigh more than the paper's 0.5 (their unit is the radian), and W hears of the views' contradictions
     (registered labels hide them from it); docs/method.md and docs/results/confidence.md have the measured balance."""
@@ -171,8 +175,7 @@ def _fit(
         capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction, quality=quality,
         notes=tuple(notes), settings=to_plain(config),
     )  # fmt: skip
-    refined = write_outputs(out, fitted, refine=config.refine)
-    notes += [] if refined is None else [refined.reason]
+    notes += write_outputs(out, fitted, refine=config.refine)[1]
     report("outputs", 1, 1, "")
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
 

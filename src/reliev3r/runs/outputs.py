@@ -17,13 +17,17 @@ from reliev3r.core.files import read_json, write_json
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
+from reliev3r.data.intrinsics import cameras_of, focal_uncertainty
 from reliev3r.evaluation.heldout_quality import Quality, assess
 from reliev3r.export.cameras import write_cameras
-from reliev3r.export.write import ARRAYS, only_views, write_folder
+from reliev3r.export.lens import straightened_capture, straightened_tracks
+from reliev3r.export.write import ARRAYS, VIEW, only_views, write_folder
+from reliev3r.geometry.radial import undistorted
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
 from reliev3r.report.html import write_report
 from reliev3r.sfm.bundle_pycolmap import held_views
+from reliev3r.sfm.lens import LensPrior
 from reliev3r.sfm.refine import RefineResult, refine_cameras
 from reliev3r.training.monitor import read_metrics
 
@@ -52,13 +56,15 @@ WITHOUT_EVIDENCE = "cameras_without_evidence.json"
 """In a run's folder: the cameras that are guesses, in the format of ``cameras.json``."""
 
 
-def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | None:
+def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineResult | None, list[str]]:
     """Write prediction, photographs, cameras, maps, point clouds, COLMAP model, figures and the report into ``out``.
 
     What other programs read is the best there is: with ``refine`` the refined cameras, if held-out tracks do not speak
     against them; ``quality.json`` says what was decided and why, as does the result's ``reason``. Views whose cameras
     no tracks hold in place are left out of it and named; their cameras are kept in :data:`WITHOUT_EVIDENCE`. The
     network's own word stays in ``prediction/``, the refined reconstruction goes to ``refined/``.
+
+    Returns the refinement, if it was asked for, and sentences on what lies on top.
     """
     prepared, network = fitted.prepared, fitted.reconstruction
     tracks = fitted.labels.tracks.select_tracks(prepared.train_index)
@@ -67,16 +73,22 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | 
     refined, notes, quality = None, list(fitted.notes), fitted.quality
     best, figures = network, {"network": dataclasses.asdict(quality)}
     if refine:
-        refined = refine_cameras(network, tracks, heldout, estimate_focal=prepared.views.K is None)
+        refined = refine_cameras(network, tracks, heldout, lens=_lens_prior(fitted.capture))
         notes.append(refined.reason)
         shutil.rmtree(out / "refined", ignore_errors=True)  # of an earlier refinement
-        figures["refined"] = {"kept": refined.kept, "reason": refined.reason}
+        figures["refined"] = {
+            "kept": refined.kept, "reason": refined.reason,
+            "lenses": [dataclasses.asdict(lens) for lens in refined.lenses],
+        }  # fmt: skip
         if refined.kept:
             best = refined.reconstruction
             best.save(out / "refined")
-            quality = assess(best.prediction, prepared.heldout)
+            quality = assess(best.prediction, _on_the_grid(prepared.heldout, best))
             figures["refined"] |= dataclasses.asdict(quality)
-    guessed, alarms = _guessed(best, fitted.labels.tracks), list(quality.alarms)
+    best = dataclasses.replace(best, capture=straightened_capture(fitted.capture, best))
+    tracks, heldout = straightened_tracks(tracks, best), straightened_tracks(heldout, best)
+    guessed = _guessed(best, straightened_tracks(fitted.labels.tracks, best))
+    alarms = list(quality.alarms)
     if guessed:
         alarms.append(_sentence(guessed, best))
         _log.warning(alarms[-1])
@@ -85,18 +97,36 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> RefineResult | 
     write_report(
         out / "report.html",
         reconstruction=network,
-        refined=best if best is not network else None,
+        refined=best if refined is not None and refined.kept else None,
         tracks=tracks,
         heldout=heldout,
         label_depth=prepared.raw_depth,
         metrics=read_metrics(out / "metrics.jsonl"),
-        photograph=fitted.capture.image,
+        photograph=best.capture.image,
         quality={**dataclasses.asdict(quality), "alarms": alarms},
         scores=None,
         notes=notes,
         settings=fitted.settings,
+        look=VIEW,
     )
-    return refined
+    said = [] if refined is None else [refined.reason]
+    return refined, said + alarms[len(quality.alarms) :]
+
+
+def _lens_prior(capture: Capture) -> LensPrior | None:
+    """What adjustment may change about the lenses: nothing where intrinsics were measured."""
+    sigma = focal_uncertainty(capture)
+    if sigma is None:
+        return None
+    rectified = any(frame.rectification is not None for frame in capture.frames)
+    return LensPrior(camera_of=cameras_of(capture), focal_sigma=sigma, distortion=not rectified)
+
+
+def _on_the_grid(heldout: Tracks, best: Reconstruction) -> Tracks:
+    """Tracks on the network's pixels, without the distortion that refinement found."""
+    if best.radial is None:
+        return heldout
+    return undistorted(heldout, best.prediction.K, torch.tensor(best.radial, dtype=torch.float64))
 
 
 def best_of(run: Path, *, network: bool = False) -> Reconstruction:

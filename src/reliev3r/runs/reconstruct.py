@@ -57,7 +57,7 @@ def reconstruct(
 
 def write_groups(found: list[Reconstruction], out: Path, *, overwrite: bool = False) -> list[Path]:
     """Export the first to ``out``, and group N of the others beside it: ``scene.group2.glb``, or a folder
-    ``groupN`` in it; returns what was written.
+    ``groupN`` in it; returns what was written. A ``.glb`` has a page to look at it beside it (``scene.html``).
 
     Raises:
         UserError: unknown suffix, or a file that exists already and ``overwrite`` is off.
@@ -65,10 +65,13 @@ def write_groups(found: list[Reconstruction], out: Path, *, overwrite: bool = Fa
     places = [out]
     for number in range(2, len(found) + 1):
         places.append(out.with_suffix(f".group{number}{out.suffix}") if out.suffix else out / f"group{number}")
-    for place in places[1:]:  # told before anything is written
-        if place.exists() and not overwrite:
-            raise UserError(f"{place}: exists already; choose another name or allow overwriting")
-    written = []
-    for each, place in zip(found, places, strict=True):
-        written += export_reconstruction(each, None, place, overwrite=overwrite)
-    return written
+    targets = [[place, place.with_suffix(".html")] if place.suffix == ".glb" else [place] for place in places]
+    for target in [*(target for each in targets[1:] for target in each), *targets[0][1:]]:  # before anything is written
+        if target.exists() and not overwrite:
+            raise UserError(f"{target}: exists already; choose another name or allow overwriting")
+    return [
+        path
+        for reconstruction, own in zip(found, targets, strict=True)
+        for target in own
+        for path in export_reconstruction(reconstruction, None, target, overwrite=overwrite)
+    ]

@@ -47,7 +47,7 @@ def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
         quality=Quality(**{**stored["network"], "alarms": tuple(stored["network"]["alarms"])}),
         notes=tuple(note for note in stored["notes"] if note != before), settings=to_plain(told.config),
     )  # fmt: skip
-    result = write_outputs(run, fitted, refine=True)
+    result, _ = write_outputs(run, fitted, refine=True)
     report("refine", 1, 1, "")
     assert result is not None  # it was asked for
     return result

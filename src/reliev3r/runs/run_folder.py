@@ -93,7 +93,7 @@ class RunFolder:
             yield
         finally:
             (self.path / _OWNER).unlink(missing_ok=True)
-            if not self.file.exists():
+            if self._run() is None:
                 (self.path / _LOCK).unlink(missing_ok=True)
             lock.release()
             if not there:
@@ -176,7 +176,7 @@ def _is_alive(owner: Path) -> bool:
         if note["host"] != socket.gethostname():
             return False
         os.kill(note["pid"], 0)
-    except (UserError, PermissionError):
+    except (UserError, PermissionError, KeyError, TypeError):
         return True
     except ProcessLookupError:
         return False
@@ -187,5 +187,5 @@ def _said(owner: Path) -> str:
     try:
         note = read_json(owner)
         return f"process {note['pid']} on {note['host']}"
-    except UserError:
+    except (UserError, KeyError, TypeError):
         return "another process"

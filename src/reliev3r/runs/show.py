@@ -69,7 +69,7 @@ def show(
     reconstruction = reconstruct_capture(scene, model, image_size=image_size, device=device)
     report("show", 1, 2, "figure")
     tracks = None if given is None else given.tracks
-    depth = None if given is None else _on_grid(given, scene, reconstruction)
+    depth = None if given is None else depth_on_grid(given, scene, reconstruction)
     out.mkdir(parents=True, exist_ok=True)
     name = reconstruction.meta["system"].removeprefix("reliev3r reconstruct ").strip("()")
     files = (out / "figure.png", out / "report.html")
@@ -100,7 +100,7 @@ def labels_of(capture: Path, place: Path) -> Path:
     return folder
 
 
-def _on_grid(labels: CaptureLabels, capture: Capture, reconstruction: Reconstruction) -> np.ndarray | None:
+def depth_on_grid(labels: CaptureLabels, capture: Capture, reconstruction: Reconstruction) -> np.ndarray | None:
     """The expert's depth on the pixels of the prediction [v, h, w], 0 where unknown; None where it knows nothing."""
     height, width = reconstruction.prediction.depth.shape[-2:]
     maps = []

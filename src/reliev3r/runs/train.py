@@ -66,12 +66,13 @@ def train_scenes(
 def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -> TrainResult:
     out = run.path
     resolve_device(config.device)
+    scenes, accumulate = _dealt_out(config)
     if not resume:
         run.begin(config)
     model = network_of(config)
     model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
     config = dataclasses.replace(config, captures=captures_for(config, model.config))
-    batches, accumulate = _batches(config, model.config.patch_size, report)
+    batches = _batches(config, model.config.patch_size, scenes, report)
     heldout = _heldout(config, model.config.patch_size, report)
     result = train(
         model, objective_of(config), batches, dataclasses.replace(config, accumulate=accumulate), folder=out,
@@ -94,21 +95,26 @@ def forecast_scenes(config: ScenesConfig, *, report: Report | None = None) -> Es
         UserError: a setting cannot work, or a batch does not fit on the device.
     """
     network = network_of(config).to(resolve_device(config.device))
-    batches, accumulate = _batches(config, network.config.patch_size, report or silent)
+    scenes, accumulate = _dealt_out(config)
+    batches = _batches(config, network.config.patch_size, scenes, report or silent)
     return estimate_training(
         network, objective_of(config), batches, dataclasses.replace(config, accumulate=accumulate)
     )  # fmt: skip
 
 
-def _batches(config: ScenesConfig, patch: int, report: Report) -> tuple[SceneBatches, int]:
-    """The run's batches, and how many of them each process goes through before a step."""
-    scenes, accumulate = None, config.accumulate
-    if config.scenes is not None:
-        scenes, accumulate = dealt_out(config.scenes, process_count(), config.batch, accumulate=accumulate)
-        logger.info("a step sees %d scenes: %d at a time, %d times on each of %d processes",
-                    config.scenes, scenes, accumulate, process_count())  # fmt: skip
+def _dealt_out(config: ScenesConfig) -> tuple[int | None, int]:
+    """(scenes of a batch, where the recipe says how many a step sees; batches of each process before a step)."""
+    if config.scenes is None:
+        return None, config.accumulate
+    scenes, accumulate = dealt_out(config.scenes, process_count(), config.batch, accumulate=config.accumulate)
+    logger.info("a step sees %d scenes: %d at a time, %d times on each of %d processes",
+                config.scenes, scenes, accumulate, process_count())  # fmt: skip
+    return scenes, accumulate
+
+
+def _batches(config: ScenesConfig, patch: int, scenes: int | None, report: Report) -> SceneBatches:
     sources, shares = _sources(config, patch, report)
-    return SceneBatches(sources, shares, config.batch, seed=config.seed, scenes=scenes), accumulate
+    return SceneBatches(sources, shares, config.batch, seed=config.seed, scenes=scenes)
 
 
 def image_size_of(config: ScenesConfig) -> int:

@@ -8,7 +8,7 @@ samples).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.align import align_cameras
+from reliev3r.geometry.radial import undistorted
 from reliev3r.geometry.rigid import invert, rigid_from
 from reliev3r.geometry.triangulate import (
     consistent_points,
@@ -55,6 +56,8 @@ _GENEROUS = 6.0
 epipolar distance) is 2.5 times smaller than that of a long track under the same noise; hence so generous."""
 _CEILING_ANGLE = math.radians(20)
 _JUDGED_TRACKS = 5000
+_MOST_RADIAL = 0.5
+"""Lenses without a fisheye's name bend less."""
 
 
 class NotAdjusted(Exception):
@@ -68,6 +71,8 @@ class Bundle:
     world_from_cam: Float[Tensor, "v 4 4"]
     """In the gauge of the cameras that came in."""
     K: Float[Tensor, "v 3 3"]
+    radial: Float[Tensor, " v"]
+    """k1 of each view's lens (``geometry.radial``); 0 for a pinhole."""
     points: Float[Tensor, "m 3"]
     kept: Bool[Tensor, "v m"]
     adjusted: Bool[Tensor, " v"]
@@ -80,42 +85,51 @@ def adjust_bundle(
     world_from_cam: Float[Tensor, "v 4 4"],
     sizes: Sequence[tuple[int, int]],
     *,
-    estimate_focal: bool = False,
+    camera_of: Sequence[int] | None = None,
+    free_focal: bool = False,
+    distorted: Collection[int] = (),
+    radial: Float[Tensor, " v"] | None = None,
 ) -> Bundle:
     """Alternate triangulation, outlier filter and bundle adjustment (Cauchy loss) until the residuals stop falling.
 
     Every round triangulates all tracks anew and keeps what is within a few medians of the residual angle, so the
     filter tightens by itself as the cameras improve and takes tracks back in that have become consistent. Starts may
-    be off by several degrees. ``tracks`` in original pixels of images of ``sizes`` (width, height). Intrinsics are
-    fixed, or one focal length (fx = fy) per image size is adjusted with ``estimate_focal``. Each connected part of the
-    track graph is brought back to the incoming cameras by a similarity of its own.
+    be off by several degrees. ``tracks`` in original pixels of images of ``sizes`` (width, height). Each connected part
+    of the track graph is brought back to the incoming cameras by a similarity of its own.
+
+    Intrinsics are fixed, unless ``camera_of`` says for each view which view's intrinsics it shares (fx = fy): with
+    ``free_focal`` one focal length a camera is adjusted, and k1 of those cameras that are among ``distorted``;
+    ``radial`` is where k1 starts.
 
     Raises:
-        NotAdjusted: too few consistent tracks, a solver failure, or a focal length that runs away.
+        NotAdjusted: too few consistent tracks, a solver failure, or a focal length or distortion that runs away.
     """
     K, reference = K.double(), world_from_cam.double()
-    camera_of = list(range(len(sizes)))
-    if estimate_focal:
-        camera_of = [list(sizes).index(size) for size in sizes]
-        K = _shared_focal(K, camera_of)
+    radial = torch.zeros(len(K), dtype=torch.float64) if radial is None else radial.double()
+    if camera_of is not None:
+        K = shared_focal(K, camera_of)
     problem = _Problem(
-        tracks=tracks, sizes=tuple(sizes), camera_of=camera_of, focal=estimate_focal, reference=reference
-    )
-    best = (_median_angle(tracks, K, reference), reference, K)
+        tracks=tracks, sizes=tuple(sizes), camera_of=tuple(camera_of or range(len(sizes))), focal=free_focal,
+        distorted=frozenset(distorted), square_pixels=camera_of is not None, reference=reference,
+    )  # fmt: skip
+    best = _State(_median_angle(undistorted(tracks, K, radial), K, reference), reference, K, radial)
     for stage in _STAGES:
         current = best
         for done in range(_MAX_ROUNDS):
-            current = _round(problem, *current, stage)
-            stalled = current[0] > stage.gain * best[0]
-            if current[0] < 1.01 * best[0]:  # of equals the later one has converged further
+            current = _round(problem, current, stage)
+            stalled = current.residual > stage.gain * best.residual
+            if current.residual < 1.01 * best.residual:  # of equals the later one has converged further
                 best = current
             if stalled and done + 1 >= _MIN_ROUNDS:
                 break
-    residual, cameras, adjusted_K = best
-    if not ((adjusted_K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
+    if not ((best.K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():
         raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
-    points, kept, _ = _usable(tracks, adjusted_K, cameras, residual)
-    return Bundle(world_from_cam=cameras, K=adjusted_K, points=points, kept=kept, adjusted=kept.any(1))
+    if not (best.radial.abs() < _MOST_RADIAL).all():
+        raise NotAdjusted("the distortion of the lens ran away")
+    points, kept, _ = _usable(undistorted(tracks, best.K, best.radial), best.K, best.cameras, best.residual)
+    return Bundle(
+        world_from_cam=best.cameras, K=best.K, radial=best.radial, points=points, kept=kept, adjusted=kept.any(1)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +138,28 @@ class _Problem:
 
     tracks: Tracks
     sizes: tuple[tuple[int, int], ...]
-    camera_of: list[int]
+    camera_of: tuple[int, ...]
     focal: bool
+    distorted: frozenset[int]
+    square_pixels: bool
     reference: Tensor
 
 
-def _round(
-    problem: _Problem, residual: float, cameras: Tensor, K: Tensor, stage: _Stage
-) -> tuple[float, Tensor, Tensor]:
-    """(median residual angle, cameras, intrinsics) after one more triangulation, filter and adjustment."""
-    points, kept, parts = _usable(problem.tracks, K, cameras, residual)
+@dataclass(frozen=True)
+class _State:
+    """What a round makes better."""
+
+    residual: float
+    """Median angle."""
+    cameras: Tensor
+    K: Tensor
+    radial: Tensor
+
+
+def _round(problem: _Problem, state: _State, stage: _Stage) -> _State:
+    """After one more triangulation, filter and adjustment."""
+    K, cameras = state.K, state.cameras
+    points, kept, parts = _usable(undistorted(problem.tracks, K, state.radial), K, cameras, state.residual)
     model = build_model(
         [str(view) for view in range(len(cameras))],
         problem.sizes,
@@ -143,18 +169,19 @@ def _round(
         points,
         kept,
         camera_of=problem.camera_of,
-        square_pixels=problem.focal,
+        square_pixels=problem.square_pixels,
+        radial={camera: float(state.radial[camera]) for camera in problem.distorted},
     )
-    loss_scale_px = stage.loss_scale * max(residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
-    _solve(model, parts, loss_scale_px=loss_scale_px, focal=problem.focal, iterations=stage.iterations)
-    cameras, K = _read(model, K, problem.camera_of, focal=problem.focal)
+    loss_scale_px = stage.loss_scale * max(state.residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
+    _solve(model, parts, problem, loss_scale_px=loss_scale_px, iterations=stage.iterations)
+    cameras, K, radial = _read(model, K, problem)
     cameras = _in_gauge(cameras, problem.reference, parts)
-    return _median_angle(problem.tracks, K, cameras), cameras, K
+    return _State(_median_angle(undistorted(problem.tracks, K, radial), K, cameras), cameras, K, radial)
 
 
-def _shared_focal(K: Tensor, camera_of: list[int]) -> Tensor:
+def shared_focal(K: Float[Tensor, "v 3 3"], camera_of: Sequence[int]) -> Float[Tensor, "v 3 3"]:
     """Intrinsics with one focal length and principal point for all views that share a camera: their medians."""
-    index = torch.tensor(camera_of)
+    index = torch.tensor(list(camera_of))
     shared = K.clone()
     for camera in set(camera_of):
         members = K[index == camera]
@@ -210,13 +237,14 @@ def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[
     return held & (kept.sum(1) >= _MIN_OBSERVATIONS)
 
 
-def _solve(model: Any, parts: list[list[int]], *, loss_scale_px: float, focal: bool, iterations: int) -> None:
-    """Adjust the poses (and focal lengths) of the views that belong to a part, in place."""
+def _solve(model: Any, parts: list[list[int]], problem: _Problem, *, loss_scale_px: float, iterations: int) -> None:
+    """Adjust the poses (and what is free of the lenses) of the views that belong to a part, in place."""
     import pycolmap
 
     options = pycolmap.BundleAdjustmentOptions(
-        refine_focal_length=focal, refine_principal_point=False, refine_extra_params=False, print_summary=False
-    )
+        refine_focal_length=problem.focal, refine_principal_point=False, refine_extra_params=bool(problem.distorted),
+        print_summary=False,
+    )  # fmt: skip
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale_px
     options.ceres.solver_options.function_tolerance = 1e-6
@@ -234,16 +262,19 @@ def _solve(model: Any, parts: list[list[int]], *, loss_scale_px: float, focal: b
         raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
 
 
-def _read(model: Any, K: Tensor, camera_of: list[int], *, focal: bool) -> tuple[Tensor, Tensor]:
-    """Cameras and intrinsics of a solved model."""
+def _read(model: Any, K: Tensor, problem: _Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Cameras, intrinsics and k1 of a solved model."""
     cam_from_world = [model.image(view + 1).cam_from_world().matrix() for view in range(len(K))]
     matrices = torch.stack([torch.from_numpy(matrix) for matrix in cam_from_world])
+    lenses = [model.camera(camera + 1) for camera in problem.camera_of]
     K = K.clone()
-    if focal:
-        K[:, 0, 0] = K[:, 1, 1] = torch.tensor(
-            [model.camera(camera + 1).focal_length for camera in camera_of], dtype=K.dtype
-        )
-    return invert(rigid_from(matrices[:, :, :3], matrices[:, :, 3])), K
+    if problem.focal:
+        K[:, 0, 0] = K[:, 1, 1] = torch.tensor([lens.focal_length for lens in lenses], dtype=K.dtype)
+    k1 = [
+        float(lens.params[-1]) if camera in problem.distorted else 0.0
+        for lens, camera in zip(lenses, problem.camera_of, strict=True)
+    ]
+    return invert(rigid_from(matrices[:, :, :3], matrices[:, :, 3])), K, torch.tensor(k1, dtype=K.dtype)
 
 
 def _in_gauge(world_from_cam: Tensor, reference: Tensor, parts: list[list[int]]) -> Tensor:
@@ -278,12 +309,13 @@ def build_model(
     camera_of: Sequence[int],
     colours: UInt8[Tensor, "m 3"] | None = None,
     square_pixels: bool = False,
+    radial: Mapping[int, float] | None = None,
 ) -> Any:
     """A ``pycolmap.Reconstruction``; image ids are view + 1, camera ids ``camera_of[view]`` + 1, point ids track + 1.
 
     Our pixels and axes are COLMAP's; only the direction of the pose differs (COLMAP stores cam_from_world).
     ``camera_of`` is the view whose intrinsics a view uses. ``square_pixels`` makes the cameras SIMPLE_PINHOLE with
-    fx = fy, else they are PINHOLE.
+    fx = fy, else they are PINHOLE; cameras that ``radial`` gives a k1 are SIMPLE_RADIAL.
     """
     import pycolmap
 
@@ -296,6 +328,8 @@ def build_model(
         if not model.exists_camera(camera_id):
             fx, fy, cx, cy = (K[view, row, column].item() for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
             kind, params = ("SIMPLE_PINHOLE", [fx, cx, cy]) if square_pixels else ("PINHOLE", [fx, fy, cx, cy])
+            if radial and camera_of[view] in radial:
+                kind, params = "SIMPLE_RADIAL", [fx, cx, cy, radial[camera_of[view]]]
             camera = pycolmap.Camera(camera_id=camera_id, model=kind, width=width, height=height, params=params)
             model.add_camera_with_trivial_rig(camera)
         keypoints = tracks.uv[view, visible[view]].double().numpy()

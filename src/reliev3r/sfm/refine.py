@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,36 +12,22 @@ from torch import Tensor
 
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
-from reliev3r.geometry.camera import transform
+from reliev3r.geometry.camera import pixel_grid, ray_map, transform
+from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import inside, sample_bilinear
-from reliev3r.geometry.triangulate import reprojection_errors, triangulate, world_rays
 from reliev3r.sfm.bundle_pycolmap import Bundle, NotAdjusted, adjust_bundle
+from reliev3r.sfm.heldout_error import HeldoutError, heldout_error, observation_errors
+from reliev3r.sfm.lens import CameraLens, LensPrior, adjust_with_lens
 
 _log = logging.getLogger(__name__)
 
 _MIN_HELDOUT = 20
 """Fewer held-out tracks than this cannot judge: then every tenth training track is held out as well."""
-_TRIMMED = 0.2
-"""Share of the largest held-out errors that the trimmed mean ignores: false matches are held out too."""
+_UNSEEN_CONFIDENCE = 0.01
+"""Of pixels that only the image without distortion has."""
 _MIN_RATIOS = 10
 """Fewer sparse points than this do not set the scale of a view's depth map."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldoutError:
-    """Reprojection error in original pixels of held-out tracks, triangulated with the cameras under judgement."""
-
-    median_px: float
-    trimmed_mean_px: float
-    """Without the largest fifth."""
-    views_px: float
-    """Mean over views of the view's median, so that a single spoilt view shows."""
-
-    def not_worse_than(self, other: HeldoutError) -> bool:
-        """Whether no figure is above the other's."""
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return all(mine <= theirs for mine, theirs in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,37 +43,39 @@ class RefineResult:
     after: HeldoutError | None = None
     unrefined_views: tuple[str, ...] = ()
     """Views with too few consistent tracks: they only moved along with their nearest refined neighbour."""
+    lenses: tuple[CameraLens, ...] = ()
+    """What was found about each camera's lens, if that was asked for and the outcome is kept."""
 
 
 def refine_cameras(
-    reconstruction: Reconstruction, tracks: Tracks, heldout: Tracks | None, *, estimate_focal: bool = False
+    reconstruction: Reconstruction, tracks: Tracks, heldout: Tracks | None, *, lens: LensPrior | None = None
 ) -> RefineResult:
     """Bundle-adjust the cameras on ``tracks`` and keep the outcome only where ``heldout`` tracks do not disagree.
 
     Both are [v, m] in original pixels. The refined cameras stay in the gauge of the prediction, and each depth map is
-    multiplied by the factor that makes it agree with the adjusted points. ``estimate_focal`` adjusts one focal length
-    per image size too (for intrinsics that were not given). Lack of tracks or a failed adjustment raises nothing: the
-    input is handed back and ``reason`` says why.
+    multiplied by the factor that makes it agree with the adjusted points. With ``lens`` focal lengths are found too,
+    and radial distortion where held-out tracks show it (:mod:`reliev3r.sfm.lens`); the refined reconstruction is then
+    about images without it (``Reconstruction.radial``). Lack of tracks or a failed adjustment raises nothing: the input
+    is handed back and ``reason`` says why.
     """
     try:
         tracks, judges = _split(tracks, heldout)
-        before = heldout_error(reconstruction, judges)
-        bundle = adjust_bundle(
-            tracks,
-            reconstruction.K_original,
-            reconstruction.prediction.world_from_cam,
-            reconstruction.sizes,
-            estimate_focal=estimate_focal,
-        )
+        K, cameras, sizes = reconstruction.K_original, reconstruction.prediction.world_from_cam, reconstruction.sizes
+        before = heldout_error(*observation_errors(judges, K, cameras, sizes))
+        lenses: tuple[CameraLens, ...] = ()
+        if lens is None:
+            bundle = adjust_bundle(tracks, K, cameras, sizes)
+        else:
+            bundle, lenses = adjust_with_lens(tracks, judges, K, cameras, sizes, lens)
         refined = _with_bundle(reconstruction, tracks, bundle)
-        after = heldout_error(refined, judges)
+        after = heldout_error(*observation_errors(judges, bundle.K, bundle.world_from_cam, sizes, bundle.radial))
     except (NotAdjusted, RuntimeError, ValueError) as error:  # pycolmap and torch raise the latter two
         reason = f"not refined because {error}"
         _log.warning(reason)
         return RefineResult(reconstruction=reconstruction, kept=False, reason=reason)
     kept = after.not_worse_than(before)
     left_out = tuple(reconstruction.names[view] for view in (~bundle.adjusted).nonzero()[:, 0].tolist())
-    reason = _reason(kept, before, after, left_out)
+    reason = _reason(kept, before, after, left_out) + (_about(lenses, reconstruction.names) if kept else "")
     _log.log(logging.INFO if kept and not left_out else logging.WARNING, reason)
     return RefineResult(
         reconstruction=refined if kept else reconstruction,
@@ -97,6 +84,16 @@ def refine_cameras(
         before=before,
         after=after,
         unrefined_views=left_out,
+        lenses=lenses if kept else (),
+    )
+
+
+def _about(lenses: tuple[CameraLens, ...], names: tuple[str, ...]) -> str:
+    if len(lenses) < 2:
+        return "".join(f"; {lens.sentence}" for lens in lenses)
+    return "".join(
+        f"; camera of {names[lens.view]} ({lens.views} view{'s' if lens.views > 1 else ''}): {lens.sentence}"
+        for lens in lenses
     )
 
 
@@ -110,28 +107,6 @@ def _reason(kept: bool, before: HeldoutError, after: HeldoutError, left_out: tup
         return f"not refined because the error of held-out matches did not fall: {change}"
     moved = f"; too few tracks to refine {', '.join(left_out)}: moved with their neighbours" if left_out else ""
     return f"cameras refined: the error of held-out matches went from {change}{moved}"
-
-
-def heldout_error(reconstruction: Reconstruction, tracks: Tracks) -> HeldoutError:
-    """Reprojection error of tracks (original pixels, at least one seen twice) under the reconstruction's cameras.
-
-    Every observation of a track that is seen twice counts, false ones too; a point behind a camera counts as the
-    image's diagonal.
-    """
-    K, world_from_cam = reconstruction.K_original, reconstruction.prediction.world_from_cam.double()
-    rays = world_rays(tracks.to(torch.float64), K, world_from_cam)
-    points = triangulate(rays, world_from_cam[:, :3, 3], tracks.weight.double())
-    error, in_front = reprojection_errors(points, tracks, K, world_from_cam)
-    diagonal = torch.tensor([math.hypot(*size) for size in reconstruction.sizes], dtype=error.dtype)[:, None]
-    error = torch.where(in_front, torch.minimum(error, diagonal), diagonal)
-    judged = tracks.visible & (tracks.visible.sum(0) >= 2)
-    ordered = error[judged].sort().values
-    views = [error[view, judged[view]].median() for view in range(len(error)) if judged[view].any()]
-    return HeldoutError(
-        median_px=ordered.median().item(),
-        trimmed_mean_px=ordered[: math.ceil((1 - _TRIMMED) * len(ordered))].mean().item(),
-        views_px=torch.stack(views).mean().item(),
-    )
 
 
 def _split(tracks: Tracks, heldout: Tracks | None) -> tuple[Tracks, Tracks]:
@@ -164,7 +139,39 @@ def _with_bundle(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle)
         depth=prediction.depth * _depth_factors(reconstruction, tracks, bundle)[:, None, None].float(),
         rays=prediction.rays * stretch[:, None, None].float(),
     )
-    return dataclasses.replace(reconstruction, prediction=prediction).with_cameras(bundle.world_from_cam, refined=True)
+    refined = dataclasses.replace(reconstruction, prediction=prediction)
+    refined = refined.with_cameras(bundle.world_from_cam, refined=True)
+    return _straightened(refined, bundle.radial) if bundle.radial.any() else refined
+
+
+def _straightened(reconstruction: Reconstruction, radial: Float[Tensor, " v"]) -> Reconstruction:
+    """The same maps on the pixels of images without distortion: depth and confidence of the nearest pixel."""
+    prediction = reconstruction.prediction
+    height, width = prediction.depth.shape[-2:]
+    K = prediction.K.double()
+    uv = pixel_grid(height, width).double().reshape(-1, 2).expand(len(K), -1, -1)
+    stored = distort(uv, K, radial)
+    column, row = stored[..., 0].floor().long().clamp(0, width - 1), stored[..., 1].floor().long().clamp(0, height - 1)
+    view = torch.arange(len(K))[:, None].expand_as(row)
+
+    def nearest(maps: Tensor) -> Tensor:
+        return maps[view, row, column].unflatten(-1, (height, width))
+
+    unseen = ~inside(stored, height, width).unflatten(-1, (height, width))
+    colours = [sample_bilinear(channel.double(), stored) for channel in reconstruction.image.unbind(-1)]
+    image = torch.stack(colours, dim=-1).round().to(torch.uint8).unflatten(1, (height, width))
+    prediction = dataclasses.replace(
+        prediction,
+        depth=nearest(prediction.depth),
+        conf=torch.where(unseen, _UNSEEN_CONFIDENCE, nearest(prediction.conf)),
+        rays=ray_map(K, height, width).float(),
+    )
+    return dataclasses.replace(
+        reconstruction,
+        prediction=prediction,
+        image=torch.where(unseen[..., None], torch.zeros_like(image), image),
+        radial=tuple(radial.tolist()),
+    )
 
 
 def _depth_factors(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle) -> Float[Tensor, " v"]:

@@ -144,7 +144,7 @@ def _checked(scene: Scene) -> tuple[int, int]:
     scene.truth.camera(first.name)
     if scene.truth.depth(first.name) is None:
         raise UserError(
-            f"{scene.capture.root}: has true poses but no true depth, which full supervision needs; give it with "
-            "--depth-truth KIND:PATH, or leave the scene out"
+            f"{scene.capture.root}: has true poses but no true depth, which full supervision needs; attach depth "
+            "maps with --depth-truth wai:PATH, cut3r:PATH or colmap:PATH (docs/datasets.md), or leave it out"
         )
     return first.height, first.width

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.settings import require, to_plain
 from reliev3r.core.types import PseudoLabels, Views
 from reliev3r.data.benchmark_guard import refuse_benchmark
-from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.capture import Capture, Frame, load_capture
 from reliev3r.data.find_captures import CaptureTask, find_captures
+from reliev3r.data.lenses import stored_rectification
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.labels.quality.assess import read_quality
 from reliev3r.labels.store import load_labels, read_manifest
@@ -223,19 +225,25 @@ def labelled_capture(task: CaptureTask) -> Capture:
         UserError: no finished labels, or images that are gone.
     """
     manifest = read_manifest(task.out)
-    stored = {frame["name"]: frame["K"] for frame in manifest["frames"]}
+    stored = {frame["name"]: frame for frame in manifest["frames"]}
     video = task.path.is_file()
     place = task.out if (task.out / "frames").is_dir() else task.out.parent  # those of a fit lie beside its labels
     count = read_json(place / "frames" / "frames.json")["count"] if video else None  # or others would be chosen
     capture = load_capture(task.path, views=count, cache=place)
     frames = tuple(
-        dataclasses.replace(frame, K=None if stored[frame.name] is None else np.array(stored[frame.name]))
-        for frame in capture.frames
-        if frame.name in stored
+        _as_labelled(frame, stored[frame.name], task.out) for frame in capture.frames if frame.name in stored
     )
     if gone := len(stored) - len(frames):
         raise UserError(f"{task.path}: {gone} images that were labelled are gone; run `reliev3r label` again")
     return dataclasses.replace(capture, frames=frames, K_source=manifest["K_source"])
+
+
+def _as_labelled(frame: Frame, entry: dict[str, Any], labels: Path) -> Frame:
+    """With the K and the lens that its labels were made with."""
+    K = None if entry["K"] is None else np.array(entry["K"])
+    lens = entry.get("lens")
+    rectification = None if lens is None else stored_rectification(lens, f"{labels}: frame '{frame.name}'")
+    return dataclasses.replace(frame, K=K, rectification=rectification)
 
 
 def _prepare(task: CaptureTask, path: Path, config: PrepareConfig, patch: int) -> None:

@@ -374,6 +374,7 @@ class _Run:
         """After an interruption; in the middle of a step (a second Ctrl-C) there is nothing sound to save."""
         if self.between_steps:
             self.save()
+            self.writer.wait()
         self.close()
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ def tiny_cpu() -> ScenesConfig:
             width=128, height=96, span=(5.0, 40.0), rooms=2500, track_noise=TrackNoise(count=256, pixel=0.15)
         ),
         batch=SceneBatchConfig(images=16, tracks=96, augment=_other_worlds()),
-        objective=ObjectiveConfig(depth_weight=0.5, tracks_weight=5.0, teacher_weight=1.0, doubt=10.0),
+        objective=ObjectiveConfig(depth_weight=0.5, tracks_weight=5.0, teacher_weight=1.0),
     )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def paper_plus() -> ScenesConfig:
     return dataclasses.replace(
         start, network=dataclasses.replace(start.network, cameras="solved"), captures=_captures(224), ema=0.999,
         batch=dataclasses.replace(start.batch, augment=AugmentConfig(photo=PhotoConfig.none(), world=WorldConfig())),
-        objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=5.0, teacher_weight=1.0),
+        objective=tiny_cpu().objective,
     )  # fmt: skip
 
 

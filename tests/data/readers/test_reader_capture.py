@@ -156,7 +156,7 @@ def test_a_failed_conversion_leaves_nothing(room, tmp_path, capsys) -> None:
     write(tmp_path / "a", room)
     (tmp_path / "a" / "depth" / "3.png").write_bytes(b"half")
     assert main(["convert", str(tmp_path / "a"), "--out", str(tmp_path / "b")]) == 2
-    assert "3.png: not a readable 16-bit PNG" in capsys.readouterr().err
+    assert "3.png: truncated or not an image" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert main(["convert", str(tmp_path / "a"), "--out", str(tmp_path / "a")]) == 2
 

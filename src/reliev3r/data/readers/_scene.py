@@ -154,7 +154,7 @@ def matrix(value: Any, where: str, shape: tuple[int, int] = (4, 4)) -> Float[np.
     """
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: not a matrix of numbers; restore the file") from error
     if shape == (4, 4) and array.shape == (3, 4):
         array = np.concatenate([array, [[0.0, 0.0, 0.0, 1.0]]])

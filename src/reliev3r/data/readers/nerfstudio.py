@@ -107,6 +107,8 @@ def _undo_applied(shared: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"
     if shared.get("applied_transform") is None:
         return np.eye(4)
     applied = matrix(shared["applied_transform"], f"{file}: applied_transform")
+    if not np.isfinite(applied).all():
+        raise UserError(f"{file}: applied_transform is not finite; restore the file")
     return np.linalg.inv(checked_pose(applied, f"{file}: applied_transform"))
 
 

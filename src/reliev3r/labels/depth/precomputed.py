@@ -24,9 +24,10 @@ _SUFFIXES = (".png", ".npy", ".npz")
 class FolderDepth:
     """``folder/NAME.png`` (16-bit, millimetres), ``NAME.npy`` or ``NAME.npz`` (key "depth" or its only array).
 
-    Any resolution with the image's aspect ratio; 0, negative, NaN and infinite values are invalid. Depth is taken up
-    to a factor per view. With ``disparity`` the values are inverse depth up to a factor and become depth by 1/d; an
-    expert whose disparity also has an unknown offset must be converted before.
+    Any resolution with the image's aspect ratio, of the image as it lies there: it is rectified as that is. 0,
+    negative, NaN and infinite values are invalid. Depth is taken up to a factor per view. With ``disparity`` the values
+    are inverse depth up to a factor and become depth by 1/d; an expert whose disparity also has an unknown offset must
+    be converted before.
     """
 
     folder: Path
@@ -64,6 +65,8 @@ class FolderDepth:
                 f"({frame.width}x{frame.height}); the map must cover the whole upright image"
             )
         values = values.astype(np.float64)
+        if frame.rectification is not None:
+            values = frame.rectification.values(values)
         if self.disparity:
             return DepthMap.from_values(np.divide(1, values, out=np.zeros_like(values), where=values > 0))
         return DepthMap.from_values(values / 1000 if path.suffix == ".png" else values)

@@ -1,0 +1,1 @@
+"""The verb ``view``: a run, labels or a scene, looked at in a browser."""

@@ -1,0 +1,100 @@
+"""A run that is still at work: its best weights so far, predicted anew whenever there are better ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import read_json
+from reliev3r.data.capture import Capture, load_capture
+from reliev3r.data.find_captures import CaptureTask
+from reliev3r.export.write import found_views
+from reliev3r.model.predict import reconstruct_capture
+from reliev3r.runs.fit import finished_run
+from reliev3r.runs.view.scene import NETWORK, Shown
+from reliev3r.runs.view.server import Viewer
+from reliev3r.training.captures import labelled_capture
+from reliev3r.training.monitor import read_metrics
+
+_VIEWS = 8
+"""Of a capture that the run was not made from: evenly spaced."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """What a run has written so far."""
+
+    shown: Shown
+    metrics: list[dict[str, Any]]
+    status: str
+
+
+def states(run: Path, capture: Path | None, *, seconds: float) -> Iterator[State]:
+    """The run as it is, and again whenever its best weights or its metrics have changed; endless.
+
+    Args:
+        run: the folder of a `fit` or a `train`.
+        capture: what a `train` is shown on; a `fit` is shown on its own capture.
+        seconds: between two looks.
+
+    Raises:
+        UserError: no run of that kind.
+    """
+    if not (run / "config.json").is_file():
+        raise UserError(f"{run / 'config.json'}: not found; --live takes the folder of a fit or a train that was begun")
+    fitted = str(read_json(run / "config.json").get("format", "")).startswith("reliev3r-fit/")
+    best, rows = run / "training" / "best" / "record.json", run / "metrics.jsonl"
+    scene: Capture | None = None
+    shown, trouble, seen = Shown(title=run.name), "", (-1, -1)
+    while True:
+        now = (_changed(best), _changed(rows))
+        if now != seen:
+            if now[0] != seen[0] and now[0]:
+                try:
+                    trouble = ""
+                    scene = scene or _capture(run, capture, fitted=fitted)
+                    if scene is not None:
+                        found, _ = found_views(reconstruct_capture(scene, best.parent), None)
+                        shown = Shown(title=run.name, versions={NETWORK: found}, photograph=scene.image)
+                except UserError as error:  # or replaced while it was read: the next look finds the new one
+                    trouble = str(error)
+            seen = now
+            metrics = read_metrics(rows)
+            yield State(shown=shown, metrics=metrics, status=trouble or _status(metrics, best, scene))
+        time.sleep(seconds)
+
+
+def follow(viewer: Viewer, run: Path, capture: Path | None, *, seconds: float = 3.0) -> None:
+    """Show all :func:`states`; ends by Ctrl-C."""
+    for state in states(run, capture, seconds=seconds):
+        viewer.show(state.shown, metrics=state.metrics, status=state.status)
+
+
+def _capture(run: Path, given: Path | None, *, fitted: bool) -> Capture | None:
+    if fitted:
+        told = finished_run(run)
+        return labelled_capture(CaptureTask(name=run.name, path=told.capture, out=told.labels.resolve()))
+    return None if given is None else load_capture(given, views=_VIEWS)
+
+
+def _changed(path: Path) -> int:
+    """When a file was last written; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _status(metrics: list[dict[str, Any]], best: Path, scene: Capture | None) -> str:
+    parts = [f"step {metrics[-1]['step']}" if metrics else "no step yet"]
+    if not best.is_file():
+        parts.append("no weights yet")
+    elif scene is None:
+        parts.append("curves only: --capture IMAGES shows what it makes of them")
+    else:
+        parts.append(f"shown: the best weights, of step {int(read_json(best)['step'])}")
+    return "; ".join(parts)

@@ -1,0 +1,215 @@
+"""`reliev3r view`: what it finds to show, and what a real browser shows of it."""
+
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+import builders
+import small_scene
+from reliev3r.cli import main
+from reliev3r.core.errors import UserError
+from reliev3r.core.files import write_json
+from reliev3r.export.points import write_glb
+from reliev3r.runs.view.live import states
+from reliev3r.runs.view.scene import NETWORK, REFINED, SOLVED, Shown, open_shown
+from reliev3r.training.checkpoint import save_best
+
+HOSTILE = ("</script><b>bold</b>", "{alert(1)}", "![x](http://127.0.0.1:9/x)", "plain")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def shown(**changes) -> Shown:
+    """A wall under two sets of cameras, with tracks and pseudo depth."""
+    scene = dataclasses.replace(small_scene.reconstruction(), names=HOSTILE)
+    moved = small_scene.arc(4)
+    moved[:, :3, 3] += 0.1
+    fields = {
+        "title": "<i>mine</i>", "versions": {NETWORK: scene, REFINED: scene.with_cameras(moved)},
+        "tracks": small_scene.observe(small_scene.wall_points(200), small_scene.arc(4)),
+        "label_depth": scene.prediction.depth.numpy(), **changes,
+    }  # fmt: skip
+    return Shown(**fields)
+
+
+@pytest.fixture(scope="module")
+def viewer():
+    pytest.importorskip("viser", reason="no viser here (pip install viser)")
+    from reliev3r.runs.view.server import Viewer
+
+    started = Viewer(free_port())
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A rendered capture and a store with its labels."""
+    root = tmp_path_factory.mktemp("view")
+    builders.capture(root / "captures" / "room", views=4)
+    assert main(["label", str(root / "captures"), "--out", str(root / "store"), "--depth", "simulated"]) == 0
+    return root
+
+
+def test_labels_are_shown_under_the_cameras_that_their_tracks_solve(labelled) -> None:
+    found = open_shown(labelled / "store", labelled / "captures" / "room")
+    scene = found.versions[SOLVED]
+    assert len(scene.names) == 4
+    assert found.known.mean() > 0.8
+    truth = json.loads((labelled / "captures" / "room" / "cameras.json").read_text())["frames"]
+    centres = np.array([frame["cam_to_world"] for frame in truth])[:, :3, 3]
+    solved = scene.prediction.world_from_cam[:, :3, 3].numpy()
+    ratios = np.linalg.norm(np.diff(solved, axis=0), axis=1) / np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    assert ratios.std() / ratios.mean() < 0.1
+    with pytest.raises(UserError, match="--capture"):
+        open_shown(labelled / "store")
+
+
+def test_a_run_is_shown_with_what_is_left_of_it(tmp_path, caplog) -> None:
+    scene = small_scene.reconstruction()
+    scene.save(tmp_path / "run" / "prediction")
+    scene.with_cameras(small_scene.arc(4)).save(tmp_path / "run" / "refined")
+    found = open_shown(tmp_path / "run")
+    assert list(found.versions) == [NETWORK, REFINED]
+    assert found.tracks is None
+    assert "without tracks and pseudo depth" in caplog.text
+    kept = open_shown(tmp_path / "run" / "prediction")
+    assert torch.equal(kept.versions[NETWORK].prediction.depth, scene.prediction.depth)
+
+
+def test_what_cannot_be_shown_is_told_in_a_line(tmp_path, capsys) -> None:
+    assert main(["view", str(tmp_path)]) == 2
+    assert "nothing to look at" in capsys.readouterr().err
+    assert main(["view", str(tmp_path / "none.glb")]) == 2
+    assert "none.glb: not found" in capsys.readouterr().err
+    (tmp_path / "bad.glb").write_bytes(b"glTF nonsense")
+    assert main(["view", str(tmp_path / "bad.glb")]) == 2
+    assert "not readable as a GLB" in capsys.readouterr().err
+    assert main(["view", str(tmp_path), "--live"]) == 2
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_without_viser_one_line_says_what_to_do(tmp_path, monkeypatch, capsys) -> None:
+    write_glb(small_scene.reconstruction(), tmp_path / "scene.glb")
+    monkeypatch.setitem(sys.modules, "viser", None)
+    assert main(["view", str(tmp_path / "scene.glb")]) == 2
+    assert "pip install 'reliev3r[view]'" in capsys.readouterr().err
+
+
+def test_the_verb_serves_to_this_machine_alone_until_it_is_interrupted(tmp_path) -> None:
+    pytest.importorskip("viser", reason="no viser here (pip install viser)")
+    write_glb(small_scene.reconstruction(), tmp_path / "scene.glb")
+    command = [sys.executable, "-m", "reliev3r.cli", "view", str(tmp_path / "scene.glb"), "--port", str(free_port())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in process.stdout if line.startswith("open http://127.0.0.1:"))
+        with urllib.request.urlopen(line.split()[1], timeout=60) as answer:
+            assert b"<html" in answer.read().lower()
+        port = int(line.split()[1].rsplit(":", 1)[1])
+        assert listening_addresses(port) == {"0100007F"}
+    finally:
+        process.send_signal(2)
+        assert process.wait(60) == 0
+
+
+def listening_addresses(port: int) -> set[str]:
+    """Where this machine listens on a port (Linux), as hexadecimal addresses."""
+    found = set()
+    for file in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(file) as lines:
+            for line in list(lines)[1:]:
+                local, state = line.split()[1], line.split()[3]
+                if state == "0A" and int(local.rsplit(":", 1)[1], 16) == port:
+                    found.add(local.rsplit(":", 1)[0])
+    return found
+
+
+def look(browser, viewer, size=(1280, 800)) -> np.ndarray:
+    """What is seen left of the controls (in a narrow window: above the middle) once two pictures are the same."""
+    browser.open(f"{viewer.address}/", size)
+    browser.wait("document.querySelector('canvas') !== null && document.body.innerText.length > 5")
+    until, before, picture = time.monotonic() + 60, None, browser.picture()
+    while before is None or (picture != before).mean() > 1e-4:
+        assert time.monotonic() < until
+        time.sleep(1.0)
+        before, picture = picture, browser.picture()
+    return picture[160:700, :860] if size[0] > 900 else picture[300:]
+
+
+def coloured(picture: np.ndarray) -> float:
+    """Share of the pixels that have a colour (the background and the controls are grey)."""
+    return float((np.ptp(picture.astype(int), axis=-1) > 60).mean())
+
+
+def test_a_browser_shows_points_and_cameras_and_names_as_text(browser, viewer) -> None:
+    viewer.show(shown())
+    full = coloured(look(browser, viewer))
+    assert full > 0.02
+    assert "<i>mine</i>" in browser.evaluate("document.body.innerText")
+    assert not [address for address in browser.requests if not address.startswith((viewer.address, "blob:", "data:"))]
+    assert browser.complaints == []
+    viewer.show(shown(known=np.zeros((4, 24, 28), bool)))
+    cameras = look(browser, viewer)
+    assert 0.001 < coloured(cameras) < 0.5 * full  # their images are left
+    inside = cv2.distanceTransform((np.ptp(cameras, axis=-1) > 60).astype(np.uint8), cv2.DIST_L2, 3)
+    row, column = np.unravel_index(inside.argmax(), inside.shape)
+    assert "Pseudo depth" not in browser.evaluate("document.body.innerText")
+    browser.press(column, row + 160)
+    browser.wait("document.body.innerText.includes('Pseudo depth')")
+    assert browser.evaluate("[...document.querySelectorAll('input')].map(i => i.value)")[-1] in HOSTILE
+    assert browser.complaints == []
+    viewer.show(Shown(title="nothing yet"))
+    assert coloured(look(browser, viewer)) == 0
+
+
+def test_a_browser_shows_a_glb(browser, viewer, tmp_path) -> None:
+    write_glb(small_scene.reconstruction(), tmp_path / "scene.glb")
+    found = open_shown(tmp_path / "scene.glb")
+    assert isinstance(found.glb, trimesh.Scene)
+    viewer.show(found)
+    assert coloured(look(browser, viewer)) > 0.02
+
+
+def test_a_live_run_is_followed(labelled, tmp_path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"config\.json"):
+        next(states(run, None, seconds=0))
+    capture = labelled / "captures" / "room"
+    write_json(run / "config.json", {"format": "reliev3r-train/2"})
+    steps = states(run, capture, seconds=0.01)
+    state = next(steps)
+    assert state.status == "no step yet; no weights yet"
+    assert not state.shown.versions
+    (run / "metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n')
+    state = next(steps)
+    assert state.metrics == [{"step": 3, "loss": 1.5}]
+    assert state.status.startswith("step 3; no weights")
+    network = builders.network()
+    network.describe(image_size=64, precision="fp32", facts={})
+    save_best(run / "training", network, {"step": 3.0})
+    state = next(steps)
+    first = state.shown.versions[NETWORK]
+    assert len(first.names) == 4
+    assert state.status == "step 3; shown: the best weights, of step 3"
+    save_best(run / "training", builders.network(seed=1), {"step": 4.0})  # one that does not know its image size
+    assert "give --image-size" in next(steps).status
+    network = builders.network(seed=1)
+    network.describe(image_size=64, precision="fp32", facts={})
+    save_best(run / "training", network, {"step": 5.0})
+    state = next(steps)
+    assert state.status.endswith("of step 5")
+    assert not torch.equal(state.shown.versions[NETWORK].prediction.depth, first.prediction.depth)
