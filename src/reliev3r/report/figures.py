@@ -27,7 +27,9 @@ from reliev3r.report.pictures import Pictures
 PALETTE = ("#4c8bf5", "#e8710a", "#12a594", "#c44dd6", "#c79a00", "#d64d6a", "#7a7f87")
 _INK = "#123456"  # stands for the page's text colour until the SVG is on the page
 _MOST_STEPS = 300
-_CURVES_APART = ("step", "seconds", "lr", "heldout_deg")
+_CURVES_APART = (
+    "step", "seconds", "lr", "heldout_deg", "grad_norm", "images_per_s", "waiting_for_data", "memory_gb", "mfu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,7 @@ def curve_svgs(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         ("Loss and its parts", ["loss", *parts], True),
         ("Median angle of held-out tracks (degrees)", ["heldout_deg"], True),
         ("Learning rate", ["lr"], False),
+        ("Norm of the gradient", ["grad_norm"], True),
     ]
     svgs: list[tuple[str, str]] = []
     for title, names, logarithmic in groups:
