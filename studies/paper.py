@@ -72,6 +72,7 @@ _SMALL = (
     "batch.images=16",
     "scenes=4",
     "precision=fp32",
+    "data_workers=0",
 )
 SIZES = {
     "full": Size(about="the paper's own size, for eight GPUs"),
