@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 
 import cv2
 import numpy as np
@@ -114,7 +116,10 @@ def test_the_verb_serves_to_this_machine_alone_until_it_is_interrupted(tmp_path)
     pytest.importorskip("viser", reason="no viser here (pip install viser)")
     write_glb(small_scene.reconstruction(), tmp_path / "scene.glb")
     command = [sys.executable, "-m", "reliev3r.cli", "view", str(tmp_path / "scene.glb"), "--port", str(free_port())]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+    )  # fmt: skip
     try:
         line = next(line for line in process.stdout if line.startswith("open http://127.0.0.1:"))
         with urllib.request.urlopen(line.split()[1], timeout=60) as answer:
@@ -122,7 +127,7 @@ def test_the_verb_serves_to_this_machine_alone_until_it_is_interrupted(tmp_path)
         port = int(line.split()[1].rsplit(":", 1)[1])
         assert listening_addresses(port) == {"0100007F"}
     finally:
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
 
 

@@ -104,7 +104,7 @@ def test_what_cannot_be_supervised_is_told(rooms, tmp_path) -> None:
     with pytest.raises(UserError, match="dl3dv-benchmark"):
         source(tmp_path / "sets")
     (tmp_path / "list.csv").write_text("cd" * 32)
-    with pytest.raises(UserError, match="give it with --depth-truth"):
+    with pytest.raises(UserError, match=r"no true depth.* --depth-truth wai:PATH"):
         source(tmp_path / "sets", benchmark=str(tmp_path / "list.csv"))
     (tmp_path / "list.csv").write_text("ab" * 32)
     with pytest.raises(UserError, match="DL3DV benchmark"):

@@ -37,8 +37,8 @@ class CameraPlot:
     """Cameras and sparse points in the upright frame (x right, y up, -z ahead of the first camera)."""
 
     cameras: Float[np.ndarray, "v 4 4"]
-    before: Float[np.ndarray, "v 4 4"] | None
-    """The network's cameras, where refined ones are the main ones."""
+    before: Float[np.ndarray, "w 4 4"] | None
+    """What they are compared with: the network's cameras, where refined ones are the main ones, or all true ones."""
     points: Float[np.ndarray, "n 3"]
     colours: Float[np.ndarray, "n 3"]
 
