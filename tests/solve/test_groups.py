@@ -23,7 +23,7 @@ from reliev3r.model.load import PACKAGED, load_network
 from reliev3r.solve.cameras import Candidate, solve_groups
 from reliev3r.solve.capture import reconstruct_groups
 
-WEIGHTS = "2f9f00d1404d3191279ce530dadf8fb98465058fd1aeacc8a8aa05aa5551d3b3"
+WEIGHTS = "579f9ea2a7c714f0605ed043fb3fac8514e9095946517a0d0e28301da189bffd"
 """Of `reliev3r train reliev3r-tiny` and studies/package_weights.py, 2026-11-29."""
 ROOM = {"views": 5, "width": 320, "height": 240, "span": 30.0, "supersample": 1}
 
