@@ -7,7 +7,7 @@ from PIL import Image, TiffImagePlugin
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
-from reliev3r.data.intrinsics import with_intrinsics
+from reliev3r.data.intrinsics import cameras_of, focal_uncertainty, with_intrinsics
 
 FOCAL, FOCAL_35MM, STORED_WIDTH, RESOLUTION, UNIT = 37386, 41989, 40962, 41486, 41488
 
@@ -135,3 +135,26 @@ def test_files_that_do_not_fit(tmp_path, content, message):
 def test_unknown_spec_is_taken_for_a_file(tmp_path):
     with pytest.raises(UserError, match="no such file; give a JSON file, fov:DEG, exif or estimate"):
         with_intrinsics(folder(tmp_path), "guess")
+
+
+def test_cameras_are_told_apart_by_model_zoom_and_size(tmp_path):
+    def photo(name, model, focal, size=(40, 30)):
+        exif = Image.Exif()
+        exif[271], exif[272] = "Maker", model
+        exif.get_ifd(0x8769)[FOCAL_35MM] = focal
+        Image.new("RGB", size).save(tmp_path / name, exif=exif)
+
+    photo("a.jpg", "One", 26)
+    photo("b.jpg", "Two", 26)
+    photo("c.jpg", "One", 26)
+    photo("d.jpg", "One", 52)
+    photo("e.jpg", "One", 26, (30, 40))
+    assert cameras_of(load_capture(tmp_path)) == (0, 1, 0, 3, 4)
+
+
+def test_only_measured_intrinsics_are_certain(tmp_path):
+    capture = folder(tmp_path, tags={FOCAL_35MM: 26})
+    assert focal_uncertainty(with_intrinsics(capture, "exif")) == 0.05
+    assert focal_uncertainty(with_intrinsics(capture, "fov:60")) is None
+    assert focal_uncertainty(with_intrinsics(capture, "estimate")) == 0.2
+    assert focal_uncertainty(with_intrinsics(with_cameras(tmp_path))) is None

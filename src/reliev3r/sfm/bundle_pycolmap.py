@@ -117,8 +117,8 @@ def adjust_bundle(
         current = best
         for done in range(_MAX_ROUNDS):
             current = _round(problem, current, stage)
-            stalled = current.residual > stage.gain * best.residual
-            if current.residual < 1.01 * best.residual:  # of equals the later one has converged further
+            stalled = current.pixels > stage.gain * best.pixels
+            if current.pixels < 1.01 * best.pixels:  # of equals the later one has converged further
                 best = current
             if stalled and done + 1 >= _MIN_ROUNDS:
                 break
@@ -154,6 +154,11 @@ class _State:
     cameras: Tensor
     K: Tensor
     radial: Tensor
+
+    @property
+    def pixels(self) -> float:
+        """The same in pixels: longer lenses have smaller angles and are no better for it."""
+        return self.residual * float(self.K[:, 0, 0].mean())
 
 
 def _round(problem: _Problem, state: _State, stage: _Stage) -> _State:
@@ -247,7 +252,8 @@ def _solve(model: Any, parts: list[list[int]], problem: _Problem, *, loss_scale_
     )  # fmt: skip
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale_px
-    options.ceres.solver_options.function_tolerance = 1e-6
+    free = problem.focal or bool(problem.distorted)  # the valley between focal length and distance is flat and long
+    options.ceres.solver_options.function_tolerance = 1e-9 if free else 1e-6
     options.ceres.solver_options.max_num_iterations = iterations
     config = pycolmap.BundleAdjustmentConfig()
     for view in sorted(view for part in parts for view in part):

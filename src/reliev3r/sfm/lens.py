@@ -10,6 +10,7 @@ theirs and the prior's are weighed as two measurements.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,12 +20,14 @@ from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.sfm.bundle_pycolmap import Bundle, NotAdjusted, adjust_bundle, shared_focal
-from reliev3r.sfm.heldout_error import observation_errors, trimmed_mean
+from reliev3r.sfm.heldout_error import observation_errors
 
-_UNMODELLED = 0.3
+_UNMODELLED = 0.2
 """Systematic errors as a share of the held-out error: a focal length within what they could do is as good."""
 _EVIDENT = 0.97
 """A lens is distorted where distortion lowers the held-out error of its views to this share, or less."""
+_FALSE = 4.0
+"""Held-out observations beyond this many medians are taken for false matches: they would drown every difference."""
 _MIN_JUDGES = 20
 """A camera with fewer held-out observations keeps its prior, and has no distortion."""
 
@@ -94,7 +97,7 @@ def adjust_with_lens(
     if prior.distortion:
         cameras = list(dict.fromkeys(prior.camera_of))
         bent = search.at_prior_and_free(plain.at_prior.world_from_cam, cameras)
-        evident = [c for c in cameras if bent.least(c) <= _EVIDENT * plain.least(c)]
+        evident = [camera for camera in cameras if search.is_evident(camera, bent, plain)]
         if evident == cameras:
             found = bent
         elif evident:
@@ -104,19 +107,14 @@ def adjust_with_lens(
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two adjustments of one model, and each camera's held-out error under both."""
+    """Two adjustments of one model, and the held-out errors [v, m] under both."""
 
     at_prior: Bundle
+    known: Tensor
     free: Bundle | None
     """None where it failed."""
-    errors: dict[int, tuple[float, float]]
-    """(prior, free); both are infinite for cameras that too few held-out observations judge."""
+    found: Tensor | None
     distorted: tuple[int, ...]
-
-    def least(self, camera: int) -> float:
-        """Under the better of the two; NaN, which no comparison accepts, where nothing judges."""
-        error = min(self.errors[camera])
-        return error if error < torch.inf else torch.nan
 
 
 class _Search:
@@ -137,8 +135,13 @@ class _Search:
             free = self._adjusted(self.K, at_prior.world_from_cam, distorted, at_prior.radial, free_focal=True)
         except NotAdjusted:
             free = None
-        known, found = self._errors(at_prior), self._errors(free)
-        return _Pair(at_prior, free, {c: (known[c], found[c]) for c in self.members}, tuple(distorted))
+        found = None if free is None else self._errors(free)
+        return _Pair(at_prior, self._errors(at_prior), free, found, tuple(distorted))
+
+    def is_evident(self, camera: int, bent: _Pair, plain: _Pair) -> bool:
+        """Whether distortion explains a camera's held-out observations clearly better, each model at its best."""
+        with_it, without = self._root_mean_squares(camera, self._better(camera, bent), self._better(camera, plain))
+        return with_it <= _EVIDENT * without
 
     def weighed(self, pair: _Pair) -> tuple[Bundle, tuple[CameraLens, ...]]:
         """The adjustment with each camera's focal length between the prior's and the free one."""
@@ -165,8 +168,10 @@ class _Search:
         return bundle, tuple(lenses)
 
     def _share(self, pair: _Pair, camera: int) -> float:
-        known, found = pair.errors[camera]
-        if pair.free is None or not found < known < torch.inf:
+        if pair.free is None or pair.found is None:
+            return 0.0
+        known, found = self._root_mean_squares(camera, pair.known, pair.found)
+        if not found < known:
             return 0.0
         change = float((pair.free.K[camera, 0, 0] / self.K[camera, 0, 0]).log())
         if abs(change) < 1e-6:
@@ -183,10 +188,24 @@ class _Search:
             distorted=distorted, radial=radial,
         )  # fmt: skip
 
-    def _errors(self, bundle: Bundle | None) -> dict[int, float]:
-        """Trimmed mean over the held-out observations in each camera's views."""
-        if bundle is None:
-            return dict.fromkeys(self.members, torch.inf)
-        error, judged = observation_errors(self.judges, bundle.K, bundle.world_from_cam, self.sizes, bundle.radial)
-        own = {camera: error[members][judged[members]] for camera, members in self.members.items()}
-        return {c: trimmed_mean(errors) if len(errors) >= _MIN_JUDGES else torch.inf for c, errors in own.items()}
+    def _errors(self, bundle: Bundle) -> Tensor:
+        """Of all held-out observations."""
+        errors, _ = observation_errors(self.judges, bundle.K, bundle.world_from_cam, self.sizes, bundle.radial)
+        return errors
+
+    def _better(self, camera: int, pair: _Pair) -> Tensor:
+        if pair.found is None:
+            return pair.known
+        known, found = self._root_mean_squares(camera, pair.known, pair.found)
+        return pair.found if found < known else pair.known
+
+    def _root_mean_squares(self, camera: int, a: Tensor, b: Tensor) -> tuple[float, float]:
+        """Of the errors under two adjustments, over the same true matches in a camera's views: those that either of
+        the two explains. NaN, which no comparison accepts, where too few judge."""
+        judged = self.judges.visible[self.members[camera]]
+        a, b = a[self.members[camera]][judged], b[self.members[camera]][judged]
+        if len(a) < _MIN_JUDGES:
+            return math.nan, math.nan
+        least = torch.minimum(a, b)
+        true = least <= _FALSE * least.median()
+        return float(a[true].square().mean().sqrt()), float(b[true].square().mean().sqrt())
