@@ -85,7 +85,7 @@ class WholeScene:
 
 
 def whole_scene(centres: Float[np.ndarray, "v 3"], seen: Float[np.ndarray, "n 3"]) -> WholeScene:
-    """A place from where one sees every camera and most points within 20 degrees; y is up."""
+    """A place from where one sees every camera and most points within 23 degrees; y is up."""
     target = np.median(seen, axis=0)
     extent = float(np.linalg.norm(np.percentile(seen, 95, axis=0) - np.percentile(seen, 5, axis=0))) or 1.0
     away = centres.mean(0) - target
@@ -97,7 +97,7 @@ def whole_scene(centres: Float[np.ndarray, "v 3"], seen: Float[np.ndarray, "n 3"
     def far_enough(places: np.ndarray) -> np.ndarray:
         along = (places - target) @ away
         across = np.linalg.norm(places - target - along[:, None] * away, axis=1)
-        return along + across / math.tan(math.radians(20))
+        return along + across / math.tan(math.radians(23))
 
     distance = max(far_enough(centres).max(), np.percentile(far_enough(seen), 80), 0.1 * extent)
     return WholeScene(extent=extent, target=target, start=target + distance * away)
