@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -79,6 +80,15 @@ def test_labels_are_shown_under_the_cameras_that_their_tracks_solve(labelled) ->
     assert ratios.std() / ratios.mean() < 0.1
     with pytest.raises(UserError, match="--capture"):
         open_shown(labelled / "store")
+
+
+def test_the_report_of_a_runs_labels_links_to_its_page(labelled, tmp_path) -> None:
+    shutil.copytree(labelled / "store" / "room", tmp_path / "run" / "labels")
+    assert main(["report-labels", str(tmp_path / "run" / "labels")]) == 0
+    assert "Look around" not in (tmp_path / "run" / "labels" / "labels.html").read_text()
+    small_scene.reconstruction().export(tmp_path / "run" / "view.html")
+    assert main(["report-labels", str(tmp_path / "run" / "labels")]) == 0
+    assert '<a href="../view.html">Look around' in (tmp_path / "run" / "labels" / "labels.html").read_text()
 
 
 def test_a_run_is_shown_with_what_is_left_of_it(tmp_path, caplog) -> None:

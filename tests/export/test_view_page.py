@@ -47,7 +47,7 @@ def drawn(picture: np.ndarray) -> np.ndarray:
 
 def test_each_voxel_keeps_its_most_confident_point() -> None:
     rng = np.random.default_rng(0)
-    points, conf = rng.random((5000, 3)), rng.random(5000).astype(np.float32)
+    points, conf = rng.random((2000, 3)), rng.random(2000).astype(np.float32)
     kept, size = thinned(points, conf, 400, 0.01)
     assert 200 < len(kept) <= 400
     cells = np.floor((points - points.min(0)) / size).astype(int)
@@ -56,6 +56,10 @@ def test_each_voxel_keeps_its_most_confident_point() -> None:
         best[cell] = max(best.get(cell, 0), value)
     assert sorted(conf[kept].tolist()) == pytest.approx(sorted(best.values()))
     assert (np.diff(conf[kept]) <= 0).all()
+    many, unsure = rng.random((20_000, 3)), rng.random(20_000).astype(np.float32)
+    kept, _ = thinned(many, unsure, 400, 0.01)
+    assert 200 < len(kept) <= 400
+    assert unsure[kept].mean() > 0.7
 
 
 def test_equal_confidence_is_mixed_and_few_points_are_kept_whole() -> None:
@@ -96,6 +100,16 @@ def test_points_and_cameras_are_those_of_the_reconstruction(page) -> None:
     poses = np.array([camera["pose"] for camera in data["cameras"]]).reshape(4, 4, 4)
     wanted = small_scene.arc(4).numpy()
     assert np.linalg.inv(poses[0]) @ poses[3] == pytest.approx(np.linalg.inv(wanted[0]) @ wanted[3], abs=1e-5)
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_a_single_view_and_values_that_are_no_numbers(tmp_path, depth) -> None:
+    one = small_scene.reconstruction(1)
+    conf = one.prediction.conf.clone()
+    conf[0, :2] = torch.nan
+    one = dataclasses.replace(one, prediction=dataclasses.replace(one.prediction, conf=conf), predicts_depth=depth)
+    assert write_view(one, tmp_path / "view.html") == (22 * 28 if depth else 0)
+    assert len(data_of(tmp_path / "view.html")["cameras"]) == 1
 
 
 def test_text_of_files_is_no_html(page) -> None:

@@ -128,7 +128,7 @@ def reconstruct(argv: list[str]) -> int:
         images: Positional[Path]
         """A folder of images, a capture folder, or a video."""
         out: Path
-        """scene.glb, scene.ply, scene.npz, cameras.json, transforms.json, or a folder for all of them."""
+        """scene.glb (scene.html to look at it is beside it), .html, .ply, .npz, .json, transforms.json, or a folder."""
         model: str = PACKAGED
         """The network that comes with the package; or a checkpoint's folder, pi3:, vggt:, mapanything:, da3:PATH."""
         intrinsics: str | None = None
@@ -205,7 +205,7 @@ def export(argv: list[str]) -> int:
         run: Positional[Path]
         """Folder of a finished `reliev3r fit`."""
         out: Path
-        """FILE.glb, .ply, .npz, cameras.json, transforms.json (nerfstudio), or a folder for all, COLMAP included."""
+        """FILE.glb, .html, .ply, .npz, cameras.json, transforms.json (nerfstudio), or a folder: all, with COLMAP."""
         network: bool = False
         """The network's own cameras, where the run has refined ones."""
         keep: float = 0.8
@@ -243,6 +243,6 @@ def demo(argv: list[str]) -> int:
     print(table.to_text())
     write_table(table, given.out / "run")
     print(result.quality.summary)
-    for name in ("report.html", "overview.png", "scene.glb", "scene.ply", "sparse/0", "cameras.json"):
+    for name in ("report.html", "view.html", "overview.png", "scene.glb", "scene.ply", "sparse/0", "cameras.json"):
         print(f"  {given.out / 'run' / name}")
     return 0

@@ -14,6 +14,8 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.export.points import pixel_size, shown_pixels
 from reliev3r.geometry.camera import transform
 
+_LOOKED_AT = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
@@ -41,6 +43,8 @@ class Cloud:
             pixels = pixels[torch.from_numpy(known).flatten()[pixels]]
         points = transform(upright_from_world, prediction.points_world.reshape(-1, 3)[pixels].double()).numpy()
         conf = prediction.conf.flatten()[pixels].numpy()
+        finite = np.isfinite(points).all(1) & np.isfinite(conf)  # other systems may say anything
+        pixels, points, conf = pixels[torch.from_numpy(finite)], points[finite], conf[finite]
         kept, spacing = thinned(points, conf, most, pixel_size(reconstruction)) if len(points) else (slice(0), 0.0)
         colours = reconstruction.image.reshape(-1, 3)[pixels].numpy()
         return Cloud(points=points[kept], colours=colours[kept], conf=conf[kept], spacing=spacing)
@@ -51,12 +55,14 @@ def thinned(
 ) -> tuple[Int[np.ndarray, " k"], float]:
     """Index of at most ``most`` points, the most confident of each voxel, and a length they are apart.
 
-    In the order of confidence, equal ones mixed. The voxels' side is at least ``size``, if there are too many points.
+    In the order of confidence, equal ones mixed. The voxels' side is at least ``size``, if there are too many points;
+    of more than six times as many, every n-th is looked at, evenly over the confidences.
     """
     mixed = np.random.default_rng(0).permutation(len(points))
     order = mixed[np.argsort(-conf[mixed], kind="stable")]
     if most <= 0 or len(points) <= most:
         return order[:most], size
+    order = order[:: math.ceil(len(order) / (_LOOKED_AT * most))]
     low = points.min(0)
     size = max(size, float((points.max(0) - low).max()) / 2**20, 1e-12)  # a voxel's number has 21 bits an axis
     while True:
@@ -79,7 +85,7 @@ class WholeScene:
 
 
 def whole_scene(centres: Float[np.ndarray, "v 3"], seen: Float[np.ndarray, "n 3"]) -> WholeScene:
-    """A place from where one sees every camera and most points within 20 degrees; y is up."""
+    """A place from where one sees every camera and most points within 23 degrees; y is up."""
     target = np.median(seen, axis=0)
     extent = float(np.linalg.norm(np.percentile(seen, 95, axis=0) - np.percentile(seen, 5, axis=0))) or 1.0
     away = centres.mean(0) - target
@@ -91,7 +97,7 @@ def whole_scene(centres: Float[np.ndarray, "v 3"], seen: Float[np.ndarray, "n 3"
     def far_enough(places: np.ndarray) -> np.ndarray:
         along = (places - target) @ away
         across = np.linalg.norm(places - target - along[:, None] * away, axis=1)
-        return along + across / math.tan(math.radians(20))
+        return along + across / math.tan(math.radians(23))
 
     distance = max(far_enough(centres).max(), np.percentile(far_enough(seen), 80), 0.1 * extent)
     return WholeScene(extent=extent, target=target, start=target + distance * away)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import quote
 
 from reliev3r.report.page import write_page
 
@@ -67,6 +69,11 @@ class Judged(Protocol):
         """A JPEG."""
         ...
 
+    @property
+    def look(self) -> Path | None:
+        """The page to look around in of what was trained on the labels (``export.view``)."""
+        ...
+
 
 def summary(captures: Sequence[Judged]) -> dict[str, Any]:
     """The report as JSON: how many captures have which verdict, then each, the worst first."""
@@ -88,7 +95,7 @@ def write_label_report(path: Path | str, captures: Sequence[Judged]) -> None:
     """
     ordered = _ordered(captures)
     shown = [capture for capture in ordered if capture.figures is not None][:MOST_PICTURES]
-    body = [_head(captures), _table(ordered), *map(_section, shown)]
+    body = [_head(captures), _table(ordered), *(_section(capture, Path(path).parent) for capture in shown)]
     write_page(path, title="Labels", body=body, style=_CSS)
 
 
@@ -163,7 +170,7 @@ def _table(captures: Sequence[Judged]) -> str:
     )
 
 
-def _section(capture: Judged) -> str:
+def _section(capture: Judged, folder: Path) -> str:
     figures = capture.figures or {}
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in capture.reasons)
     picture = ""
@@ -174,6 +181,9 @@ def _section(capture: Judged) -> str:
             '<p class="faint">Dots are tracks, red where two images see them, green where half of the images do. '
             "Below, the depth labels where there are any: blue is near, grey unknown.</p>"
         )
+    if capture.look is not None:
+        address = quote(Path(os.path.relpath(capture.look, folder.resolve())).as_posix())
+        picture += f'<p><a href="{address}">Look around in 3D</a> at what was trained on them</p>'
     bars = _bars("Share of the tracks alive over so many images", _get(figures, "tracks", "survival"))
     bars += _bars("Share of the tracks seen again so many frames later", _get(figures, "tracks", "lifetimes"))
     return (

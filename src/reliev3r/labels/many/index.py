@@ -91,6 +91,8 @@ class JudgedCapture:
     """As ``quality.json`` has them."""
     picture: Path | None
     """A JPEG of its labels."""
+    look: Path | None = None
+    """The page to look around in of the run that the labels lie in, where there is one."""
 
 
 def gather_quality(root: Path | str, *, progress: Progress | None = None) -> list[JudgedCapture]:
@@ -115,11 +117,12 @@ def gather_quality(root: Path | str, *, progress: Progress | None = None) -> lis
 def _judged(name: str, folder: Path) -> JudgedCapture:
     state = capture_state(folder)
     quality = read_quality(folder) if state["state"] == "done" else None
-    picture = folder / SHEET
+    picture, page = folder / SHEET, folder.resolve().parent / "view.html"
+    look = page if folder.resolve().name == "labels" and page.is_file() else None
     if quality is not None:
         return JudgedCapture(
             name=name, verdict=quality.verdict, reasons=quality.sentences, figures=quality.figures,
-            picture=picture if picture.is_file() else None,
+            picture=picture if picture.is_file() else None, look=look,
         )  # fmt: skip
     verdict, reason = {
         "failed": ("failed", state.get("reason", "")),
