@@ -126,3 +126,13 @@ def test_solved_cameras_without_the_solve_of_the_labels_are_refused() -> None:
     prepare = dataclasses.replace(recipe.captures.prepare, solve=False)
     with pytest.raises(ValueError, match=r"prepare\.solve=true"):
         dataclasses.replace(recipe, captures=CapturesConfig(data=("images=store",), prepare=prepare))
+
+
+def test_a_second_stage_without_the_first_is_told(tmp_path, caplog) -> None:
+    config = tiny()
+    train_scenes(tmp_path / "first", config)
+    assert "second stage" not in caplog.text
+    network = dataclasses.replace(config.network, fov="shared")
+    hidden = dataclasses.replace(config, network=network, batch=dataclasses.replace(config.batch, hide_intrinsics=True))
+    train_scenes(tmp_path / "second", hidden)
+    assert "give the checkpoint of the first with --model" in caplog.text

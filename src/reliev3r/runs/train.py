@@ -68,6 +68,7 @@ def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -
     resolve_device(config.device)
     scenes, accumulate = _dealt_out(config)
     if not resume:
+        _warn_of_second_stage(config)
         run.begin(config)
     model = network_of(config)
     model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
@@ -84,6 +85,19 @@ def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -
         model.facts |= {"Steps": f"{result.steps}", **_measured(result)}
         model.save_pretrained(out / "checkpoint")
     return result
+
+
+def _warn_of_second_stage(config: ScenesConfig) -> None:
+    """Weak labels alone are a poor first teacher of focal lengths: the paper fine-tunes a network that knows some."""
+    if (
+        config.supervision == "weak"
+        and config.batch.hide_intrinsics
+        and start_of(config.model, config.init_from) == "random weights"
+    ):
+        logger.warning(
+            "intrinsics are hidden and the network starts from random weights: this is the second stage of the paper's "
+            "section B; give the checkpoint of the first with --model"
+        )
 
 
 def forecast_scenes(config: ScenesConfig, *, report: Report | None = None) -> Estimate:

@@ -16,6 +16,9 @@ from reliev3r.sfm.fill_depth import FillConfig, fill_depth
 from reliev3r.sfm.incremental import CameraSolve
 from reliev3r.sfm.plane_sweep import SweepConfig, SweptDepth, patch_features, plane_sweep, principal_features
 
+CONTINUED = 0.05
+"""Confidence W, in (0, 2), of depth that is not swept."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SolvedTracks:
@@ -48,6 +51,11 @@ class DenseDepth:
     """z-depth > 0 in the unit of the cameras."""
     sure: Float[Tensor, "v h w"]
     """In [0, 1]: how sure the sweep and the tracks are; 0 where the surface is only continued."""
+
+    @property
+    def confidence(self) -> Float[Tensor, "v h w"]:
+        """The same as a W in (0, 2): :data:`CONTINUED` where nothing is sure."""
+        return CONTINUED + 1.85 * self.sure
 
 
 def dense_depth(

@@ -25,7 +25,7 @@ from reliev3r.labels.tracks.network import network_tracks
 from reliev3r.model.load import PACKAGED, Model, load_model
 from reliev3r.model.network import Reliev3R
 from reliev3r.model.predict import network_size, predict_depth, reconstruct_capture
-from reliev3r.sfm.dense_depth import SolvedTracks, dense_depth, in_camera_unit, sweep_features
+from reliev3r.sfm.dense_depth import CONTINUED, SolvedTracks, dense_depth, in_camera_unit, sweep_features
 from reliev3r.solve.cameras import CaptureCameras, Group, solve_capture
 
 logger = logging.getLogger(__name__)
@@ -136,8 +136,8 @@ class _Scene:
             self.features[index], self.views.image[index], self.K[index], cameras[index], solved.select_views(index),
             prior[index], progress=self.progress,
         )  # fmt: skip
-        depth, confidence = prior.clone(), torch.full_like(prior, 0.05)
-        depth[index], confidence[index] = found.depth, 0.05 + 1.85 * found.sure
+        depth, confidence = prior.clone(), torch.full_like(prior, CONTINUED)
+        depth[index], confidence[index] = found.depth, found.confidence
         prediction = Prediction(
             depth=depth, rays=ray_map(self.K, *self.views.size), conf=confidence, world_from_cam=cameras
         )

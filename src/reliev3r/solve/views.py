@@ -46,6 +46,6 @@ def swept_prediction(network: Reliev3R, views: Views) -> Prediction:
         bent_depth(plain.depth, solve, tracks)[0],
     )  # fmt: skip
     return dataclasses.replace(
-        plain.map(lambda x: x[0]), depth=found.depth, conf=0.05 + 1.85 * found.sure,
+        plain.map(lambda x: x[0]), depth=found.depth, conf=found.confidence,
         world_from_cam=solve.world_from_cam[0], reached=solve.reached[0], has_cameras=True,
     )  # fmt: skip
