@@ -26,7 +26,15 @@ from reliev3r.synthetic.room_stream import HELDOUT_SEEDS, StreamConfig, Syntheti
 from reliev3r.training import captures as prepared
 from reliev3r.training.batches import SceneBatchConfig, SceneBatches
 from reliev3r.training.captures import CapturesConfig, LabelledCaptures, is_heldout
-from reliev3r.training.recipes import RECIPES, ScenesConfig, captures_for, paper, pi3_dagger_rooms, tiny_cpu
+from reliev3r.training.recipes import (
+    RECIPES,
+    ScenesConfig,
+    captures_for,
+    paper,
+    pi3_dagger_rooms,
+    tiny_cpu,
+    with_preset,
+)
 from reliev3r.training.validation import figures, rooms
 
 SMALL = dataclasses.replace(builders.SMALLEST, patch_size=8, match_dim=8)
@@ -173,6 +181,17 @@ def test_captures_are_prepared_before_the_training_by_workers(store, monkeypatch
     )
     config = dataclasses.replace(config, heldout=0.0)
     assert len(LabelledCaptures(config, patch=tiny_cpu().network.patch_size)) == 3
+
+
+def test_a_preset_is_prepared_for_as_it_is_trained(store, monkeypatch) -> None:
+    assert main(["prepare", "paper", "--data", store, "--image-size", "64", "--preset", "tiny", "--workers", "1"]) == 0
+    monkeypatch.setattr(prepared, "_prepare", None)
+    small = with_preset(paper(), "tiny")
+    wanted = dataclasses.replace(small.captures, data=(store,), heldout=0.0)
+    wanted = dataclasses.replace(wanted, prepare=dataclasses.replace(wanted.prepare, image_size=64))
+    config = captures_for(dataclasses.replace(small, captures=wanted), small.network)
+    assert small.network.patch_size != paper().network.patch_size
+    assert len(LabelledCaptures(config, patch=small.network.patch_size)) == 3
 
 
 def test_a_capture_that_cannot_be_prepared_does_not_stop_the_others(store, tmp_path, capsys) -> None:

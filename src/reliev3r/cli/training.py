@@ -5,17 +5,22 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
 from reliev3r.cli.terminal import Resume, in_new_words, parse, parse_with_settings, progress_bars, resume_of
 from reliev3r.core.errors import UserError
 
+if TYPE_CHECKING:
+    from reliev3r.training.recipes import ScenesConfig
+
+Preset = Literal["tiny", "small", "base", "large"]
+
 
 def train(argv: list[str]) -> int:
     """``reliev3r train RECIPE --out RUN``."""
-    from reliev3r.training.recipes import RECIPES, ScenesConfig, with_preset
+    from reliev3r.training.recipes import RECIPES
 
     known = {name: recipe.__doc__ or "" for name, recipe in RECIPES.items()}
     if argv and argv[0] in ("--list", "-l"):
@@ -50,7 +55,7 @@ def train(argv: list[str]) -> int:
         """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused."""
         supervision: Literal["weak", "full"] | None = None
         """weak: pseudo-labels alone; full: ground truth."""
-        preset: Literal["tiny", "small", "base", "large"] | None = None
+        preset: Preset | None = None
         """Another size of the network than the recipe's, which works the same way otherwise."""
         model: str | None = None
         """The network to start from: random, the folder of a checkpoint, or pi3:PATH_OR_ID; it brings its own size."""
@@ -88,13 +93,8 @@ def train(argv: list[str]) -> int:
     flags |= {"data": "captures.data", "dl3dv_benchmark": "captures.dl3dv_benchmark",
               "image_size": "captures.prepare.image_size"}  # fmt: skip
     usual = RECIPES[recipe]()
-
-    def sized(given: Train, settings: ScenesConfig) -> ScenesConfig:
-        return settings if given.preset is None else with_preset(settings, given.preset)
-
-    given, config = parse_with_settings(Train, f"train {recipe}", argv[1:], usual, flags, sized)
-    if given.preset is not None and config.model != "random":
-        raise UserError(f"--preset {given.preset}: --model {config.model} brings its own size; drop one of the two")
+    given, config = parse_with_settings(Train, f"train {recipe}", argv[1:], usual, flags, _of_preset)
+    _one_size(given.preset, config)
     from reliev3r.runs.run_folder import first_process
     from reliev3r.runs.train import forecast_scenes, train_scenes
 
@@ -136,6 +136,8 @@ def prepare(argv: list[str]) -> int:
         """IMAGES=STORE pairs: captures, and the labels that `reliev3r label IMAGES --out STORE` made of them."""
         dl3dv_benchmark: str | None = None
         """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused."""
+        preset: Preset | None = None
+        """Another size of the network than the recipe's, as in training."""
         model: str | None = None
         """The network that will be trained, where it is not random."""
         image_size: int | None = None
@@ -148,7 +150,8 @@ def prepare(argv: list[str]) -> int:
     flags = {"data": "captures.data", "dl3dv_benchmark": "captures.dl3dv_benchmark", "model": "model",
              "image_size": "captures.prepare.image_size"}  # fmt: skip
     rest = argv[1:] if argv[0] in RECIPES else argv
-    given, config = parse_with_settings(Prepare, f"prepare {recipe}", rest, RECIPES[recipe](), flags)
+    given, config = parse_with_settings(Prepare, f"prepare {recipe}", rest, RECIPES[recipe](), flags, _of_preset)
+    _one_size(given.preset, config)
     from reliev3r.core.many.run import open_pool
     from reliev3r.runs.train import prepare_scenes
 
@@ -160,6 +163,19 @@ def prepare(argv: list[str]) -> int:
         print(f"failed: {name}: {reason}")
     print(f"{count - len(failed)} of {count} captures prepared")
     return 3 if failed else 0
+
+
+def _of_preset(given: Any, settings: "ScenesConfig") -> "ScenesConfig":
+    """A recipe's settings at the size that ``--preset`` names."""
+    from reliev3r.training.recipes import with_preset
+
+    return settings if given.preset is None else with_preset(settings, given.preset)
+
+
+def _one_size(preset: str | None, config: "ScenesConfig") -> None:
+    """Raises UserError where ``--preset`` and ``--model`` both say how large the network is."""
+    if preset is not None and config.model != "random":
+        raise UserError(f"--preset {preset}: --model {config.model} brings its own size; drop one of the two")
 
 
 def adapt(argv: list[str]) -> int:
