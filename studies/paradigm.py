@@ -1,13 +1,14 @@
 """The paper's comparison at the size of the machine: weak supervision beside its fully-supervised sibling.
 
-    python studies/paradigm.py --size ci|cpu|gpu|solved --out DIR [--only NAME ...] [--seeds 0 1 2] [--jobs 2]
+    python studies/paradigm.py --size ci|cpu|gpu|solved|alpha --out DIR [--only NAME ...] [--seeds 0 1 2] [--jobs 2]
                                [--real CAPTURES --real-depth folder:{capture}/mono_fastdepth]
 
 Every variant is a run of ``reliev3r train`` on the same rendered rooms, from the same weights, for as many steps; it is
 judged on rooms that were never trained on, of the same domain and of another (other textures, layouts and focal
 lengths), and on sets of four frames of real captures where a folder of them is given. Weak labels of rooms come from a
 *simulated expert*; those of real captures from the expert that is named. ``solved`` is another study of the CPU's size:
-networks that solve their cameras instead of regressing them (docs/results/matching.md). Finished runs are kept and
+networks that solve their cameras instead of regressing them (docs/results/matching.md), and ``alpha`` the same with
+images half as large, for the paper's ablation of Eq. 4. Finished runs are kept and
 interrupted ones resumed: a second call goes on where one stopped. ``study.json``, ``study.md`` and ``study.png`` are
 written after every run.
 """
@@ -25,7 +26,19 @@ from typing import Any
 
 import torch
 from study import Results, Study, arguments, cell, said
-from variants import AFTERWARDS, REAL, SOLVED, VARIANTS, arc, on_captures, other_domain, settings, tuned, variants
+from variants import (
+    AFTERWARDS,
+    ALPHAS,
+    REAL,
+    SOLVED,
+    VARIANTS,
+    arc,
+    on_captures,
+    other_domain,
+    settings,
+    tuned,
+    variants,
+)
 
 from reliev3r.cli import main as reliev3r
 from reliev3r.core.files import atomic_path, write_json
@@ -33,10 +46,12 @@ from reliev3r.core.types import Prediction, Tracks, Truth, Views
 from reliev3r.data.capture import load_capture
 from reliev3r.data.network_views import network_views
 from reliev3r.data.truth import CameraFile, load_truth
+from reliev3r.evaluation.confidence import confidence_figures
 from reliev3r.evaluation.protocols import strict_figures
 from reliev3r.geometry.camera import ray_map
 from reliev3r.model.load import load_network
 from reliev3r.model.network import Reliev3R
+from reliev3r.model.predict import predict
 from reliev3r.runs.train import network_of, train_scenes
 from reliev3r.solve.views import swept_prediction
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise
@@ -47,6 +62,11 @@ from reliev3r.training.validation import HeldoutScene, figures, rooms
 
 SWEPT = 16
 """Sets of each judge whose depth is swept too."""
+OF_SOLVED = {
+    "depth rel, swept": "swept_rel", "depth rel, confident half": "depth_rel_half",
+    "W's AUROC, 10 %": "conf_auroc", "W at its bound": "conf_at_bound",
+}  # fmt: skip
+"""More figures of networks that solve their cameras, by the column's title."""
 
 
 def constant_guess(scenes: list[HeldoutScene]) -> dict[str, float]:
@@ -130,6 +150,7 @@ class SceneStudy(Study):
         if isinstance(model, Reliev3R) and model.match_branch is not None:
             for judge, scenes in self.judges.items():
                 judged[judge]["swept_rel"] = swept_rel(model, scenes[:SWEPT])
+                judged[judge] |= confidence(model, scenes)
         return judged
 
     @functools.cached_property
@@ -147,12 +168,13 @@ class SceneStudy(Study):
         """Means over seeds, range where there is more than one."""
         judges = dict.fromkeys(judge for seeds in results.values() for row in seeds.values() for judge in row["judged"])
         others = [judge for judge in judges if judge != "same domain"]
+        solved = self.size in ("solved", "alpha")
         head = ["variant", "seeds", "steps", "AUC@30 strict", "rotation, median", "depth rel", "held-out angle"]
-        head += [f"AUC@30, {judge}" for judge in others] + ["depth rel, swept"] * (self.size == "solved")
+        head += [f"AUC@30, {judge}" for judge in others] + list(OF_SOLVED) * solved
         lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
         wanted = [("same domain", name) for name in ("auc30", "rotation_median_deg", "depth_rel", "heldout_deg")]
         wanted += [(judge, "auc30") for judge in others]
-        wanted += [("same domain", "swept_rel")] * (self.size == "solved")
+        wanted += [("same domain", figure) for figure in OF_SOLVED.values()] * solved
         for name, seeds in results.items():
             rows = list(seeds.values())
             cells = [
@@ -179,6 +201,16 @@ def swept_rel(model: Reliev3R, scenes: list[HeldoutScene]) -> float:
     return statistics.mean(strict_figures(each, truth)["depth_rel"] for each, truth in found if truth is not None)
 
 
+def confidence(model: Reliev3R, scenes: list[HeldoutScene]) -> dict[str, float]:
+    """What W says about depth before any sweep: means over the sets."""
+    found = [confidence_figures(predict(model, each.views), each.truth) for each in scenes if each.truth is not None]
+    ranked = [each.auroc for each in found if each.auroc is not None]
+    return {
+        "depth_rel_half": statistics.mean(each.depth_rel_confident_half for each in found),
+        "conf_at_bound": statistics.mean(each.share_at_bound for each in found),
+    } | ({"conf_auroc": statistics.mean(ranked)} if ranked else {})
+
+
 def draw(results: Results, path: Path) -> None:
     """AUC over steps, one line a variant (first seed); no picture where matplotlib is missing (bare GPU machines)."""
     try:
@@ -194,7 +226,8 @@ def draw(results: Results, path: Path) -> None:
         if curve:
             axes.plot(*zip(*curve, strict=True), label=name)
     axes.set(xlabel="step", ylabel="AUC@30 strict on rooms never trained on")
-    axes.legend(fontsize=7)
+    if axes.lines:
+        axes.legend(fontsize=7)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     plt.close(figure)
@@ -245,8 +278,8 @@ def frame_sets(capture: Path, config: ScenesConfig, step: int = 3) -> list[Heldo
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, then write table and picture."""
-    parser = arguments(__doc__, dict.fromkeys((*VARIANTS, *SOLVED, *AFTERWARDS)))
-    parser.add_argument("--size", choices=("ci", "cpu", "gpu", "solved"), default="cpu")
+    parser = arguments(__doc__, dict.fromkeys((*VARIANTS, *SOLVED, *ALPHAS, *AFTERWARDS)))
+    parser.add_argument("--size", choices=("ci", "cpu", "gpu", "solved", "alpha"), default="cpu")
     parser.add_argument("--real", type=Path, default=None, help="folder of captures, to judge and fine-tune on")
     parser.add_argument("--real-depth", default="depth-anything-v2-small", help="expert of their labels")
     given = parser.parse_args(argv)

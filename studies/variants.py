@@ -162,6 +162,8 @@ SOLVED: dict[str, Change] = {
     "tracks four times as bad": tracks_noisier(4.0),
 }
 """Of networks that solve their cameras."""
+ALPHAS: dict[str, Change] = {f"alpha {alpha:g}": depth(alpha=alpha) for alpha in (0.2, 0.5, 1.0, 2.0)}
+"""The paper's ablation of Eq. 4, with networks that solve their cameras, of images half as large."""
 ON_ONE_CAPTURE: dict[str, Change] = {
     "default": lambda c: c,
     "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
@@ -189,7 +191,7 @@ REAL = "on the real captures"
 
 def variants(size: str) -> dict[str, Change]:
     """What is compared at a size."""
-    return SOLVED if size == "solved" else VARIANTS
+    return {"solved": SOLVED, "alpha": ALPHAS}.get(size, VARIANTS)
 
 
 def settings(size: str, seed: int) -> ScenesConfig:
@@ -201,6 +203,8 @@ def settings(size: str, seed: int) -> ScenesConfig:
         return dataclasses.replace(start, network=head, objective=loss, steps=6000, seed=seed)
     if size == "solved":
         return dataclasses.replace(tiny_cpu(), steps=400, seed=seed, heldout_scenes=24, evaluate_every=0.5)
+    if size == "alpha":
+        return half_as_large(settings("solved", seed))
     if size == "cpu":
         return dataclasses.replace(tiny_cpu_regressed(), steps=500, seed=seed, heldout_scenes=48, evaluate_every=0.25)
     network = NetworkConfig(

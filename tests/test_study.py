@@ -80,7 +80,17 @@ def test_the_study_of_solved_cameras_changes_what_it_says_and_sweeps_depth() -> 
     assert made["images half as large"].stream.width == start.stream.width // 2
     small = dataclasses.replace(start.network, dim=32, heads=2, head_dim=32, head_heads=2, feature_dim=8)
     scene = paradigm.held_out(dataclasses.replace(start, heldout_scenes=1))[0]
-    assert math.isfinite(paradigm.swept_rel(paradigm.Reliev3R(small).eval(), [scene]))
+    network = paradigm.Reliev3R(small).eval()
+    assert math.isfinite(paradigm.swept_rel(network, [scene]))
+    assert set(paradigm.confidence(network, [scene])) == {"depth_rel_half", "conf_at_bound", "conf_auroc"}
+
+
+def test_the_study_of_alpha_changes_alpha_alone() -> None:
+    start = paradigm.settings("alpha", 0)
+    made = {name: change(start) for name, change in paradigm.variants("alpha").items()}
+    assert made["alpha 1"] == start
+    assert [each.objective.depth.alpha for each in made.values()] == [0.2, 0.5, 1.0, 2.0]
+    assert len({repr(dataclasses.replace(each, objective=start.objective)) for each in made.values()}) == 1
 
 
 def test_variants_of_a_fit_change_what_they_say() -> None:
