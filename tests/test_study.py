@@ -85,11 +85,11 @@ def test_the_study_of_solved_cameras_changes_what_it_says_and_sweeps_depth() -> 
     assert set(paradigm.confidence(network, [scene])) == {"depth_rel_half", "conf_at_bound", "conf_auroc"}
 
 
-def test_the_study_of_alpha_changes_alpha_alone() -> None:
+def test_the_study_of_alpha_changes_the_depth_loss_alone() -> None:
     start = paradigm.settings("alpha", 0)
     made = {name: change(start) for name, change in paradigm.variants("alpha").items()}
     assert made["alpha 1"] == start
-    assert [each.objective.depth.alpha for each in made.values()] == [0.2, 0.5, 1.0, 2.0]
+    assert [each.objective.depth.alpha for each in made.values()] == [0.2, 0.5, 1.0, 2.0, 1.0]
     assert len({repr(dataclasses.replace(each, objective=start.objective)) for each in made.values()}) == 1
 
 
