@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.many.local import Crashed, Event, Finished, Progressed
 from reliev3r.core.many.work import ONE_THREAD, Job, Task, environment, limit_threads
 
+_log = logging.getLogger(__name__)
 LONGEST_WITHOUT = 600.0
 """Seconds that a run waits for a first worker, or for another one once all are lost."""
 LOOK_EVERY = 30.0
@@ -188,8 +190,11 @@ def _connect(ray: Any, address: str, workers: int | None) -> dict[str, Any]:
             with environment(ONE_THREAD):
                 ray.init(
                     address=LOCAL, num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-                )  # nobody else is to reach it
+                )  # nobody else is to reach it; Ray's own default adds a token
             return {}
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            _log.warning("--ray %s: RAY_AUTH_MODE=token is not set; whoever reaches the ports of a cluster without a "
+                         "token can run code on it (docs/security.md)", address)  # fmt: skip
         ray.init(address=address, **quiet)
         return {"env_vars": ONE_THREAD}
     except (ConnectionError, ValueError, RuntimeError) as error:
