@@ -34,6 +34,8 @@ from reliev3r.runs.adapt.footage import prepared
 from reliev3r.runs.adapt.network import in_unit
 from reliev3r.runs.adapt.run import adapt
 from reliev3r.runs.adapt.settings import AdaptConfig
+from reliev3r.runs.view.adaptation import AFTER, ASIDE, BEFORE
+from reliev3r.runs.view.scene import open_shown
 from reliev3r.training.batches import SceneBatchConfig
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.config import TrainConfig
@@ -122,6 +124,13 @@ def test_what_is_not_better_is_kept_aside(footage, base, labels, tmp_path, monke
     assert (place / "adapter" / "adapter_model.safetensors").is_file()
     assert (out / "checkpoint").exists() == (verdict == "better")
     assert file_hash(base / "model.safetensors") == before
+    seen = open_shown(out)
+    assert list(seen.versions) == [BEFORE, AFTER if verdict == "better" else ASIDE]
+    first, second = (each.prediction for each in seen.versions.values())
+    centres = [each.world_from_cam[:, :3, 3] for each in (first, second)]
+    assert (centres[0] - centres[1]).norm(dim=-1).mean() < 0.1 * first.depth.mean()  # in one frame and unit
+    with pytest.raises(UserError, match="did not adapt to it; --capture takes one of"):
+        open_shown(out, tmp_path)
 
 
 def test_weights_of_pi3_come_back_in_its_layout(footage, labels, tmp_path, monkeypatch) -> None:

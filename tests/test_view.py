@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from functools import partial
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -24,7 +25,9 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import write_json
 from reliev3r.export.points import write_glb
 from reliev3r.runs.view.live import states
-from reliev3r.runs.view.scene import NETWORK, REFINED, SOLVED, Shown, open_shown
+from reliev3r.runs.view.ruler import Ruler, clicked_point
+from reliev3r.runs.view.scene import NETWORK, REFINED, SOLVED, open_shown
+from reliev3r.runs.view.shown import Shown
 from reliev3r.training.checkpoint import save_best
 
 HOSTILE = ("</script><b>bold</b>", "{alert(1)}", "![x](http://127.0.0.1:9/x)", "plain")
@@ -189,6 +192,24 @@ def test_a_browser_shows_points_and_cameras_and_names_as_text(browser, viewer) -
     assert browser.complaints == []
     viewer.show(Shown(title="nothing yet"))
     assert coloured(look(browser, viewer)) == 0
+
+
+def test_a_click_means_the_foremost_point_under_it() -> None:
+    points = np.array([[0.0, 0.0, 5.0], [0.01, 0.0, 2.0], [1.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    found = clicked_point(np.zeros(3), np.array([0.0, 0.0, 2.0]), points)
+    assert np.array_equal(found, points[1])
+    assert clicked_point(np.zeros(3), np.array([0.0, 1.0, 0.0]), points) is None
+    assert clicked_point(np.zeros(3), np.array([0.0, 1.0, 0.0]), np.zeros((0, 3))) is None
+
+
+def test_two_clicks_measure_a_distance() -> None:
+    server = mock.MagicMock()
+    ruler = Ruler(server, lambda: np.array([[0.0, 0.0, 2.0], [3.0, 0.0, 2.0]]))
+    ruler._on.value = True
+    ruler._switch(None)
+    for direction in ((0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (3.0, 0.0, 2.0)):  # the second hits nothing
+        ruler._clicked(mock.Mock(ray_origin=(0.0, 0.0, 0.0), ray_direction=direction))
+    assert ruler._told.value.startswith("3 ")
 
 
 def test_a_browser_shows_a_glb(browser, viewer, tmp_path) -> None:

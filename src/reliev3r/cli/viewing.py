@@ -20,9 +20,10 @@ def view(argv: list[str]) -> int:
         It is served to this machine alone. A run's view.html shows its points and cameras without any server."""
 
         path: Positional[Path]
-        """The folder of a finished `reliev3r fit`, of labels or a store of them, or a scene.glb."""
+        """The folder of a finished fit or adaptation, of labels or a store of them, or a scene.glb."""
         capture: Path | None = None
-        """The images that labels were made of; with --live what a `train` is shown on."""
+        """The images that labels were made of; which of an adaptation's captures; with --live what a `train` is shown
+        on."""
         live: bool = False
         """Follow a fit or train that is still at work: its curves, and what its best weights so far predict."""
         port: int = 8080

@@ -15,8 +15,9 @@ from reliev3r.data.find_captures import CaptureTask
 from reliev3r.export.write import found_views
 from reliev3r.model.predict import reconstruct_capture
 from reliev3r.runs.fit import finished_run
-from reliev3r.runs.view.scene import NETWORK, Shown
+from reliev3r.runs.view.scene import NETWORK
 from reliev3r.runs.view.server import Viewer
+from reliev3r.runs.view.shown import Shown
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.monitor import read_metrics
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.core.types import Prediction, Tracks
+from reliev3r.core.types import Prediction
 from reliev3r.data.capture import Capture
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.export.write import found_views
@@ -23,6 +18,8 @@ from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture, sp
 from reliev3r.labels.store import CaptureLabels, load_labels
 from reliev3r.runs.fit import finished_run
 from reliev3r.runs.show import depth_on_grid, labels_of
+from reliev3r.runs.view.adaptation import adapted_run, shown_adaptation
+from reliev3r.runs.view.shown import Shown
 from reliev3r.training.captures import labelled_capture
 
 _log = logging.getLogger(__name__)
@@ -31,34 +28,13 @@ _LABEL_SIZE = 224
 """Long side of the maps that labels alone are shown at."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
-    """A scene: the same maps under one or several sets of cameras, and the labels that belong to it."""
-
-    title: str
-    versions: Mapping[str, Reconstruction] = field(default_factory=dict)
-    """By what they are called, the one to begin with first; all views have a camera."""
-    tracks: Tracks | None = None
-    """[v, m] in original pixels."""
-    heldout: Tracks | None = None
-    """The same that training did not see."""
-    label_depth: Float[np.ndarray, "v h w"] | None = None
-    """The expert's on the grid of the maps, 0 where unknown."""
-    known: Bool[np.ndarray, "v h w"] | None = None
-    """Pixels that have a depth; None: all."""
-    photograph: Callable[[int], np.ndarray] | None = None
-    """A view's original image as RGB."""
-    glb: Any = None
-    """A ``trimesh.Scene`` instead of all that."""
-
-
 def open_shown(path: Path, capture: Path | None = None) -> Shown:
     """Whatever lies at ``path``.
 
     Args:
-        path: the folder of a finished fit, one with a kept prediction (``evaluate --out`` has them), a folder of labels
-            or a store of them, or a GLB.
-        capture: the images that labels were made of; only for labels.
+        path: the folder of a finished fit or adaptation, one with a kept prediction (``evaluate --out`` has them), a
+            folder of labels or a store of them, or a GLB.
+        capture: the images that labels were made of, or which one of an adaptation's captures.
 
     Raises:
         UserError: nothing of that kind, damaged files, or labels without their images.
@@ -70,10 +46,12 @@ def open_shown(path: Path, capture: Path | None = None) -> Shown:
     if (path / "prediction.json").is_file():
         reconstruction, _ = found_views(Reconstruction.load(path), None)
         return Shown(title=path.name, versions={NETWORK: reconstruction})
+    if (config := adapted_run(path)) is not None:
+        return shown_adaptation(path, config, capture)
     if (path / "manifest.json").is_file() or (path / "store.json").is_file():
         return _labels(path, capture)
-    raise UserError(f"{path}: nothing to look at; name the folder of a finished fit, labels, a store, or a .glb "
-                    "(a run that is still at work: --live)")  # fmt: skip
+    raise UserError(f"{path}: nothing to look at; name the folder of a finished fit or adaptation, labels, a store, or "
+                    "a .glb (a run that is still at work: --live)")  # fmt: skip
 
 
 def _glb(path: Path) -> Shown:

@@ -21,7 +21,8 @@ from reliev3r.geometry.camera import transform
 from reliev3r.geometry.triangulate import consistent_points
 from reliev3r.report.figures import curve_svgs
 from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, view_pictures
-from reliev3r.runs.view.scene import Shown
+from reliev3r.runs.view.ruler import Ruler
+from reliev3r.runs.view.shown import Shown
 
 HOST = "127.0.0.1"
 MOST_POINTS = 2_000_000
@@ -209,7 +210,20 @@ class _Page:
         for handle in (self._camera_size, self._cameras_on, self._images_on, self._others_on):
             handle.on_update(self._locked(self._draw_cameras))
         self._view.on_update(self._stand)
+        Ruler(self._server, self._points)
         self._draw_all()
+
+    def _points(self) -> np.ndarray:
+        """Those that are shown."""
+        shown = [self._version.sparse] if self._tracks_on.value else []
+        if self._points_on.value and len(self._version.cloud.points):
+            parts = np.array_split(self._version.cloud.points, LAYERS)
+            shown += parts[: self._layers_shown]
+        return np.concatenate(shown) if shown else np.zeros((0, 3))
+
+    @property
+    def _layers_shown(self) -> int:
+        return round(LAYERS * (1 - self._hidden.value / 100)) if self._points_on.value else 0
 
     def _keeping(self, key: str, add: Callable[..., Any], *words: Any, initial_value: Any, **more: Any) -> Any:
         """A control that begins with what it was told on the page before."""
@@ -248,7 +262,7 @@ class _Page:
         self._draw_pictures()
 
     def _refresh(self) -> None:
-        shown = round(LAYERS * (1 - self._hidden.value / 100)) if self._points_on.value else 0
+        shown = self._layers_shown
         for number, layer in enumerate(self._layers):
             layer.point_size = 0.75 * self._version.cloud.spacing * 2**self._size.value
             layer.visible = number < shown
