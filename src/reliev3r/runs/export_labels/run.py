@@ -34,6 +34,8 @@ FILE = "foundry.json"
 FORMAT = "reliev3r-foundry/1"
 USUAL = PrepareConfig(image_size=640)
 """Settings unless others are given."""
+EXPORTER = 1
+"""Raised when scenes of the same labels come out otherwise: older ones are then made anew."""
 _LEFT_OUT = "left out: "
 
 
@@ -74,7 +76,7 @@ class ExportJob:
     @property
     def settings(self) -> dict[str, Any]:
         """What the scenes have in common."""
-        return {"layout": self.layout, "prepare": to_plain(self.config), "keep_unusable": self.keep_unusable}
+        return {"exporter": EXPORTER, "layout": self.layout, "prepare": to_plain(self.config), "keep_unusable": self.keep_unusable}
 
 
 class Exporter:
