@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from layouts import Room
+
+from reliev3r.core.files import file_hash
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
 from reliev3r.export.trainers.scene import TrainingScene
@@ -15,7 +16,6 @@ from reliev3r.labels.depth.precomputed import FolderDepth
 from reliev3r.labels.pipeline import label_capture
 from reliev3r.labels.quality.assess import LabelQuality, write_quality
 from reliev3r.labels.quality.label_verdict import Finding
-from reliev3r.core.files import file_hash
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 WIDTH, HEIGHT, VIEWS = 160, 120, 5

@@ -5,9 +5,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from foundry_scenes import exact_scene, surface_points
 from layouts import Room
 
+from foundry_scenes import exact_scene, surface_points
 from reliev3r.data.pseudo_labels import read_note
 from reliev3r.data.readers._depth import read_exr
 from reliev3r.export.trainers.covisibility import covisibility, ranking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +77,12 @@ class ExportJob:
     @property
     def settings(self) -> dict[str, Any]:
         """What the scenes have in common."""
-        return {"exporter": EXPORTER, "layout": self.layout, "prepare": to_plain(self.config), "keep_unusable": self.keep_unusable}
+        return {
+            "exporter": EXPORTER,
+            "layout": self.layout,
+            "prepare": to_plain(self.config),
+            "keep_unusable": self.keep_unusable,
+        }
 
 
 class Exporter:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reliev3r.core.errors import UserError
@@ -138,7 +138,7 @@ def _agreeing(
     return seen, agrees & seen
 
 
-def _scaled_by(tracks: Tracks, depth: DepthLabels) -> Float[Tensor, " v"]:
+def _scaled_by(tracks: Tracks, depth: DepthLabels) -> Int[Tensor, " v"]:
     """Solved tracks of each view that lie on its depth."""
     assert tracks.depth is not None
     on_depth = sample_bilinear(depth.valid.float(), tracks.uv) > 0.5
