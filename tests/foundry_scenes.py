@@ -48,7 +48,7 @@ def surface_points(room: Room, rows: np.ndarray, columns: np.ndarray, view: int)
 class ExactTracks:
     """Surface points of a rendered room wherever they are seen; ``blind`` views see none. For tests of what follows."""
 
-    def __init__(self, room: Room, *, count: int = 400, blind: tuple[int, ...] = ()):
+    def __init__(self, room: Room, *, count: int = 250, blind: tuple[int, ...] = ()):
         self.room, self.count, self.blind = room, count, blind
 
     def fingerprint(self):

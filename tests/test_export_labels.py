@@ -15,6 +15,7 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.depth_truth import cut3r, omega, wai
 from reliev3r.data.depth_truth.attach import with_depth
 from reliev3r.data.depth_truth.stored import StoredScene
+from reliev3r.data.find_captures import CaptureTask
 from reliev3r.data.readers import open_scene
 from reliev3r.labels.align_depth import RegisterConfig
 from reliev3r.labels.prepare import PrepareConfig
@@ -139,13 +140,6 @@ def test_what_is_left_out_is_named(exported) -> None:
     assert listed.tolist() == ["a_good"]
 
 
-def test_the_flag_keeps_unusable_captures(store, tmp_path) -> None:
-    made = export(store, "omega", tmp_path, keep_unusable=True, config=PrepareConfig(image_size=48))
-    assert sorted(made.scenes) == ["a/good", "bad"]
-    note = json.loads((tmp_path / "bad" / "pseudo_labels.json").read_text())
-    assert (note["verdict"], note["reasons"]) == ("unusable", ["nothing ties the images; take others"])
-
-
 def test_a_run_that_was_stopped_goes_on_and_gives_the_same_bytes(exported, store, tmp_path) -> None:
     out = tmp_path / "out"
     shutil.copytree(exported["dust3r"][0], out)
@@ -204,7 +198,7 @@ def test_other_folders_and_settings_are_refused(store, exported, tmp_path) -> No
         capture_tasks(tmp_path / "mine", store[0])
     with pytest.raises(UserError, match="no such folder"):
         capture_tasks(tmp_path / "none", store[0])
-    twice = [type("Task", (), {"name": name})() for name in ("a/b", "A_b")]
+    twice = [CaptureTask(name=name, path=tmp_path, out=tmp_path) for name in ("a/b", "A_b")]
     with pytest.raises(UserError, match="would both become scene A_b"):
         export_job(twice, "wai", tmp_path)
 
@@ -215,7 +209,7 @@ def test_depth_that_no_track_brings_to_scale_is_left_out(store, tmp_path) -> Non
     shutil.copytree(captures / "a" / "good", tmp_path / "captures" / "half")
     write_labels(tmp_path / "captures" / "half", room, tmp_path / "store" / "half")
     tasks = capture_tasks(tmp_path / "store", tmp_path / "captures")
-    config = PrepareConfig(image_size=80, registration=RegisterConfig(min_tracks=100_000))
+    config = PrepareConfig(image_size=48, registration=RegisterConfig(min_tracks=100_000))
     strict = export_job(tasks, "omega", tmp_path / "strict", config=config)
     told = export_labels(strict, tasks, lambda: Here(strict)).left_out["half"]
     assert "only 0 of 5 views have a good camera and depth" in told
@@ -226,14 +220,16 @@ def test_the_verb(store, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("reliev3r.core.many.local.LocalPool", lambda job, workers: Here(job))
     captures, labels, _ = store
     words = ["export-labels", str(labels), "--captures", str(captures), "--format", "omega", "--out"]
-    assert main([*words, str(tmp_path / "out"), "--image-size", "80"]) == 0
+    assert main([*words, str(tmp_path / "out"), "--image-size", "48"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("left out: bad: its labels are unusable")
     assert "1 of 2 captures exported" in out
-    assert load_capture(tmp_path / "out" / "a_good").frames[0].width == 80
+    assert load_capture(tmp_path / "out" / "a_good").frames[0].width == 48
     one = [*words[:1], str(labels / "bad"), "--captures", str(captures / "bad"), "--format", "wai", "--out"]
-    assert main([*one, str(tmp_path / "one"), "--keep-unusable", "image_size=80"]) == 0
-    assert (tmp_path / "one" / "bad" / "scene_meta.json").is_file()
+    assert main([*one, str(tmp_path / "one"), "--keep-unusable", "image_size=48"]) == 0
+    assert "not ground truth" in json.loads((tmp_path / "one" / "bad" / "scene_meta.json").read_text())["notice"]
+    note = json.loads((tmp_path / "one" / "bad" / "pseudo_labels.json").read_text())
+    assert (note["verdict"], note["reasons"]) == ("unusable", ["nothing ties the images; take others"])
     assert main([*one, str(tmp_path / "two"), "register=false", "--keep-unusable"]) == 3
     assert "register=false" in capsys.readouterr().out
     assert main([*words, str(tmp_path / "three"), "--workers", "0"]) == 2

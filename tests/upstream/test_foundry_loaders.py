@@ -8,10 +8,10 @@ tensor from an image, and classes that augment, which these tests never call.
 
 import numpy as np
 import pytest
-from foundry_scenes import exact_scene, surface_points
 from layouts import Room
 from upstream_systems import System
 
+from foundry_scenes import exact_scene, surface_points
 from reliev3r.export.trainers.layouts import LAYOUTS, write_training_scene
 from reliev3r.synthetic.capture import SynthConfig
 

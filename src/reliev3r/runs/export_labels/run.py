@@ -77,12 +77,8 @@ class ExportJob:
     @property
     def settings(self) -> dict[str, Any]:
         """What the scenes have in common."""
-        return {
-            "exporter": EXPORTER,
-            "layout": self.layout,
-            "prepare": to_plain(self.config),
-            "keep_unusable": self.keep_unusable,
-        }
+        own = {"exporter": EXPORTER, "layout": self.layout, "keep_unusable": self.keep_unusable}
+        return json.loads(json.dumps({**own, "prepare": to_plain(self.config)}))  # as files hand it back
 
 
 class Exporter:
