@@ -1,7 +1,7 @@
 """The foundry's scenes through the loaders of the repositories that they are for: every pixel on its own surface.
 
 RELIEV3R_UPSTREAM holds the checkouts (map-anything f7ebafb, CUT3R 8bc15dc, vggt-omega 299be1f), and
-RELIEV3R_UPSTREAM_PYTHON is an interpreter with torch, einops, plyfile, h5py and an OpenCV that was built with OpenEXR (4.x).
+RELIEV3R_UPSTREAM_PYTHON is an interpreter with torch, einops, plyfile, h5py and an OpenCV with OpenEXR (4.x has it).
 Where it lacks torchvision or uniception, the few names that the loaders import of them are stand-ins in the worker: a
 tensor from an image, and classes that augment, which these tests never call.
 """

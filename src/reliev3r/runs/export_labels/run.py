@@ -208,6 +208,6 @@ def _refuse_others(root: Path, head: Mapping[str, Any]) -> None:
 
 def _tell_strangers(folder: Path, ours: set[str]) -> None:
     """Scenes of captures that are no longer asked for stay, and loaders find them."""
-    others = sorted(path.name for path in folder.iterdir() if (path / NOTE).is_file() and path.name not in ours)
+    others = sorted(file.parent.name for file in folder.glob(f"*/{NOTE}") if file.parent.name not in ours)
     if others:
         logger.warning("%s: %d scenes of other captures are there too: %s", folder, len(others), ", ".join(others[:8]))

@@ -39,14 +39,14 @@ def training_scene(
 ) -> TrainingScene:  # fmt: skip
     """The views whose camera the tracks support and whose depth they bring to the cameras' unit.
 
-    Nothing is cropped but fractions of a pixel; images are of ``config.image_size``. Confidence is the trust in a
-    view's expert, times a pixel's weight where depth is swept.
+    All images get one size, by ``config.image_size`` and the shape of most: others are cropped to it, and K says so.
+    Confidence is the trust in a view's expert, times a pixel's weight where depth is swept.
 
     Raises:
         LeftOut: no depth, no cameras, or too few such views.
         UserError: damaged labels or images, or settings under which depth and cameras have no unit in common.
     """
-    if not config.register and not config.sweep:
+    if not config.register:
         raise UserError("register=false: depth would stay in the expert's unit, apart from the cameras; leave it on")
     prepared = prepare_capture(capture, labels, config, patch=1, progress=progress)
     pseudo, K = prepared.labels, prepared.views.K if prepared.labels.K is None else prepared.labels.K
