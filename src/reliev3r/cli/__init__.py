@@ -25,6 +25,7 @@ VERBS = {
     "label": ("labelling", "make the pseudo-labels of a capture, or of thousands"),
     "verify-labels": ("labelling", "find every damaged file of a folder of labels or a store"),
     "report-labels": ("labelling", "say which captures are good, weak or unusable, as JSON and HTML"),
+    "export-labels": ("labelling", "write a store's labels as scenes for supervised trainers of other repositories"),
     "experts": ("labelling", "list the experts: licence, weights, installed or not, how to install"),
     "evaluate": ("evaluation", "score systems against ground truth, on a capture or a benchmark"),
     "baselines": ("evaluation", "list other systems: licences, what each predicts, found or how to install"),

@@ -28,7 +28,7 @@ def evaluate(argv: list[str]) -> int:
         benchmark: str | None = None
         """synthetic[:rooms=4,span=75,...], captures:FOLDER, FORMAT:FOLDER of a dataset, or a JSON file."""
         depth_truth: str | None = None
-        """Depth from elsewhere as the truth: wai:PATH, cut3r:PATH or colmap:PATH, {scene} for a scene's name."""
+        """Depth from elsewhere as the truth: wai:, cut3r:, omega: or colmap:PATH, {scene} for a scene's name."""
         out: Path | None = None
         """Folder for predictions, scores.json, scores.md and comparison.html."""
         protocol: Literal["strict", "mapanything", "pi3"] | None = None

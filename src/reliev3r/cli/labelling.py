@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from reliev3r.cli.terminal import parse, progress_bars
+from reliev3r.cli.terminal import parse, parse_with_settings, progress_bars
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import staged
 
@@ -172,6 +172,56 @@ def verify_labels(argv: list[str]) -> int:
         + (f"{len(found.damaged)} damaged" if found.damaged else "all intact")
     )
     return 2 if found.damaged else 0
+
+
+def export_labels(argv: list[str]) -> int:
+    """``reliev3r export-labels STORE --captures CAPTURES --format wai --out DIR``."""
+    from reliev3r.runs.export_labels.run import USUAL
+
+    @dataclass(frozen=True)
+    class Export:
+        """Write labels as scenes that supervised trainers of other repositories read (docs/foundry.md).
+
+        They stay pseudo-labels: every scene says so, with the licences of the experts. What cannot be trained on is
+        left out by name. Further settings are written NAME=VALUE (sweep=true); --help-all lists them.
+        """
+
+        store: Positional[Path]
+        """A store of labels, or the labels of one capture."""
+        captures: Path
+        """The images, as `reliev3r label` was given them: labels do not say where these are."""
+        format: Literal["wai", "omega", "dust3r"]
+        """wai: MapAnything; omega: VGGT-Omega; dust3r: CUT3R and others that load its processed folders."""
+        out: Path
+        """A new folder, or one that an earlier run began: it goes on."""
+        image_size: int | None = None
+        """Long side of the exported images and maps in pixels: 640 unless given."""
+        keep_unusable: bool = False
+        """Also captures whose labels are judged unusable."""
+        workers: int | None = None
+        """Processes on this machine (default 1), or Ray's actors (default: all that fit)."""
+        ray: str | None = None
+        """Address of a Ray cluster (auto, HOST:PORT, ray://HOST:PORT), or local."""
+
+    given, config = parse_with_settings(Export, "export-labels", argv, USUAL, {"image_size": "image_size"})
+    from reliev3r.core.many.run import open_pool
+    from reliev3r.runs.export_labels.run import FILE, capture_tasks, export_job
+    from reliev3r.runs.export_labels.run import export_labels as export
+
+    if given.workers is not None and given.workers < 1:
+        raise UserError(f"--workers {given.workers}: at least one is needed")
+    tasks = capture_tasks(given.store, given.captures)
+    job = export_job(tasks, given.format, given.out, config=config, keep_unusable=given.keep_unusable)
+    with progress_bars() as report:
+        made = export(
+            job, tasks, lambda: open_pool(job, len(tasks), workers=given.workers, ray=given.ray), report=report
+        )  # fmt: skip
+    for name, reason in made.left_out.items():
+        print(f"left out: {name}: {reason}")
+    for name, reason in made.failed.items():
+        print(f"failed: {name}: {reason}")
+    print(f"{len(made.scenes)} of {len(tasks)} captures exported: {given.out}; {FILE} says how, and what is left out")
+    return 3 if made.failed else 0
 
 
 def experts(argv: list[str]) -> int:

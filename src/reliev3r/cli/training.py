@@ -50,7 +50,7 @@ def train(argv: list[str]) -> int:
         annotated: tuple[str, ...] | None = None
         """Scenes with true poses and depth, as FORMAT:PATH; full supervision only."""
         depth_truth: str | None = None
-        """Depth of annotated scenes without any: wai:PATH, cut3r:PATH or colmap:PATH, {scene} for a scene's name."""
+        """Depth of annotated scenes without any: wai:, cut3r:, omega: or colmap:PATH, {scene} for a scene's name."""
         dl3dv_benchmark: str | None = None
         """benchmark-meta.csv (or the folder) of DL3DV-Benchmark, whose scenes are refused."""
         supervision: Literal["weak", "full"] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 from reliev3r.core.device import resolve_device
@@ -224,6 +225,19 @@ def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
     if name == "cotracker" and argument:
         return CoTracker3(checkpoint=Path(argument), device=device)
     raise UserError(f"track expert {spec!r}: choose one of {', '.join(TRACK_EXPERTS)}")
+
+
+def licence_of(role: str, name: str) -> str:
+    """The licence of whoever made labels, by the name in its fingerprint; ``role``: depth, intrinsics, or else tracks.
+
+    An expert that is not listed (another version made the labels) has a licence that nobody here knows.
+    """
+    known = DEPTH_EXPERT_INFO if role in ("depth", "intrinsics") else TRACK_EXPERT_INFO
+    bare = {re.split(r"[:\[]", info.name)[0]: info.licence for info in known}
+    if name in bare:
+        return bare[name]
+    alike = [licence for base, licence in bare.items() if base.startswith(name) or name.startswith(base)]
+    return alike[0] if alike else "unknown: ask whoever made the labels"
 
 
 _HEADINGS = {

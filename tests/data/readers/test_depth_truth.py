@@ -9,10 +9,12 @@ from depth_layouts import WRITERS, write_colmap_dense, write_cut3r, write_wai
 from dl3dv_layout import HASHES, write_benchmark, write_release
 from layouts import Room
 
+from foundry_scenes import exact_scene
 from reliev3r.core.errors import UserError
 from reliev3r.data.convert import convert_scene
 from reliev3r.data.depth_truth.attach import depth_folder, with_depth
 from reliev3r.data.readers import open_scene
+from reliev3r.export.trainers.layouts import write_training_scene
 
 
 @pytest.fixture
@@ -181,3 +183,28 @@ def test_damaged_files_are_named(room, bench, tmp_path, damage) -> None:
         spec = f"cut3r:{tmp_path / 'c'}"
     with pytest.raises(UserError, match=file.name.replace(".", r"\.")):
         with_depth(bench, spec).truth.depth("frame_00001")
+
+
+@pytest.mark.parametrize("damage", ["list", "outside", "poses", "map"])
+def test_scenes_of_vggt_omega(room, bench, tmp_path, damage) -> None:
+    """Without our note a scene is a dataset's own; what is wrong with it is told in one line."""
+    scene = dataclasses.replace(exact_scene(room), name="omega")
+    write_training_scene(scene, "omega", tmp_path)
+    folder = tmp_path / "omega"
+    assert "PSEUDO-LABELS" in with_depth(bench, f"omega:{folder}").caveats[-1]
+    (folder / "pseudo_labels.json").unlink()
+    own = with_depth(bench, f"omega:{folder}")
+    assert own.caveats[-1] == "depth: the dataset's own, from a scene of VGGT-Omega's layout"
+    assert (own.truth.depth("frame_00001")[-4:] > 0).all()  # only our masks are known to be masks
+    if damage == "list":
+        (folder / "image_names.json").write_text("{}")
+    elif damage == "outside":
+        (folder / "image_names.json").write_text(json.dumps(["../x.jpg", "a.jpg", "b.jpg", "c.jpg"]))
+    elif damage == "poses":
+        np.save(folder / "cam_from_worlds.npy", np.zeros((3, 3, 4), np.float32))
+    else:
+        file = folder / "depths" / "frame_00001.exr"
+        file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(UserError, match=str(folder)) as caught:
+        with_depth(bench, f"omega:{folder}").truth.depth("frame_00001")
+    assert "\n" not in str(caught.value)

@@ -10,13 +10,15 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
-from reliev3r.data.depth_truth import colmap_dense, cut3r, wai
+from reliev3r.data.depth_truth import colmap_dense, cut3r, omega, wai
 from reliev3r.data.depth_truth.stored import StoredDepth, StoredScene
 from reliev3r.data.truth import NO_DEPTH, Scene, TrueCamera, TruthSource
 
 logger = logging.getLogger(__name__)
 
-KINDS = {"wai": wai.read_scene, "cut3r": cut3r.read_scene, "colmap": colmap_dense.read_scene}
+KINDS = {
+    "wai": wai.read_scene, "cut3r": cut3r.read_scene, "colmap": colmap_dense.read_scene, "omega": omega.read_scene,
+}  # fmt: skip
 """By the word that users type."""
 PLACE = "{scene}"
 """Stands for a scene's name in a path."""

@@ -2,7 +2,8 @@
 
 The file is nerfstudio's with OpenCV axes (world-from-camera; MapAnything's data_processing/README.md). Its modalities
 name the key under which each frame has a path. As MapAnything trains and evaluates on DL3DV, MVSAnywhere's depth counts
-where its confidence is above 0.25 and MoGe-2's mask is set.
+where its confidence is above 0.25 and MoGe-2's mask is set. Scenes of ``reliev3r export-labels`` say that they are
+pseudo-labels, and where they count pixels from.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from reliev3r.core.files import read_json
 from reliev3r.data.depth_truth.stored import StoredDepth, StoredScene
 from reliev3r.data.images import read_image
 from reliev3r.data.lenses import pinhole
+from reliev3r.data.pseudo_labels import read_note
 from reliev3r.data.readers._depth import known, read_exr
 from reliev3r.data.readers._layout import existing
 from reliev3r.data.readers._scene import checked_pose, matrix
@@ -51,7 +53,9 @@ def read_scene(folder: Path) -> StoredScene:
     if name is None:
         raise UserError(f"{file}: has no depth; known modalities: {', '.join((*_MEASURED, _PREDICTED))}")
     masks = {mask: keys[mask] for mask in (_CONFIDENCE, _MASK)} if name == _PREDICTED else {}
-    shift = _crop_of(folder, shared)
+    note = read_note(folder)
+    shift = _crop_of(folder, shared) if note is None else note.corner_shift
+    names = {} if note is None else note.names
     frames = {}
     for frame, entry in entries.items():
         where = f"{file}: frame {frame}"
@@ -60,13 +64,13 @@ def read_scene(folder: Path) -> StoredScene:
         camera = {**shared, **entry}
         K, size = _camera(camera, where)
         paths = {mask: _inside(folder, entry[key], where) for mask, key in masks.items() if key and entry.get(key)}
-        frames[frame] = StoredDepth(
+        frames[names.get(frame, frame)] = StoredDepth(
             K=K + shift,
             size=size,
             world_from_cam=checked_pose(matrix(entry.get("transform_matrix"), where), where),
             read=_reader(_inside(folder, entry[keys[name]], where), paths),
         )
-    return StoredScene(folder=folder, frames=frames, caveats=(_caveat(name, masks),))
+    return StoredScene(folder=folder, frames=frames, caveats=(_caveat(name, masks) if note is None else note.caveat,))
 
 
 def _caveat(name: str, masks: dict[str, str | None]) -> str:

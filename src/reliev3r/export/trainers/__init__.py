@@ -1,0 +1,1 @@
+"""Pseudo-labels in the layouts that supervised trainers of other repositories read."""

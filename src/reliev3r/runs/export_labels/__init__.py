@@ -1,0 +1,1 @@
+"""``reliev3r export-labels``: weak labels for the supervised trainers of other repositories."""
