@@ -146,7 +146,7 @@ class _Run:
         self.workers = Workers(config.parallel, config.device)
         self.kept, self.network = model, self.workers.own_copy(model)
         for block in blocks_of(self.network):
-            block.recompute = config.checkpoint_activations
+            block.recompute = config.recompute
             if config.compile:
                 block.compile()
         bf16 = resolve_precision(config.precision, self.workers.device) == "bf16"
