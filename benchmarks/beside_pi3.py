@@ -14,14 +14,14 @@ from typing import Any
 from unittest import mock
 
 import torch
+from cost import GRID, all_of, fake, network_on
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from cost import GRID, all_of, fake, network_on
 from reliev3r.core.types import Views
 from reliev3r.model import transformer
-from reliev3r.model.network import PRESETS, Reliev3R
+from reliev3r.model.network import PRESETS
 from reliev3r.model.transformer import Block, Recompute
 from reliev3r.training.parallel import blocks_of
 
@@ -103,8 +103,8 @@ def before() -> Iterator[None]:
         yield
 
 
-def upstream(views: int, side: int, folder: Path, *, confidence: bool) -> dict[str, Any]:
-    """pi^3 as it trains, or with its own confidence branch trained along (its ``train_conf`` would freeze the rest)."""
+def upstream(views: int, side: int, folder: Path) -> dict[str, Any]:
+    """pi^3 with its own confidence branch trained along (its ``train_conf`` would freeze all else): our parameters."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     from pi3.models import pi3_training
@@ -123,9 +123,8 @@ def upstream(views: int, side: int, folder: Path, *, confidence: bool) -> dict[s
     plain = mock.patch("torch.nn.init._no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)  # it looks at values
     with fake(), rates, plain, mock.patch.object(RoPE2D, "forward", rope):
         network = pi3_training.Pi3(load_vggt=False, freeze_encoder=True).train()
-        if confidence:
-            network.train_conf, network.conf_decoder = True, copy.deepcopy(network.point_decoder)
-            network.conf_head = pi3_training.LinearPts3d(patch_size=14, dec_embed_dim=1024, output_dim=1)
+        network.train_conf, network.conf_decoder = True, copy.deepcopy(network.point_decoder)
+        network.conf_head = pi3_training.LinearPts3d(patch_size=14, dec_embed_dim=1024, output_dim=1)
         image = torch.empty(1, views, 3, side, side)
 
         def forward() -> list[Tensor]:
@@ -143,18 +142,17 @@ def repeated(views: int, side: int) -> dict[str, Any]:
 
 
 def beside(folder: Path) -> list[dict[str, Any]]:
-    """All sizes; ratios are ours over upstream with the same branches."""
+    """All sizes; ratios are ours over upstream's, of the same number of parameters."""
     rows = []
     for views, side in GRID:
         with as_on_a_gpu():
             row: dict[str, Any] = {
                 "views": views, "side": side,
-                "pi3": upstream(views, side, folder, confidence=False),
-                "pi3, confidence too": upstream(views, side, folder, confidence=True),
+                "pi3": upstream(views, side, folder),
                 "ours before": repeated(views, side),
                 "ours, cheap": ours(views, side, "cheap"), "ours, most": ours(views, side, "most"),
             }  # fmt: skip
-        same = row["pi3, confidence too"]
+        same = row["pi3"]
         for name in ("ours before", "ours, cheap", "ours, most"):
             beyond = [each["peak_gb"] - each["always_gb"] for each in (row[name], same)]
             row[f"ratio of {name}"] = {

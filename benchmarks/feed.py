@@ -79,6 +79,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 8])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    if given.out.exists():
+        print(f"{given.out}: measured already")
+        return
     with tempfile.TemporaryDirectory() as folder:
         source = captures(Path(folder), PRESETS[given.preset].patch_size)
         runs = {

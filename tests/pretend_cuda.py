@@ -34,7 +34,8 @@ ARRAYS = {"numpy", "__array__", "__dlpack__"}
 ABOUT = {
     "shape", "ndim", "dtype", "size", "dim", "numel", "is_floating_point", "is_complex", "requires_grad", "grad_fn",
     "layout", "is_leaf", "element_size", "stride", "is_contiguous", "__len__", "storage_offset", "itemsize", "nbytes",
-    "requires_grad_", "register_hook", "_has_compatible_shallow_copy_type", "untyped_storage", "data_ptr", "is_set_to", "backward", "is_pinned",
+    "requires_grad_", "register_hook", "_has_compatible_shallow_copy_type",
+    "untyped_storage", "data_ptr", "is_set_to", "backward", "is_pinned",
 }  # fmt: skip
 """Questions about a tensor that no device is asked."""
 LIKE = {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"} | {
@@ -200,7 +201,8 @@ def cuda() -> Iterator[PretendCuda]:
             "torch.accelerator.is_available": lambda: True,
             "torch.accelerator.current_accelerator": lambda *_, **__: CUDA,
             "torch.cuda.get_device_name": lambda *_: "a GPU that nobody knows",
-            "torch.cuda.max_memory_allocated": lambda *_: 0, "torch.cuda.get_rng_state": lambda *_: torch.get_rng_state(),
+            "torch.cuda.max_memory_allocated": lambda *_: 0,
+            "torch.cuda.get_rng_state": lambda *_: torch.get_rng_state(),
             "torch.cuda.is_bf16_supported": lambda *_, **__: False,
             "torch.optim.Optimizer._accelerator_graph_capture_health_check": lambda *_: None,
         }.items():  # fmt: skip

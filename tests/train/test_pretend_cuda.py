@@ -147,5 +147,3 @@ def test_a_forward_pass(cameras) -> None:
         assert not pretends(found.depth)
     assert not audit.faults
     assert {wait.split(" ")[0] for wait in audit.waits} == {"cpu"}  # the results
-
-

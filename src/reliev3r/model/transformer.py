@@ -17,7 +17,7 @@ Rope = tuple[Tensor, Tensor]
 
 Recompute = Literal["none", "cheap", "most"]
 """What of a block is computed again for its gradient. ``none``: nothing. ``cheap``: all but matrix products and
-attention. ``most``: of the products only those are kept that sum over more numbers than they leave."""
+attention. ``most``: only products that narrow and attention over many tokens are kept."""
 
 _ATEN = torch.ops.aten
 _PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
@@ -143,10 +143,15 @@ def _keep_products(context: Any, operation: Any, *inputs: Any, **options: Any) -
 
 
 def _keep_dearest(context: Any, operation: Any, *inputs: Any, **options: Any) -> CheckpointPolicy:
-    """A number that attention leaves stands for a sum over all tokens; the MLP's second layer leaves a quarter of what
-    it reads. Of these, a byte kept saves most work."""
-    narrows = operation in _PRODUCTS and inputs[-1].shape[-2] > inputs[-1].shape[-1]
-    return _policy(narrows or operation in _ATTENTION)
+    """The MLP's second layer sums over four times as many numbers as it leaves, and attention over many tokens costs
+    no less for each: of these a byte kept saves most work."""
+    if operation in _PRODUCTS:
+        summed, left = inputs[-1].shape[-2:]
+        return _policy(summed > left)
+    if operation in _ATTENTION:
+        heads, tokens, width = inputs[1].shape[-3:]
+        return _policy(tokens >= 2 * heads * width)
+    return _policy(False)
 
 
 def _policy(keep: bool) -> CheckpointPolicy:

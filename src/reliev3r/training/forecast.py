@@ -99,8 +99,7 @@ def estimate_training(network: nn.Module, objective: Objective, batches: Batches
             activations, seconds = _measured(model, batches, device)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            "one batch does not fit on the device: lower batch.images or --image-size, "
-            "or set recompute=cheap, or most"
+            "one batch does not fit on the device: lower batch.images or --image-size, or set recompute=cheap, or most"
         ) from error
     finally:
         network.zero_grad(set_to_none=True)
