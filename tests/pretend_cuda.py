@@ -202,6 +202,8 @@ def cuda() -> Iterator[PretendCuda]:
             "torch.accelerator.current_accelerator": lambda *_, **__: CUDA,
             "torch.cuda.get_device_name": lambda *_: "a GPU that nobody knows",
             "torch.cuda.max_memory_allocated": lambda *_: 0,
+            "torch.cuda.memory_allocated": lambda *_: 0, "torch.cuda.mem_get_info": lambda *_: (2**34, 2**34),
+            "torch.cuda.synchronize": lambda *_: None,
             "torch.cuda.get_rng_state": lambda *_: torch.get_rng_state(),
             "torch.cuda.is_bf16_supported": lambda *_, **__: False,
             "torch.optim.Optimizer._accelerator_graph_capture_health_check": lambda *_: None,

@@ -16,7 +16,7 @@ from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.training.parallel import WithLoss, compile_blocks
 
 TAUGHT = ObjectiveConfig(teacher_weight=0.5)
-VIEWS = (3, 2, 5, 8)
+VIEWS = (3, 2, 5)
 
 
 def weak(prediction, labels, progress):
@@ -49,7 +49,7 @@ def blocks(recompute: str) -> list[int]:
     counter = CompileCounterWithBackend("eager")
     compile_blocks(network, backend=counter, fullgraph=True)
     counts = []
-    for views in (*VIEWS, 4, 6, 7):
+    for views in (*VIEWS, 4, 7):
         network.train()(builders.views(views)).depth.sum().backward()
         with torch.no_grad():
             network.eval()(builders.views(views))
