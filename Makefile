@@ -60,11 +60,20 @@ rehearsal: setup
 	OMP_NUM_THREADS=1 $(BIN)/reliev3r label $(REHEARSAL)/study/probe/captures --out $(REHEARSAL)/experts --views 4 \
 	  --depth depth-pro:$(DATA)/depth-pro --tracks sift  # the real class; its random weights mean nothing
 
-# Measurements that wait for an accelerator: the interpreter at hand, nothing installed, each resumable, 9 minutes at most
+# Measurements that wait for an accelerator: the interpreter at hand, nothing installed, each resumable, 9 minutes at most.
+# In the order of what they decide; beside each the minutes that it should take (none was run yet). A quarter of an hour
+# of a GPU is the first four lines, or the two runs of `small`. PI3=DIR, a checkout of yyfz/Pi3 (branch training), sets
+# its step beside ours.
+ON_GPU := PYTHONPATH=src timeout 540 python3
+SMALL := train small-gpu --minutes 5 steps=none --resume auto heldout_scenes=8
 gpu:
 	mkdir -p $(OUT)
-	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset tiny --out $(OUT)/step_tiny_gpu.json
-	PYTHONPATH=src timeout 540 python3 benchmarks/step.py --preset base --out $(OUT)/step_base_gpu.json
-	PYTHONPATH=src timeout 540 python3 benchmarks/train.py --out $(OUT)/train_large_gpu.json
-	PYTHONPATH=src timeout 540 python3 benchmarks/feed.py --preset base --images 64 --workers 0 8 --out $(OUT)/feed_gpu.json
-	PYTHONPATH=src timeout 540 python3 studies/paradigm.py --size gpu --out $(OUT)/study_gpu || test $$? -eq 124  # goes on in the next call
+	for how in none cheap most; do $(ON_GPU) benchmarks/step.py --preset base --recompute $$how --out $(OUT)/step_base_$${how}_gpu.json; done  # 2
+	$(ON_GPU) benchmarks/train.py --views 8 --repeats 5 $(if $(PI3),--upstream $(PI3)) --out $(OUT)/train_large_gpu.json  # 2
+	for what in blocks whole; do $(ON_GPU) benchmarks/step.py --preset base --compile $$what --out $(OUT)/step_base_$${what}_gpu.json; done  # 6
+	$(ON_GPU) benchmarks/feed.py --preset base --images 64 --workers 0 8 --out $(OUT)/feed_gpu.json  # 4
+	$(ON_GPU) -m reliev3r.cli $(SMALL) --out $(OUT)/small_solved_gpu  # 6
+	$(ON_GPU) -m reliev3r.cli $(SMALL) --out $(OUT)/small_regressed_gpu network.cameras=regressed network.match_dim=64 \
+	  objective.correspondence_weight=0.3  # 6
+	$(ON_GPU) benchmarks/step.py --preset tiny --out $(OUT)/step_tiny_gpu.json  # 1
+	$(ON_GPU) studies/paradigm.py --size gpu --out $(OUT)/study_gpu || test $$? -eq 124  # 9; goes on in the next call

@@ -57,7 +57,7 @@ def measure(given: argparse.Namespace, source: PreparedCaptures, workers: int, f
     torch.manual_seed(0)
     batch = SceneBatchConfig(views=(8, 8), images=given.images, augment=AugmentConfig())
     config = TrainConfig(
-        steps=given.steps, lr=1e-4, log_every=1, save_every=1e9, data_workers=workers, checkpoint_activations=True
+        steps=given.steps, lr=1e-4, log_every=1, save_every=1e9, data_workers=workers, recompute="cheap"
     )
     network = Reliev3R(dataclasses.replace(PRESETS[given.preset], cameras="regressed"))
     train(network, weak, SceneBatches([source], [1.0], batch), config, folder=folder)
@@ -79,6 +79,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 8])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    if given.out.exists():
+        print(f"{given.out}: measured already")
+        return
     with tempfile.TemporaryDirectory() as folder:
         source = captures(Path(folder), PRESETS[given.preset].patch_size)
         runs = {

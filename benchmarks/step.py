@@ -2,6 +2,7 @@
 
     python benchmarks/step.py --preset tiny            # 12 views of 72 x 96
     python benchmarks/step.py --preset base            # 8 views of 224 x 224, meant for a GPU
+    python benchmarks/step.py --preset base --recompute cheap --compile blocks
 
 Shares are what counts: they come from one run, interleaved. A result that exists already is kept (resumable).
 """
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -25,7 +27,9 @@ from reliev3r.core.types import CameraLabels, DepthLabels, PseudoLabels, Tracks,
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.network import PRESETS, Reliev3R, parameter_counts
+from reliev3r.model.transformer import Recompute
 from reliev3r.training.batches import BatchConfig, CaptureBatches
+from reliev3r.training.parallel import blocks_of, compile_blocks
 
 SHAPES = {"tiny": (12, 72, 96), "small": (8, 224, 224), "base": (8, 224, 224), "large": (8, 224, 224)}
 PARTS = ("data", "forward", "losses", "backward", "optimiser")
@@ -46,11 +50,22 @@ def sample(views: int, height: int, width: int, tracks: int = 3000) -> tuple[Vie
     return Views(image=torch.rand(views, 3, height, width, generator=generator), K=K), labels
 
 
-def measure(preset: str, repeats: int) -> dict[str, object]:
-    """Median seconds of each part over ``repeats`` steps after two to warm up."""
+def measure(preset: str, repeats: int, recompute: Recompute, compiled: str) -> dict[str, object]:
+    """Median seconds of each part over ``repeats`` steps after two to warm up.
+
+    ``compiled``: ``no``, the transformer's ``blocks``, or the ``whole`` network and the losses, each as one graph.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision("auto", device)
     model = Reliev3R(PRESETS[preset]).to(device)
+    for block in blocks_of(model):
+        block.recompute = recompute
+    if compiled == "blocks":
+        compile_blocks(model)
+    losses = objective
+    if compiled == "whole":
+        model.compile(fullgraph=True)
+        losses = torch.compile(objective, fullgraph=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     batches = CaptureBatches(*sample(*SHAPES[preset]), BatchConfig())
     config = ObjectiveConfig(teacher_weight=1.0)
@@ -68,7 +83,7 @@ def measure(preset: str, repeats: int) -> dict[str, object]:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             prediction = model(views)
         t2 = now()
-        loss = objective(prediction, labels, config).total
+        loss = losses(prediction, labels, config).total
         # The losses' own backward, up to the prediction, belongs to them and not to the network.
         leaves = (prediction.depth, prediction.conf, prediction.world_from_cam)
         gradients = torch.autograd.grad(loss, leaves)
@@ -88,7 +103,8 @@ def measure(preset: str, repeats: int) -> dict[str, object]:
         torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()} CPU"
     )
     return {
-        "preset": preset, "parameters": parameter_counts(model)["total"], "views": SHAPES[preset],
+        "preset": preset, "recompute": recompute, "compile": compiled,
+        "parameters": parameter_counts(model)["total"], "views": SHAPES[preset],
         "device": name, "threads": torch.get_num_threads(), "precision": precision,
         "seconds": medians, "step_seconds": total, "share": {part: value / total for part, value in medians.items()},
         "views_per_second": SHAPES[preset][0] / total,
@@ -107,12 +123,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=sorted(SHAPES), default="tiny")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--recompute", choices=get_args(Recompute), default="none")
+    parser.add_argument("--compile", choices=("no", "blocks", "whole"), default="no")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.out is not None and arguments.out.exists():
         print(f"{arguments.out}: measured already")
         return
-    result = measure(arguments.preset, arguments.repeats)
+    result = measure(arguments.preset, arguments.repeats, arguments.recompute, arguments.compile)
     for part in PARTS:
         print(f"{part:<10} {1e3 * result['seconds'][part]:8.1f} ms  {100 * result['share'][part]:5.1f} %")
     print(json.dumps({key: value for key, value in result.items() if key not in ("seconds", "share")}))

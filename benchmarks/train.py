@@ -75,7 +75,7 @@ def ours(views: Views, labels: FullLabels) -> System:
     model = Reliev3R(PRESETS["large"]).to(views.image.device).train()
     for block in model.modules():
         if isinstance(block, Block):
-            block.recompute = True
+            block.recompute = "cheap"
     model.encoder.requires_grad_(False)
     config = SupervisedConfig()
     return model, lambda: model(views), lambda prediction: supervised(prediction, labels, config).total

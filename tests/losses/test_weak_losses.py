@@ -175,6 +175,18 @@ def test_angle_equals_the_papers_formula_pair_by_pair() -> None:
     assert float((values * weight).sum()) == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_all_pairs_with_weights_are_the_pairs_that_are_seen(form, monkeypatch) -> None:
+    """What a GPU, and a compiled step, compute: no shape depends on what is seen."""
+    p, tracks = prediction(), labels().tracks
+    seen, weight = reprojection_loss(p, tracks, ReprojectionConfig(form=form))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    values, weights = reprojection_loss(p, tracks, ReprojectionConfig(form=form))
+    assert len(values) == tracks.weight.shape[-1] * tracks.weight.shape[-2] ** 2 > len(seen)
+    assert torch.equal(weights[weights > 0].sort().values, weight.sort().values)
+    torch.testing.assert_close(values[weights > 0].sort().values, seen.sort().values)
+
+
 def test_forms_by_hand() -> None:
     # two cameras side by side, both looking along z; the point lies at 45 degrees to the right of camera 0
     K = K_from_fov(math.pi / 2, 10, 10).expand(1, 2, 3, 3)

@@ -65,9 +65,9 @@ def main(out: Path, modes: list[str]) -> None:
             interrupted(out / mode)
         else:
             parallel, *rest = mode.split("-")
-            ema, recompute = (0.9 if "ema" in rest else None), "recompute" in rest
+            ema, recompute = (0.9 if "ema" in rest else None), ("most" if "recompute" in rest else "none")
             steps = SHORT if rest else STEPS
-            run_and_save(out, mode, config(parallel=parallel, steps=steps, ema=ema, checkpoint_activations=recompute))
+            run_and_save(out, mode, config(parallel=parallel, steps=steps, ema=ema, recompute=recompute))
 
 
 def comes_back(out: Path) -> None:

@@ -80,15 +80,15 @@ def train(argv: list[str]) -> int:
         """With several processes: ddp keeps all weights on each, fsdp2 shards them."""
         compile: bool | None = None
         """torch.compile the transformer blocks: true or false."""
-        checkpoint_activations: bool | None = None
-        """Recompute blocks for their gradient, for less memory: true or false."""
+        recompute: Literal["none", "cheap", "most"] | None = None
+        """What of the transformer blocks is computed again for the gradient, for less memory."""
         wandb: str | None = None
         """Weights & Biases project that gets the metrics too."""
 
     flags = {
         name: name
         for name in ("annotated", "depth_truth", "supervision", "model", "init_from", "minutes", "steps", "lr", "seed",
-                     "accumulate", "precision", "device", "parallel", "compile", "checkpoint_activations", "wandb")
+                     "accumulate", "precision", "device", "parallel", "compile", "recompute", "wandb")
     }  # fmt: skip
     flags |= {"data": "captures.data", "dl3dv_benchmark": "captures.dl3dv_benchmark",
               "image_size": "captures.prepare.image_size"}  # fmt: skip

@@ -60,45 +60,100 @@ def visible_pairs(tracks: Tracks) -> Int[Tensor, "4 n"]:
     return both.nonzero().mT
 
 
+class _SeenPairs:
+    """Quantities at the pairs of :func:`visible_pairs`, in their order."""
+
+    def __init__(self, tracks: Tracks) -> None:
+        views, count = tracks.weight.shape[-2:]
+        self._sample, i, j, k = visible_pairs(tracks)
+        self._camera = self._sample * views + i
+        self._first, self._second = self._camera * count + k, (self._sample * views + j) * count + k
+        self.weight = self.first(tracks.weight) * self.second(tracks.weight)
+
+    def first(self, x: Tensor, own: int = 0) -> Tensor:
+        """Of view i's observation: [*b, v, m, ...] with ``own`` dimensions behind as [n, ...]."""
+        return _rows(x, own, self._first)
+
+    def second(self, x: Tensor, own: int = 0) -> Tensor:
+        """Of view j's observation."""
+        return _rows(x, own, self._second)
+
+    def camera(self, x: Tensor, own: int = 0) -> Tensor:
+        """Of view i: [*b, v, ...] as [n, ...]."""
+        return _rows(x, own, self._camera)
+
+    def sample(self, x: Tensor) -> Tensor:
+        """[*b] as [n]."""
+        return x.reshape(-1)[self._sample]
+
+
+def _rows(x: Tensor, own: int, at: Tensor) -> Tensor:
+    return x.reshape(-1, *x.shape[x.ndim - own :]).index_select(0, at)  # several times faster than x[b, i, k]
+
+
+class _AllPairs:
+    """The same at all pairs, seen or not, as [b, v, v, m, ...] or what broadcasts to it: how many there are depends on
+    no value, so that nobody waits for the device to count them, and a compiled step needs no break."""
+
+    def __init__(self, tracks: Tracks) -> None:
+        views = tracks.weight.shape[-2]
+        apart = 1 - torch.eye(views, dtype=tracks.weight.dtype, device=tracks.weight.device)[:, :, None]
+        self.weight = self.first(tracks.weight) * self.second(tracks.weight) * apart
+
+    def first(self, x: Tensor, own: int = 0) -> Tensor:
+        return x.reshape(-1, *x.shape[x.ndim - own - 2 :])[:, :, None]
+
+    def second(self, x: Tensor, own: int = 0) -> Tensor:
+        return x.reshape(-1, *x.shape[x.ndim - own - 2 :])[:, None]
+
+    def camera(self, x: Tensor, own: int = 0) -> Tensor:
+        return x.reshape(-1, *x.shape[x.ndim - own - 1 :])[:, :, None, None]
+
+    def sample(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 1, 1, 1)
+
+
+def _pairs_of(tracks: Tracks) -> _SeenPairs | _AllPairs:
+    """On a CPU every pair costs, and looking costs nothing; elsewhere it is the other way round."""
+    by_value = tracks.weight.device.type == "cpu" and not torch.compiler.is_compiling()
+    return _SeenPairs(tracks) if by_value else _AllPairs(tracks)
+
+
 def reprojection_loss(
     prediction: Prediction, tracks: Tracks, config: ReprojectionConfig, geometry: TrackGeometry | None = None
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Residual between view i's ray of track k and the point of view j, and its weight, in the order of
-    :func:`visible_pairs`.
+    """Residual between view i's ray of track k and the point of view j, and its weight: on a CPU in the order of
+    :func:`visible_pairs`; on other devices of all pairs, of which those that are not seen weigh 0.
 
     The paper's L_rgst is the weighted mean of the ``angle`` form over all ordered pairs: angle(p_ik - t_i, p_jk - t_i).
     The first direction depends on view i's rotation alone, so it is formed from the ray, never from view i's depth.
-    Unreduced; finite in value and gradient for points behind the camera and zero baseline; empty where no two views
-    share a track. float32. ``geometry`` saves its computation where the caller has it.
+    Unreduced; finite in value and gradient for points behind the camera and zero baseline; empty or without weight
+    where no two views share a track. float32. ``geometry`` saves its computation where the caller has it.
     """
     geometry = geometry or track_geometry(prediction, tracks)
-    batch, i, j, k = visible_pairs(tracks)
-    views, count = tracks.weight.shape[-2:]
-    camera = batch * views + i
-    seen_by_i, seen_by_j = camera * count + k, (batch * views + j) * count + k
+    pairs = _pairs_of(tracks)
+    return _residuals(prediction, tracks, config, geometry, pairs).flatten(), pairs.weight.flatten()
 
-    def rows(x: Tensor, dims: int, at: Tensor) -> Tensor:
-        """Entries ``at`` of a quantity that has ``dims`` dimensions of its own, the leading ones flattened."""
-        return x.reshape(-1, *x.shape[x.ndim - dims :]).index_select(0, at)  # several times faster than x[b, i, k]
 
-    weight = rows(tracks.weight, 0, seen_by_i) * rows(tracks.weight, 0, seen_by_j)
-    point = rows(geometry.points_world, 1, seen_by_j)
+def _residuals(
+    prediction: Prediction, tracks: Tracks, config: ReprojectionConfig, geometry: TrackGeometry,
+    pairs: _SeenPairs | _AllPairs,
+) -> Tensor:  # fmt: skip
+    point = pairs.second(geometry.points_world, 1)
     if config.form == "point":
-        distance = _length(rows(geometry.points_world, 1, seen_by_i) - point)
-        return distance / scene_factor(geometry.points_cam, tracks).reshape(-1)[batch], weight
+        distance = _length(pairs.first(geometry.points_world, 1) - point)
+        return distance / pairs.sample(scene_factor(geometry.points_cam, tracks))
     pose = prediction.world_from_cam
-    towards = point - rows(pose[..., :3, 3], 1, camera)
+    towards = point - pairs.camera(pose[..., :3, 3], 1)
     if config.form == "pixel":
-        in_camera = torch.einsum("nij,ni->nj", rows(pose[..., :3, :3], 2, camera), towards)
-        return _pixel_residual(rows(geometry.rays, 1, seen_by_i), in_camera, config.pixel_clip), weight
-    observed = rows(geometry.rays @ pose[..., :3, :3].mT, 1, seen_by_i)
-    angle = angle_between(observed, towards)
+        in_camera = torch.einsum("...ij,...i->...j", pairs.camera(pose[..., :3, :3], 2), towards)
+        return _pixel_residual(pairs.first(geometry.rays, 1), in_camera, config.pixel_clip)
+    angle = angle_between(pairs.first(geometry.rays @ pose[..., :3, :3].mT, 1), towards)
     if config.form == "cosine":
-        return 1 - torch.cos(angle), weight
+        return 1 - torch.cos(angle)
     if config.form == "focal_angle":
-        focal_over_width = prediction.K[..., 0, 0] / prediction.depth.shape[-1]
-        return angle * rows(focal_over_width, 0, camera), weight
-    return angle, weight
+        return angle * pairs.camera(prediction.K[..., 0, 0] / prediction.depth.shape[-1])
+    return angle
 
 
 def scene_factor(points_cam: Float[Tensor, "*b v m 3"], tracks: Tracks) -> Float[Tensor, "*b"]:

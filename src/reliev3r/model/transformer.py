@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 Rope = tuple[Tensor, Tensor]
 """Cosine and sine tables [t, head_dim] of one token sequence."""
+
+Recompute = Literal["none", "cheap", "most"]
+"""What of a block is computed again for its gradient. ``none``: nothing. ``cheap``: all but matrix products and
+attention. ``most``: only products that narrow and attention over many tokens are kept."""
+
+_ATEN = torch.ops.aten
+_PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
+_ATTENTION = {
+    _ATEN._scaled_dot_product_flash_attention.default, _ATEN._scaled_dot_product_efficient_attention.default,
+    _ATEN._scaled_dot_product_cudnn_attention.default, _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+}  # fmt: skip
 
 
 def rope_tables(
@@ -55,11 +68,21 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b t c"], rope: Rope | None = None) -> Float[Tensor, "b t c"]:
         """Attend over the token axis."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        q, k = _normed(q, self.q_norm), _normed(k, self.k_norm)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(-2))
+
+
+def _normed(x: Tensor, norm: nn.Module) -> Tensor:
+    """Queries or keys in the type that they have. A GPU sums in float32 in any case; autocast would convert there and
+    back, in the forward pass, in the backward pass and wherever it is repeated."""
+    if not isinstance(norm, nn.LayerNorm):
+        return x
+    weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 
 class Mlp(nn.Module):
@@ -100,18 +123,42 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, mlp_ratio)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
-        self.recompute = False
-        """Activation checkpointing: keep a block's input alone and run it again for the gradient."""
+        self.recompute: Recompute = "none"
+        """Activation checkpointing: less memory for more work."""
 
     def forward(self, x: Float[Tensor, "b t c"], rope: Rope | None = None) -> Float[Tensor, "b t c"]:
         """Attention, then MLP, each on a residual branch."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._branches, x, rope, use_reentrant=False)
-        return self._branches(x, rope)
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return self._branches(x, rope)
+        kept = partial(create_selective_checkpoint_contexts, _KEPT[self.recompute])
+        return checkpoint(self._branches, x, rope, use_reentrant=False, preserve_rng_state=False, context_fn=kept)
 
     def _branches(self, x: Tensor, rope: Rope | None) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x), rope))
         return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+def _keep_products(context: Any, operation: Any, *inputs: Any, **options: Any) -> CheckpointPolicy:
+    return _policy(operation in _PRODUCTS or operation in _ATTENTION)
+
+
+def _keep_dearest(context: Any, operation: Any, *inputs: Any, **options: Any) -> CheckpointPolicy:
+    """The MLP's second layer sums over four times as many numbers as it leaves, and attention over many tokens costs
+    no less for each: of these a byte kept saves most work."""
+    if operation in _PRODUCTS:
+        summed, left = inputs[-1].shape[-2:]
+        return _policy(summed > left)
+    if operation in _ATTENTION:
+        heads, tokens, width = inputs[1].shape[-3:]
+        return _policy(tokens >= 2 * heads * width)
+    return _policy(False)
+
+
+def _policy(keep: bool) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+_KEPT = {"cheap": _keep_products, "most": _keep_dearest}
 
 
 class PatchEmbed(nn.Module):

@@ -158,7 +158,7 @@ def with_drawn_tracks(labels: L, rarity: Float[Tensor, " m"], count: int, genera
         return labels
     chosen = (rarity > 0).nonzero()[:, 0]
     if len(chosen) > count:
-        chosen = torch.multinomial(rarity.sqrt(), count, generator=generator)
+        chosen = torch.multinomial(rarity.sqrt().cpu(), count, generator=generator)  # rooms are rendered on the GPU
     return dataclasses.replace(labels, tracks=labels.tracks.select_tracks(chosen))
 
 

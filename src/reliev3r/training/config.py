@@ -8,6 +8,7 @@ from typing import Literal
 
 from reliev3r.core.device import Precision
 from reliev3r.core.settings import require
+from reliev3r.model.transformer import Recompute
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
@@ -51,8 +52,9 @@ class TrainConfig:
     launch` was told, else ``ddp``."""
     compile: bool = False
     """Compile the transformer blocks (torch.compile): minutes at the start, faster steps on GPUs."""
-    checkpoint_activations: bool = False
-    """Recompute the inside of each transformer block for its gradient: a third more work, a fraction of the memory."""
+    recompute: Recompute = "none"
+    """What of the transformer blocks is computed again for the gradient (docs/training.md has the measured table).
+    ``cheap``: norms, activations and the like, hardly any work. ``most``: all but attention and a few products."""
     seed: int = 0
     """Of the initial weights and of the batches."""
     log_every: int = 10

@@ -89,7 +89,7 @@ def estimate_training(network: nn.Module, objective: Objective, batches: Batches
     device = next(network.parameters()).device
     model = WithLoss(network, objective, bf16=resolve_precision(config.precision, device) == "bf16")
     for block in blocks_of(network):
-        block.recompute = config.checkpoint_activations
+        block.recompute = config.recompute
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_allocated(device) if device.type == "cuda" else None
     training = network.training
@@ -99,8 +99,7 @@ def estimate_training(network: nn.Module, objective: Objective, batches: Batches
             activations, seconds = _measured(model, batches, device)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            "one batch does not fit on the device: lower batch.images or --image-size, "
-            "or set checkpoint_activations=true"
+            "one batch does not fit on the device: lower batch.images or --image-size, or set recompute=cheap, or most"
         ) from error
     finally:
         network.zero_grad(set_to_none=True)

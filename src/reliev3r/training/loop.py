@@ -37,6 +37,7 @@ from reliev3r.training.parallel import (
     WithLoss,
     Workers,
     blocks_of,
+    compile_blocks,
     local,
     mean_by_name,
     place_optimizer_state,
@@ -146,9 +147,9 @@ class _Run:
         self.workers = Workers(config.parallel, config.device)
         self.kept, self.network = model, self.workers.own_copy(model)
         for block in blocks_of(self.network):
-            block.recompute = config.checkpoint_activations
-            if config.compile:
-                block.compile()
+            block.recompute = config.recompute
+        if config.compile:
+            compile_blocks(self.network)
         bf16 = resolve_precision(config.precision, self.workers.device) == "bf16"
         self.model = self.workers.wrap(WithLoss(self.network, objective, bf16=bf16))
         if config.optimizer == "muon" and self.workers.sharded:

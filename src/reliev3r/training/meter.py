@@ -98,7 +98,7 @@ class StepFlops:
         self._network = copy.deepcopy(network, memory)
         for module in self._network.modules():
             if isinstance(module, Block):
-                module.recompute = False
+                module.recompute = "none"
         self._known: dict[tuple[torch.Size, bool], float] = {}
 
     def of(self, views: Views) -> float:

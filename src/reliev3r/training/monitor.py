@@ -111,7 +111,8 @@ def signs_of_collapse(prediction: Prediction, tracks: Tracks) -> dict[str, float
     }
     if not prediction.has_cameras:  # they are solved: nothing that training does can collapse them
         return trust
-    angles, _ = reprojection_loss(prediction, tracks, ReprojectionConfig(form="angle"))
+    angles, weight = reprojection_loss(prediction, tracks, ReprojectionConfig(form="angle"))
+    angles = angles[weight > 0]
     return {
         "baseline_to_depth": float(baseline_to_depth(prediction).median()),
         "rotation_spread_deg": float(rotation_spread_deg(prediction).median()),

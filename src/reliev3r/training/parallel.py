@@ -177,6 +177,24 @@ def blocks_of(model: nn.Module) -> list[Block]:
     return [module for module in model.modules() if isinstance(module, Block)]
 
 
+KINDS_OF_GRAPHS = 64
+"""Compilations before torch gives one up: blocks of the encoder, the decoder and the heads, of one and of any number of
+views, with and without gradient. Torch's own limit is 8."""
+
+
+def compile_blocks(model: nn.Module, **options: Any) -> None:
+    """Compile the transformer blocks, in place, each when it is first called; blocks of a kind share what was compiled.
+
+    Shapes are taken as they come; the second number of views makes graphs for all further ones.
+    """
+    import torch._dynamo
+
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, KINDS_OF_GRAPHS)
+    for block in blocks_of(model):
+        block.compile(**options)
+
+
 def placed_like(full: Tensor, like: Any) -> Tensor:
     """A whole tensor on the device, and in the shards, of another one (a collective where that is sharded)."""
     if isinstance(like, DTensor):

@@ -159,7 +159,7 @@ def paper() -> ScenesConfig:
     """
     return ScenesConfig(
         steps=60_000, lr=1e-4, network=PRESETS["base"], stream_weight=0.0, captures=_unsolved(224),
-        scenes=64, batch=SceneBatchConfig(views=(8, 8), images=64), checkpoint_activations=True, data_workers=8,
+        scenes=64, batch=SceneBatchConfig(views=(8, 8), images=64), recompute="cheap", data_workers=8,
         objective=ObjectiveConfig(depth_weight=1.0, tracks_weight=0.5, gauge_weight=0.0), save_every=900.0,
         evaluate_every=0.02, alarm_checks=500,
     )  # fmt: skip
