@@ -36,6 +36,7 @@ class FlowHead(nn.Module):
             nn.Linear(2 * dim, dim),
         )  # fmt: skip
         self.camera = CameraHead(dim, fov=False, contrast=False)
+        self.camera.res_conv = nn.ModuleList()  # for pooling patch tokens, of which there are none
 
     def forward(
         self, tracks: Tracks, depth: Float[Tensor, "b v m"], K: Float[Tensor, "b v 3 3"], size: tuple[int, int]

@@ -8,7 +8,7 @@ judged on rooms that were never trained on, of the same domain and of another (o
 lengths), and on sets of four frames of real captures where a folder of them is given. Weak labels of rooms come from a
 *simulated expert*; those of real captures from the expert that is named. ``solved`` is another study of the CPU's size:
 networks that solve their cameras instead of regressing them (docs/results/matching.md); ``solved-small`` has images of
-half the side and half of the steps, minutes a variant. Finished runs are kept and interrupted ones resumed: a second
+half the side and 150 steps, minutes a variant. Finished runs are kept and interrupted ones resumed: a second
 call goes on where one stopped. ``study.json``, ``study.md`` and ``study.png`` are written after every run.
 """
 
