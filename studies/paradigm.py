@@ -1,16 +1,16 @@
 """The paper's comparison at the size of the machine: weak supervision beside its fully-supervised sibling.
 
-    python studies/paradigm.py --size ci|cpu|gpu|solved|alpha --out DIR [--only NAME ...] [--seeds 0 1 2] [--jobs 2]
-                               [--real CAPTURES --real-depth folder:{capture}/mono_fastdepth]
+    python studies/paradigm.py --size ci|cpu|gpu|solved|solved-small|alpha --out DIR [--only NAME ...] [--seeds 0 1 2]
+                               [--jobs 2] [--real CAPTURES --real-depth folder:{capture}/mono_fastdepth]
 
 Every variant is a run of ``reliev3r train`` on the same rendered rooms, from the same weights, for as many steps; it is
 judged on rooms that were never trained on, of the same domain and of another (other textures, layouts and focal
 lengths), and on sets of four frames of real captures where a folder of them is given. Weak labels of rooms come from a
 *simulated expert*; those of real captures from the expert that is named. ``solved`` is another study of the CPU's size:
-networks that solve their cameras instead of regressing them (docs/results/matching.md), and ``alpha`` the same with
-images half as large, for the paper's ablation of Eq. 4. Finished runs are kept and
-interrupted ones resumed: a second call goes on where one stopped. ``study.json``, ``study.md`` and ``study.png`` are
-written after every run.
+networks that solve their cameras instead of regressing them (docs/results/matching.md); ``solved-small`` has images of
+half the side and 150 steps, minutes a variant; ``alpha`` has those images and 400 steps, for the paper's ablation of
+Eq. 4. Finished runs are kept and interrupted ones resumed: a second call goes on where one stopped. ``study.json``,
+``study.md`` and ``study.png`` are written after every run.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hybrid import Hybrid
 from study import Results, Study, arguments, cell, said
 from variants import (
-    AFTERWARDS,
-    ALPHAS,
+    NETWORKS,
     REAL,
-    SOLVED,
-    VARIANTS,
+    SIZES,
+    afterwards,
     arc,
     on_captures,
     other_domain,
     settings,
+    solves,
     tuned,
     variants,
 )
@@ -100,14 +101,14 @@ class SceneStudy(Study):
     @property
     def waves(self) -> tuple[Sequence[str], ...]:
         """What starts from another variant's checkpoint comes after all of them."""
-        return tuple(variants(self.size)), tuple(AFTERWARDS)
+        return tuple(variants(self.size)), tuple(afterwards(self.size))
 
     def config(self, name: str, seed: int) -> ScenesConfig:
         """Settings of a run."""
         start = settings(self.size, seed)
-        if name not in AFTERWARDS:
+        if name in variants(self.size):
             return variants(self.size)[name](start)
-        base, share = AFTERWARDS[name]
+        base, share = afterwards(self.size)[name]
         config = dataclasses.replace(tuned(start, share), model=str(self.folder(base, seed) / "checkpoint"))
         if REAL not in name:
             return other_domain(config)
@@ -125,11 +126,17 @@ class SceneStudy(Study):
         """Judged by each of the judges."""
         resume = (folder / "config.json").is_file()
         begun = time.process_time()
-        result = train_scenes(folder, self.config(name, seed), resume=resume, report=said(name, seed))
+        kind = NETWORKS.get(name)
+        made = None if kind is None else functools.partial(random_network, kind)
+        result = train_scenes(
+            folder, self.config(name, seed), resume=resume, report=said(name, seed), network=made
+        )  # fmt: skip
         if not result.finished:
             raise KeyboardInterrupt
         cpu = time.process_time() - begun
-        judged = self.judge(load_network(folder / "checkpoint"))
+        checkpoint = folder / "checkpoint"
+        trained = load_network(checkpoint) if kind is None else kind.from_pretrained(checkpoint, strict=True)
+        judged = self.judge(trained)
         curve = [(row["step"], row["auc30"]) for row in read_metrics(folder / "metrics.jsonl") if "auc30" in row]
         return {"steps": result.steps, "seconds": result.seconds, "cpu_seconds": cpu, "judged": judged, "curve": curve}
 
@@ -147,7 +154,7 @@ class SceneStudy(Study):
     def judge(self, model: torch.nn.Module) -> dict[str, dict[str, float]]:
         """Figures of a network on each of the judges."""
         judged = {judge: figures(model, scenes, strict_figures) for judge, scenes in self.judges.items()}
-        if isinstance(model, Reliev3R) and model.match_branch is not None:
+        if isinstance(model, Reliev3R) and model.match_branch is not None and not isinstance(model, Hybrid):
             for judge, scenes in self.judges.items():
                 judged[judge]["swept_rel"] = swept_rel(model, scenes[:SWEPT])
                 judged[judge] |= confidence(model, scenes)
@@ -168,13 +175,12 @@ class SceneStudy(Study):
         """Means over seeds, range where there is more than one."""
         judges = dict.fromkeys(judge for seeds in results.values() for row in seeds.values() for judge in row["judged"])
         others = [judge for judge in judges if judge != "same domain"]
-        solved = self.size in ("solved", "alpha")
         head = ["variant", "seeds", "steps", "AUC@30 strict", "rotation, median", "depth rel", "held-out angle"]
-        head += [f"AUC@30, {judge}" for judge in others] + list(OF_SOLVED) * solved
+        head += [f"AUC@30, {judge}" for judge in others] + list(OF_SOLVED) * solves(self.size)
         lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
         wanted = [("same domain", name) for name in ("auc30", "rotation_median_deg", "depth_rel", "heldout_deg")]
         wanted += [(judge, "auc30") for judge in others]
-        wanted += [("same domain", figure) for figure in OF_SOLVED.values()] * solved
+        wanted += [("same domain", figure) for figure in OF_SOLVED.values()] * solves(self.size)
         for name, seeds in results.items():
             rows = list(seeds.values())
             cells = [
@@ -193,6 +199,12 @@ class SceneStudy(Study):
         results = super().collect()
         draw(results, self.out / "study.png")
         return results
+
+
+def random_network(kind: type[Reliev3R], config: ScenesConfig) -> Reliev3R:
+    """A network of another class, the same for the same seed."""
+    torch.manual_seed(config.seed)
+    return kind(config.network)
 
 
 def swept_rel(model: Reliev3R, scenes: list[HeldoutScene]) -> float:
@@ -278,13 +290,16 @@ def frame_sets(capture: Path, config: ScenesConfig, step: int = 3) -> list[Heldo
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, then write table and picture."""
-    parser = arguments(__doc__, dict.fromkeys((*VARIANTS, *SOLVED, *ALPHAS, *AFTERWARDS)))
-    parser.add_argument("--size", choices=("ci", "cpu", "gpu", "solved", "alpha"), default="cpu")
+    parser = arguments(__doc__, dict.fromkeys(name for size in SIZES for name in (*variants(size), *afterwards(size))))
+    parser.add_argument("--size", choices=SIZES, default="cpu")
     parser.add_argument("--real", type=Path, default=None, help="folder of captures, to judge and fine-tune on")
     parser.add_argument("--real-depth", default="depth-anything-v2-small", help="expert of their labels")
     given = parser.parse_args(argv)
     study = SceneStudy(size=given.size, out=given.out, real=given.real, real_depth=given.real_depth)
-    names = given.only or [name for name in (*variants(given.size), *AFTERWARDS) if given.real or REAL not in name]
+    known = (*variants(given.size), *afterwards(given.size))
+    if unknown := sorted(set(given.only or ()).difference(known)):
+        parser.error(f"--size {given.size} has no variant {', '.join(unknown)}")
+    names = given.only or [name for name in known if given.real or REAL not in name]
     command = [__file__, "--size", given.size, "--out", str(given.out), "--real-depth", given.real_depth]
     command += ["--real", str(given.real)] if given.real else []
     study.complete(names, given.seeds, jobs=given.jobs, command=command)

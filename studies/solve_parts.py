@@ -1,17 +1,21 @@
 """How much of solved cameras is matching, and how much the solve: AUC with parts of the solve removed.
 
-    python studies/solve_parts.py --model CHECKPOINT --real CAPTURES --out benchmarks/results/solve_parts.json
+    python studies/solve_parts.py --model CHECKPOINT [--hybrid] --real CAPTURES --out FILE
 
-The network is untouched. Judged on the sets that ``studies/paradigm.py --size solved`` judges by.
+The network is untouched. With ``--hybrid`` the checkpoint is that of the study's hybrid (studies/hybrid.py), and its
+head, which regresses from the same matches and depth, is a row beside the solve. Judged on the sets that
+``studies/paradigm.py --size solved`` judges by.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
 
 import torch
+from hybrid import Hybrid
 from paradigm import SceneStudy
 from torch import nn
 
@@ -57,16 +61,19 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=PACKAGED)
+    parser.add_argument("--hybrid", action="store_true", help="the checkpoint is a hybrid's")
     parser.add_argument("--real", type=Path, default=None, help="folder of captures with known cameras")
     parser.add_argument("--sets", type=int, default=16, help="of each judge, at most")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    network = load_network(given.model).eval()
+    load = functools.partial(Hybrid.from_pretrained, strict=True) if given.hybrid else load_network
+    network = load(given.model).eval()
+    models: dict[str, nn.Module] = {"regressed from the matches, no solve": network} if given.hybrid else {}
+    models |= {name: Solving(network, solve, depth=depth) for name, (solve, depth) in PARTS.items()}
     study = SceneStudy(size="solved", out=given.out.parent, real=given.real)
     judges = {name: scenes[: given.sets] for name, scenes in study.judges.items()}
     rows = {}
-    for name, (solve, depth) in PARTS.items():
-        model = Solving(network, solve, depth=depth)
+    for name, model in models.items():
         rows[name] = {judge: figures(model, scenes, strict_figures)["auc30"] for judge, scenes in judges.items()}
         print(name, {judge: round(auc, 1) for judge, auc in rows[name].items()}, flush=True)
     write_json(given.out, {"model": given.model, "sets": given.sets, "auc30": rows})

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hybrid import Hybrid
+
 from reliev3r.data.augment_colour import WorldConfig
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.model.network import PRESETS, NetworkConfig
+from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
 from reliev3r.runs.fit import FitConfig
 from reliev3r.sfm.bundle_batched import PolishConfig
 from reliev3r.training.recipes import ScenesConfig, small_gpu, tiny_cpu, tiny_cpu_regressed
@@ -90,7 +92,9 @@ def one_world(c: ScenesConfig) -> ScenesConfig:
 def half_as_large(c: ScenesConfig) -> ScenesConfig:
     """Images, and patches, of half the side."""
     stream = dataclasses.replace(c.stream, width=c.stream.width // 2, height=c.stream.height // 2)
-    return network(patch_size=c.network.patch_size // 2)(dataclasses.replace(c, stream=stream))
+    prepare = dataclasses.replace(c.captures.prepare, image_size=c.captures.prepare.image_size // 2)
+    captures = dataclasses.replace(c.captures, prepare=prepare)
+    return network(patch_size=c.network.patch_size // 2)(dataclasses.replace(c, stream=stream, captures=captures))
 
 
 def regressed(c: ScenesConfig) -> ScenesConfig:
@@ -150,6 +154,7 @@ SOLVED: dict[str, Change] = {
     "no colour worlds": one_world,
     "images half as large": half_as_large,
     "regressed cameras": regressed,
+    "hybrid": lambda c: c,
     "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, match_weight=0.0),
     "tracks only": weak(depth_weight=0.0),
     "matches only": weak(depth_weight=0.0, tracks_weight=0.0, teacher_weight=0.0),
@@ -166,6 +171,8 @@ ALPHAS: dict[str, Change] = {f"alpha {alpha:g}": depth(alpha=alpha) for alpha in
     "alpha 1, median deviation": depth(deviation="median")
 }
 """The paper's ablation of Eq. 4 and its open point, with networks that solve their cameras, of images half as large."""
+NETWORKS: dict[str, type[Reliev3R]] = {"hybrid": Hybrid}
+"""Variants that are other networks of the same sizes."""
 ON_ONE_CAPTURE: dict[str, Change] = {
     "default": lambda c: c,
     "no registration of the depth": lambda c: dataclasses.replace(c, prepare=PrepareConfig(register=False)),
@@ -181,19 +188,40 @@ ON_ONE_CAPTURE: dict[str, Change] = {
     "no teacher, no camera contrast": both(weak(teacher_weight=0.0), network(camera_contrast=False)),
 }
 """Without a teacher the loss alone has to find the cameras."""
-AFTERWARDS = {
-    "pi3-dagger-rooms + weak on the other domain": ("pi3-dagger-rooms", 1.0),
-    "pi3-dagger-rooms + weak on the other domain, a quarter as long": ("pi3-dagger-rooms", 0.25),
-    "pi3-dagger-rooms + weak on the real captures": ("pi3-dagger-rooms", 0.25),
-    "weak + weak on the real captures": ("weak", 0.25),
-}
-"""Fine-tuned from the checkpoint of another variant, for this share of the steps (the paper: as many again)."""
 REAL = "on the real captures"
+
+
+def tuned_from(full: str) -> dict[str, tuple[str, float]]:
+    """The paper's section B after the variant ``full``: by name, the variant whose checkpoint is fine-tuned, and for
+    which share of the steps (the paper: as many again)."""
+    return {
+        f"{full} + weak on the other domain": (full, 1.0),
+        f"{full} + weak on the other domain, a quarter as long": (full, 0.25),
+        f"{full} + weak {REAL}": (full, 0.25),
+        f"weak + weak {REAL}": ("weak", 0.25),
+    }
+
+
+SIZES = ("ci", "cpu", "gpu", "solved", "solved-small", "alpha")
+
+
+def solves(size: str) -> bool:
+    """Whether networks of this size solve their cameras."""
+    return size in ("solved", "solved-small", "alpha")
 
 
 def variants(size: str) -> dict[str, Change]:
     """What is compared at a size."""
-    return {"solved": SOLVED, "alpha": ALPHAS}.get(size, VARIANTS)
+    if size == "alpha":
+        return ALPHAS
+    return SOLVED if solves(size) else VARIANTS
+
+
+def afterwards(size: str) -> dict[str, tuple[str, float]]:
+    """What is fine-tuned after them: :func:`tuned_from`."""
+    if size == "alpha":
+        return {}
+    return tuned_from("pi3-dagger" if solves(size) else "pi3-dagger-rooms")
 
 
 def settings(size: str, seed: int) -> ScenesConfig:
@@ -203,6 +231,8 @@ def settings(size: str, seed: int) -> ScenesConfig:
         head = dataclasses.replace(start.network, cameras="regressed", match_dim=64)
         loss = dataclasses.replace(start.objective, correspondence_weight=0.3)
         return dataclasses.replace(start, network=head, objective=loss, steps=6000, seed=seed)
+    if size == "solved-small":
+        return dataclasses.replace(half_as_large(settings("solved", seed)), steps=150, heldout_scenes=16)
     if size == "solved":
         return dataclasses.replace(tiny_cpu(), steps=400, seed=seed, heldout_scenes=24, evaluate_every=0.5)
     if size == "alpha":

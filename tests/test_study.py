@@ -16,7 +16,9 @@ from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 STUDIES = Path(__file__).parents[1] / "studies"
 sys.path.insert(0, str(STUDIES))  # as when one is called: its parts lie beside it
-one_capture, paradigm, study = (importlib.import_module(name) for name in ("one_capture", "paradigm", "study"))
+one_capture, paradigm, study, variants = (
+    importlib.import_module(name) for name in ("one_capture", "paradigm", "study", "variants")
+)
 
 
 def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd) -> None:
@@ -75,6 +77,7 @@ def test_variants_change_what_they_say() -> None:
 def test_the_study_of_solved_cameras_changes_what_it_says_and_sweeps_depth() -> None:
     start = paradigm.settings("solved", 0)
     made = {name: change(start) for name, change in paradigm.variants("solved").items()}
+    assert made.pop("hybrid") == start  # another network with the same settings
     all_differ(start, made.pop("weak"), made)
     assert made["regressed cameras"].network.cameras == "regressed"
     assert made["images half as large"].stream.width == start.stream.width // 2
@@ -91,6 +94,47 @@ def test_the_study_of_alpha_changes_the_depth_loss_alone() -> None:
     assert made["alpha 1"] == start
     assert [each.objective.depth.alpha for each in made.values()] == [0.2, 0.5, 1.0, 2.0, 1.0]
     assert len({repr(dataclasses.replace(each, objective=start.objective)) for each in made.values()}) == 1
+
+
+def smallest_solved(size: str, seed: int):
+    start = variants.settings("solved-small", seed)
+    network = dataclasses.replace(
+        start.network, dim=32, heads=2, encoder_depth=1, decoder_depth=2, head_dim=32, head_heads=2, feature_dim=8,
+        camera_dim=16,
+    )  # fmt: skip
+    stream = dataclasses.replace(start.stream, height=24, width=32, rooms=8)
+    return dataclasses.replace(start, steps=4, heldout_scenes=1, network=network, stream=stream)
+
+
+@pytest.mark.slow
+def test_the_study_of_solved_cameras_has_a_hybrid_and_a_section_b(tmp_path, monkeypatch, capfd) -> None:
+    write_capture(tmp_path / "captures/room", SynthConfig(views=11, width=96, height=72, supersample=1))
+    monkeypatch.setattr(paradigm, "settings", smallest_solved)
+    after = [name for name in variants.afterwards("solved") if not name.startswith("weak")]
+    arguments = ["--size", "solved", "--out", str(tmp_path / "out"), "--real", str(tmp_path / "captures")]
+    arguments += ["--real-depth", "folder:{capture}/depth", "--only"]
+    with pytest.raises(SystemExit):
+        paradigm.main([*arguments, "pi3-dagger-rooms"])
+    assert "--size solved has no variant pi3-dagger-rooms" in capfd.readouterr().err
+    paradigm.main([*arguments, "hybrid", "pi3-dagger", *after])
+    results = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert [results[name]["0"]["steps"] for name in ("hybrid", *after)] == [4, 4, 1, 1]
+    for name in ("hybrid", *after):
+        assert all(math.isfinite(value) for value in results[name]["0"]["judged"]["real: room"].values())
+
+
+def test_the_hybrid_says_the_same_of_views_in_another_order() -> None:
+    torch.manual_seed(0)
+    config = smallest_solved("solved", 0)
+    network = variants.NETWORKS["hybrid"](config.network).eval()
+    views = paradigm.held_out(config)[0].views
+    order = [2, 0, 3, 1]
+    with torch.no_grad():
+        cameras, turned = network(views).world_from_cam, network(views.select_views(order)).world_from_cam
+        elsewhere = network(dataclasses.replace(views, K=views.K * torch.tensor([2.0, 2.0, 1.0])[:, None]))
+    assert torch.allclose(cameras[order], turned, atol=1e-5)
+    assert not torch.allclose(cameras, elsewhere.world_from_cam, atol=1e-4)  # it sees rays, not pixels
+    assert not torch.allclose(cameras[0], cameras[1], atol=1e-4)
 
 
 def test_variants_of_a_fit_change_what_they_say() -> None:

@@ -47,11 +47,13 @@ def train_scenes(
     resume: Resume = False,
     recipe: ScenesConfig | None = None,
     report: Report | None = None,
+    network: Callable[[ScenesConfig], Reliev3R] | None = None,
 ) -> TrainResult:
     """Train a network across scenes; the checkpoint, its settings and the metrics go to ``out``.
 
     On ``resume`` (``auto``: where there is a run to go on with) the run's own settings hold, and what ``config``
-    changes of its ``recipe`` must agree with them.
+    changes of its ``recipe`` must agree with them. ``network`` makes another network than :func:`network_of` does; the
+    same for the same settings.
 
     Raises:
         UserError: ``out`` holds something else, another process is at work in it, or a setting cannot work.
@@ -60,17 +62,17 @@ def train_scenes(
     run = RunFolder(path=out, verb="train", inputs={})
     with run.held():
         resumed = run.goes_on(resume)
-        return _train(run, run.settings(config, recipe or config, resume=resumed), resumed, report or silent)
+        config = run.settings(config, recipe or config, resume=resumed)
+        return _train(run, config, (network or network_of)(config), resumed, report or silent)
 
 
-def _train(run: RunFolder, config: ScenesConfig, resume: bool, report: Report) -> TrainResult:
+def _train(run: RunFolder, config: ScenesConfig, model: Reliev3R, resume: bool, report: Report) -> TrainResult:
     out = run.path
     resolve_device(config.device)
     scenes, accumulate = _dealt_out(config)
     if not resume:
         _warn_of_second_stage(config)
         run.begin(config)
-    model = network_of(config)
     model.describe(image_size=image_size_of(config), precision=config.precision, facts=_facts(config))
     config = dataclasses.replace(config, captures=captures_for(config, model.config))
     batches = _batches(config, model.config.patch_size, scenes, report)
