@@ -25,7 +25,7 @@ def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capf
     arguments = ["--size", "ci", "--out", str(tmp_path), "--only", "weak", "pi3-dagger-rooms", "depth only"]
     # two processes at a time, one of which fails: it knows no such variant; the other is finished first
     with monkeypatch.context() as patch:
-        patch.setitem(paradigm.VARIANTS, "nobody's", lambda c: c)
+        patch.setitem(paradigm.variants("ci"), "nobody's", lambda c: c)
         with pytest.raises(SystemExit, match=r"^failed: nobody's$"):
             paradigm.main([*arguments[:4], "--only", "nobody's", "weak", "--jobs", "2"])
     assert 'invalid choice: "nobody\'s"' in capfd.readouterr().err
@@ -69,7 +69,7 @@ def test_several_runs_at_a_time_and_one_that_fails(tmp_path, capfd) -> None:
 
 def test_variants_change_what_they_say() -> None:
     start = paradigm.settings("ci", 0)
-    made = {name: change(start) for name, change in paradigm.VARIANTS.items()}
+    made = {name: change(start) for name, change in paradigm.variants("ci").items()}
     all_differ(start, made.pop("weak"), made)
     assert made["pi3-dagger-rooms"].supervision == "full"
 
