@@ -15,7 +15,8 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import K_from_focal, focal_from_fov, fov_from_focal, rays_from_uv
 from reliev3r.geometry.triangulate import triangulation_angles
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
+from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
+from reliev3r.sfm.solve_cameras import solve_cameras
 
 FOVS_DEG = (110, 90, 75, 62, 52, 43, 35)
 """Horizontal fields of view, in degrees, that are tried where none is known."""

@@ -18,8 +18,9 @@ from reliev3r.geometry.camera import focal_from_fov, fov_from_focal, rays_from_u
 from reliev3r.geometry.rigid import angle_between, rotation_from_9d
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.geometry.triangulate import parallax, world_rays
+from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
 from reliev3r.sfm.focal import FOVS_DEG, contradicting_focal, focal_advice, solve_focal
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
+from reliev3r.sfm.solve_cameras import solve_cameras
 from reliev3r.sfm.track_graph import MIN_SHARED, balanced_tracks, connected_parts, shared_tracks
 from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
