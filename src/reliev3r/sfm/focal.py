@@ -17,6 +17,7 @@ from reliev3r.geometry.camera import K_from_focal, focal_from_fov, fov_from_foca
 from reliev3r.geometry.triangulate import triangulation_angles
 from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
 from reliev3r.sfm.solve_cameras import solve_cameras
+from reliev3r.sfm.track_graph import sample_views
 
 FOVS_DEG = (110, 90, 75, 62, 52, 43, 35)
 """Horizontal fields of view, in degrees, that are tried where none is known."""
@@ -25,6 +26,8 @@ _STEPS = (0.12, 0.06, 0.03, 0.015)
 _ADVISED = 1.25
 """Known focal lengths are compared with those this factor shorter and longer."""
 
+_SEARCHED = 12
+"""Views on which focal lengths are compared; of more, a sample that is tied well."""
 _CLEARLY = 1.5
 """Known intrinsics are in doubt where others leave this much less unexplained."""
 
@@ -42,7 +45,30 @@ def solve_focal(
     principal point are assumed. ``config.inlier_angle`` is for a focal length of one image width: a longer lens
     shrinks every angle. None where no pair of views can start a solve.
     """
-    config = replace(config or SolveConfig(), seeds=1, max_tracks=300)
+    config = config or SolveConfig()
+    if len(sizes) <= _SEARCHED:
+        return _search(tracks, sizes, config, progress)
+    sample = sample_views(tracks, _SEARCHED)
+    few = tracks.select_views(sample)
+    few = few.select_tracks((few.visible.sum(0) >= 2).nonzero()[:, 0])
+    found = _search(few, [sizes[view] for view in sample], config, progress)
+    if found is None:
+        return None
+    focal, _ = found
+    solve = solve_cameras(tracks, _shared_K(focal, sizes), replace(config, inlier_angle=config.inlier_angle / focal))
+    return None if solve is None else (focal, solve)
+
+
+def _shared_K(focal: float, sizes: Sequence[tuple[int, int]]) -> Float[Tensor, "v 3 3"]:
+    """Centred intrinsics of one focal length in image widths."""
+    return torch.stack([K_from_focal(torch.tensor(focal * width), height, width) for height, width in sizes])
+
+
+def _search(
+    tracks: Tracks, sizes: Sequence[tuple[int, int]], config: SolveConfig, progress: Progress | None
+) -> tuple[float, CameraSolve] | None:
+    """As :func:`solve_focal`, each focal length tried on all views."""
+    config = replace(config, seeds=1, max_tracks=300)
     costs: dict[float, float] = {}
     solves: dict[float, CameraSolve | None] = {}
 
@@ -52,9 +78,8 @@ def solve_focal(
             if progress:
                 fov = math.degrees(fov_from_focal(focal))
                 progress(len(costs), most, f"trying a field of view of {fov:.0f} degrees")
-            K = torch.stack([K_from_focal(torch.tensor(focal * width), height, width) for height, width in sizes])
             scaled = replace(config, inlier_angle=config.inlier_angle / focal)
-            costs[log_focal], solves[log_focal] = _explained(tracks, K, scaled)
+            costs[log_focal], solves[log_focal] = _explained(tracks, _shared_K(focal, sizes), scaled)
         return costs[log_focal]
 
     grid = [math.log(focal_from_fov(math.radians(fov))) for fov in FOVS_DEG]
@@ -97,7 +122,7 @@ def contradicting_focal(
     )
     if found is None:
         return None
-    own = torch.stack([K_from_focal(torch.tensor(found[0] * width), height, width) for height, width in sizes]).to(K)
+    own = _shared_K(found[0], sizes).to(K)
     scale = float(K[:, 0, 0].mean() / own[:, 0, 0].mean())
     cost, _ = _explained(tracks, own, replace(config, inlier_angle=config.inlier_angle * scale))
     return found[0] if known > _CLEARLY * cost else None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _INLIER_PIXELS = 4.0
 """COLMAP's own threshold of an observation that counts: the focal length is chosen so that it is ours."""
-_GROWTH = 1.3
+_GROWTH = 1.5
 """All is adjusted whenever views or points have become so many times more; in between only what is near a new view."""
 
 
@@ -88,6 +88,7 @@ def _options(config: SolveConfig) -> pycolmap.IncrementalPipelineOptions:
     options.ba_refine_focal_length = options.ba_refine_principal_point = options.ba_refine_extra_params = False
     options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
     options.ba_global_frames_ratio = options.ba_global_points_ratio = _GROWTH
+    options.ba_global_max_refinements = 2
     options.mapper.abs_pose_min_num_inliers = config.min_resection
     return options
 
