@@ -57,7 +57,7 @@ def walk(views: int, *, seed: int = 0, per_view: int = 400) -> Case:
     eye = torch.stack([away * place.cos(), away * place.sin(), 1.5 + 0.15 * (0.9 * along).sin()], dim=-1)
     turned = place + 0.5 * (0.21 * along).sin()
     ahead = torch.stack([turned.cos(), turned.sin(), 0.1 * (0.33 * along).sin()], dim=-1)
-    world_from_cam = look_at(eye, eye + 4 * ahead)
+    world_from_cam = look_at(eye.float(), (eye + 4 * ahead).float()).double()
     count = views * per_view
     at, deep = uniform(count) * (place[-1] + 1.2) - 0.6, radius + 2.5 + 3.5 * uniform(count)
     points = torch.stack([deep * at.cos(), deep * at.sin(), 4 * uniform(count) - 0.5], dim=-1)

@@ -20,6 +20,7 @@ from reliev3r.geometry.rigid import rigid_from
 from reliev3r.geometry.triangulate import AgreeingPoints, agreeing_points
 from reliev3r.sfm.bundle_torch import BundleConfig, bundle_adjust
 from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig, growing_tracks, one_thread, solve_under
+from reliev3r.sfm.seed_pairs import SeedPair, best_seeds
 
 
 def solve_incrementally(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig) -> CameraSolve | None:
@@ -27,8 +28,8 @@ def solve_incrementally(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: Solve
     with one_thread():
         state = _Solver(growing_tracks(tracks, config), K, config)
         best: CameraSolve | None = None
-        for i, j, rotation, direction in state.seed_pairs():
-            solved = state.grow(i, j, rotation, direction)
+        for seed in best_seeds(state.tracks, K, config):
+            solved = state.grow(seed)
             if best is None or solved.score > best.score:
                 best = solved
             if best.reached.all() and best.inlier.sum() > 0.9 * state.seen.sum():
@@ -48,41 +49,13 @@ class _Solver:
         self.seen = tracks.weight > 0
         self.views = len(self.seen)
 
-    def seed_pairs(self) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-        """(i, j, j_from_i rotation, translation direction) of the pairs that are best tied at a useful angle."""
-        seen = self.seen.double()
-        shared = seen @ seen.T
-        candidates = []
-        order = [(i, j) for i in range(self.views) for j in range(i + 1, self.views)]
-        order.sort(key=lambda pair: -float(shared[pair]))
-        for i, j in order[: 6 * self.views]:
-            if shared[i, j] < self.config.min_seed_matches:
-                break
-            both = (self.seen[i] & self.seen[j]).numpy()
-            a, b = self.normalised[i, both], self.normalised[j, both]
-            found = _essential(a, b, self.config.inlier_angle)
-            if found is None:
-                continue
-            rotation, translation, inliers = found
-            turned = np.c_[a, np.ones(len(a))] @ rotation.T
-            cosine = (turned * np.c_[b, np.ones(len(b))]).sum(-1)
-            cosine /= np.linalg.norm(turned, axis=-1) * np.linalg.norm(np.c_[b, np.ones(len(b))], axis=-1)
-            angle = np.degrees(np.median(np.arccos(np.clip(cosine[inliers], -1, 1))))
-            candidates.append((inliers.sum() * min(angle, 12.0), i, j, rotation, translation))
-        candidates.sort(key=lambda candidate: -candidate[0])
-        picked: list[tuple[int, int, np.ndarray, np.ndarray]] = []
-        for _, i, j, rotation, translation in candidates:
-            if all({i, j} != {p[0], p[1]} for p in picked):
-                picked.append((i, j, rotation, translation))
-        return picked[: self.config.seeds]
-
-    def grow(self, i: int, j: int, rotation: np.ndarray, direction: np.ndarray) -> CameraSolve:
-        """Start at views i and j, add the others while any can be tied, adjust, and judge."""
+    def grow(self, seed: SeedPair) -> CameraSolve:
+        """Start at two views, add the others while any can be tied, adjust, and judge."""
         cameras = torch.eye(4, dtype=torch.float64).repeat(self.views, 1, 1)
-        rotation_t = torch.from_numpy(rotation)
-        cameras[j] = rigid_from(rotation_t.T, -rotation_t.T @ torch.from_numpy(direction))
+        rotation = torch.from_numpy(seed.rotation)
+        cameras[seed.second] = rigid_from(rotation.T, -rotation.T @ torch.from_numpy(seed.direction))
         reached = torch.zeros(self.views, dtype=torch.bool)
-        reached[[i, j]] = True
+        reached[[seed.first, seed.second]] = True
         cameras, found = self._adjust(cameras, reached, rounds=2)
         refused: set[int] = set()
         while True:
@@ -138,15 +111,3 @@ class _Solver:
         )
         cam_from_world = torch.from_numpy(cv2.Rodrigues(rotation)[0])
         return rigid_from(cam_from_world.T, -cam_from_world.T @ torch.from_numpy(translation[:, 0]))
-
-
-def _essential(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(b_from_a rotation, translation direction, inlier mask) between normalised image points, or None."""
-    cv2.setRNGSeed(0)
-    matrix, mask = cv2.findEssentialMat(a, b, np.eye(3), cv2.USAC_MAGSAC, 0.9999, threshold / 2, 2000)
-    if matrix is None or matrix.shape != (3, 3):
-        return None
-    count, rotation, translation, mask = cv2.recoverPose(matrix, a, b, np.eye(3), mask=mask)
-    if count < 12:
-        return None
-    return rotation, translation[:, 0], mask[:, 0] > 0

@@ -18,6 +18,7 @@ from torch import Tensor
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig, growing_tracks, solve_under
+from reliev3r.sfm.seed_pairs import can_start
 
 if TYPE_CHECKING:
     import pycolmap
@@ -32,9 +33,12 @@ def solve_by_mapper(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConf
     """As :func:`~reliev3r.sfm.solve_cameras.solve_cameras`: the largest model of those that the mapper makes."""
     import pycolmap
 
+    grown = growing_tracks(tracks, config)
+    if not can_start(grown, K, config):  # COLMAP would try for minutes
+        return None
     models = pycolmap.ReconstructionManager()
     with _quiet():
-        database = _database(growing_tracks(tracks, config), K, config)
+        database = _database(grown, K, config)
         pycolmap.IncrementalPipeline(_options(config), database, models).run()
     found = [models.get(index) for index in range(models.size())]
     if not found:
