@@ -70,8 +70,8 @@ class CameraSolve:
     def track_depth(self) -> tuple[Float[Tensor, "v m"], Float[Tensor, "v m"]]:
         """z-depth of each track's point in each view, and its certainty: 0 where the view disagrees or the parallax is
         too small, 0.25 where two views alone see the point, else 1."""
-        rotation, centre = self.world_from_cam[:, :3, :3], self.world_from_cam[:, :3, 3]
-        z = ((self.points[None] - centre[:, None]) * rotation[:, None, :, 2]).sum(-1)
+        axis, centre = self.world_from_cam[:, :3, 2], self.world_from_cam[:, :3, 3]
+        z = axis @ self.points.T - (axis * centre).sum(-1, keepdim=True)
         valid = self.inlier & self.solid & (z > 1e-6)
         certainty = torch.where(self.inlier.sum(0) > 2, 1.0, _PAIR_CERTAINTY) * valid
         return torch.where(valid, z, torch.ones_like(z)).float(), certainty

@@ -16,7 +16,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import K_from_focal, focal_from_fov, fov_from_focal, rays_from_uv
 from reliev3r.geometry.triangulate import triangulation_angles
 from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
-from reliev3r.sfm.solve_cameras import solve_cameras
+from reliev3r.sfm.solve_cameras import FEW_VIEWS, solve_cameras
 from reliev3r.sfm.track_graph import sample_views
 
 FOVS_DEG = (110, 90, 75, 62, 52, 43, 35)
@@ -26,8 +26,6 @@ _STEPS = (0.12, 0.06, 0.03, 0.015)
 _ADVISED = 1.25
 """Known focal lengths are compared with those this factor shorter and longer."""
 
-_SEARCHED = 12
-"""Views on which focal lengths are compared; of more, a sample that is tied well."""
 _CLEARLY = 1.5
 """Known intrinsics are in doubt where others leave this much less unexplained."""
 
@@ -42,13 +40,14 @@ def solve_focal(
     """Shared focal length in image widths, with the cameras solved under it, by search over 35 to 110 degrees.
 
     ``sizes`` are each view's (height, width) of the pixels that ``tracks`` [v, m] are in; square pixels and a centred
-    principal point are assumed. ``config.inlier_angle`` is for a focal length of one image width: a longer lens
-    shrinks every angle. None where no pair of views can start a solve.
+    principal point are assumed. Of many views a sample that is tied well is searched, then all are solved.
+    ``config.inlier_angle`` is for a focal length of one image width: a longer lens shrinks every angle. None where no
+    pair of views can start a solve.
     """
     config = config or SolveConfig()
-    if len(sizes) <= _SEARCHED:
+    if len(sizes) <= FEW_VIEWS:
         return _search(tracks, sizes, config, progress)
-    sample = sample_views(tracks, _SEARCHED)
+    sample = sample_views(tracks, FEW_VIEWS)
     few = tracks.select_views(sample)
     few = few.select_tracks((few.visible.sum(0) >= 2).nonzero()[:, 0])
     found = _search(few, [sizes[view] for view in sample], config, progress)

@@ -16,8 +16,9 @@ from reliev3r.sfm.mapper import solve_by_mapper
 
 logger = logging.getLogger(__name__)
 
-FEW_VIEWS = 12
-"""Up to so many the own engine solves, which needs fewer tracks; of more, COLMAP's mapper."""
+FEW_VIEWS = 11
+"""Up to so many our own engine solves, which few tracks and a wrong focal length do not stop; of more, COLMAP's mapper:
+at 12 views it is as exact in a fifth of the time (docs/results/cameras.md)."""
 
 
 def solve_cameras(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig | None = None) -> CameraSolve | None:
