@@ -16,6 +16,8 @@ from reliev3r.sfm.camera_solve import SolveConfig
 
 _PAIRS = 6
 """Pairs that are tried, a view; those that share most."""
+_NO_CHANCE = 0.25
+"""COLMAP places no view of whose tracks fewer agree; among noise some pair finds a dozen."""
 _USEFUL_DEG = 12.0
 """A larger angle between the rays makes a pair no better."""
 
@@ -30,6 +32,8 @@ class SeedPair:
     """second_from_first."""
     direction: Float[np.ndarray, " 3"]
     """Of the translation of second_from_first; unit length."""
+    agree: float
+    """Share of the tracks of both that agree with it."""
     worth: float
     """Inliers times their median angle in degrees, up to what is useful."""
 
@@ -40,8 +44,8 @@ def best_seeds(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig) -
 
 
 def can_start(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig) -> bool:
-    """Whether there is any such pair."""
-    return next(_seeds(tracks, K, config), None) is not None
+    """Whether there is such a pair that is no chance: a quarter of its tracks agree."""
+    return any(seed.agree > _NO_CHANCE for seed in _seeds(tracks, K, config))
 
 
 def _seeds(tracks: Tracks, K: Tensor, config: SolveConfig) -> Iterator[SeedPair]:
@@ -61,7 +65,9 @@ def _seeds(tracks: Tracks, K: Tensor, config: SolveConfig) -> Iterator[SeedPair]
         rotation, direction, inliers = found
         angle = np.degrees(np.median(_angles(a[inliers], b[inliers], rotation)))
         worth = float(inliers.sum() * min(angle, _USEFUL_DEG))
-        yield SeedPair(first=i, second=j, rotation=rotation, direction=direction, worth=worth)
+        yield SeedPair(
+            first=i, second=j, rotation=rotation, direction=direction, agree=float(inliers.mean()), worth=worth
+        )
 
 
 def _angles(
