@@ -15,7 +15,7 @@ from reliev3r.data.capture import load_capture
 from reliev3r.geometry.camera import K_from_fov, project, ray_map, transform, unproject
 from reliev3r.geometry.rigid import invert, relative, rotation_angle, so3_exp
 from reliev3r.geometry.sampling import inside
-from reliev3r.sfm.incremental import CameraSolve
+from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.verdict.evidence import MOST_FRAMES, HeldoutCapture, _chosen, gather_evidence
 from reliev3r.verdict.measure import label_agreement, measure, view_sets

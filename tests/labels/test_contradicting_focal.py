@@ -7,8 +7,8 @@ import small_scene
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import project, transform
 from reliev3r.geometry.rigid import invert
+from reliev3r.sfm.camera_solve import SolveConfig
 from reliev3r.sfm.focal import contradicting_focal
-from reliev3r.sfm.incremental import SolveConfig
 
 VIEWS = 3
 K = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64).expand(VIEWS, 3, 3)

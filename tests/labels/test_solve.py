@@ -8,8 +8,9 @@ from reliev3r.geometry.camera import K_from_fov, project, transform
 from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
 from reliev3r.geometry.triangulate import parallax, world_rays
 from reliev3r.labels.align_depth import RegisterConfig, register_depth
+from reliev3r.sfm.camera_solve import SolveConfig
 from reliev3r.sfm.focal import solve_focal
-from reliev3r.sfm.incremental import SolveConfig, solve_cameras
+from reliev3r.sfm.solve_cameras import solve_cameras
 from reliev3r.sfm.track_graph import balanced_tracks, pair_rarity
 
 H, W = 72, 96

@@ -14,7 +14,8 @@ from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.swept import sweep_depth
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.sfm.incremental import SolveConfig, solve_cameras
+from reliev3r.sfm.camera_solve import SolveConfig
+from reliev3r.sfm.solve_cameras import solve_cameras
 
 PATCH = 8
 PLAIN, SWEPT = (PrepareConfig(image_size=64, heldout=0.1, sweep=sweep) for sweep in (False, True))

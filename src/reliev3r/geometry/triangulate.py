@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reliev3r.core.types import Tracks
@@ -70,6 +73,70 @@ def parallax(rays: Float[Tensor, "*b v m 3"], weight: Float[Tensor, "*b v m"]) -
 _TRACKS_AT_ONCE = 512  # bounds the memory of the [m, v, v] parallax
 
 
+def packed_tracks(
+    visible: Bool[Tensor, "v m"],
+) -> Iterator[tuple[Int[Tensor, " t"], Int[Tensor, "t n"], Bool[Tensor, "t n"]]]:
+    """Tracks of two views or more, some of like length at a time: (tracks, their views, which of these are theirs).
+
+    A track sees few of many views: work on what each of them sees grows with the observations, not with ``v * m``.
+    """
+    lengths = visible.sum(0)
+    order = lengths.argsort(stable=True)
+    several = order[lengths[order] >= 2]
+    for tracks in several.split(_TRACKS_AT_ONCE) if len(several) else ():
+        count = lengths[tracks]
+        _, view = visible[:, tracks].T.nonzero(as_tuple=True)
+        theirs = torch.arange(int(count.max()), device=visible.device) < count[:, None]
+        views = torch.zeros_like(theirs, dtype=torch.long)
+        views[theirs] = view  # both are sorted by track
+        yield tracks, views, theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreeingPoints:
+    """Points of tracks under cameras, and who agrees with them."""
+
+    points: Float[Tensor, "m 3"]
+    """Finite; without meaning where fewer than two observations agree."""
+    inlier: Bool[Tensor, "v m"]
+    """Of each track none or at least two."""
+    parallax: Float[Tensor, " m"]
+    """Largest angle in radians between two rays that agree; 0 where none do."""
+
+
+def agreeing_points(
+    tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[Tensor, "v 4 4"], *, max_angle: float
+) -> AgreeingPoints:
+    """Triangulate every track [v, m]; false observations lose their say as the scale tightens to ``max_angle`` radians.
+
+    From 16 times that angle on, so that a start with wrong observations finds its way. Works in float64.
+    """
+    weight, K, world_from_cam = tracks.weight.double(), K.double(), world_from_cam.double()
+    found = AgreeingPoints(
+        points=weight.new_zeros(weight.shape[1], 3), inlier=torch.zeros_like(tracks.visible),
+        parallax=weight.new_zeros(weight.shape[1]),
+    )  # fmt: skip
+    for chunk, views, theirs in packed_tracks(tracks.visible):
+        own = (weight[views, chunk[:, None]] * theirs)[..., None]
+        rays, centres = _packed_rays(tracks, K, world_from_cam, chunk, views), world_from_cam[views, :3, 3]
+        points = triangulate(rays, centres, own)
+        for factor in (16.0, 4.0, 1.0, 0.5):
+            angles = triangulation_angles(points, rays, centres) / (factor * max_angle)
+            points = triangulate(rays, centres, own / (1 + angles.square()).square(), iterations=2)
+        agree = (own > 0) & (triangulation_angles(points, rays, centres) < max_angle)
+        agree = agree & (agree.sum(-2, keepdim=True) >= 2)
+        found.points[chunk] = points[:, 0]
+        found.parallax[chunk] = parallax(rays, agree.double())[:, 0]
+        found.inlier[views[theirs], chunk[:, None].expand_as(views)[theirs]] = agree[..., 0][theirs]
+    return found
+
+
+def _packed_rays(tracks: Tracks, K: Tensor, world_from_cam: Tensor, chunk: Tensor, views: Tensor) -> Tensor:
+    """World rays [t, n, 1, 3] of packed observations, float64."""
+    rays = rays_from_uv(tracks.uv[views, chunk[:, None], None].double(), K[views])
+    return torch.nn.functional.normalize(rays @ world_from_cam[views, :3, :3].mT, dim=-1)
+
+
 def consistent_points(
     tracks: Tracks,
     K: Float[Tensor, "v 3 3"],
@@ -86,26 +153,20 @@ def consistent_points(
     A track keeps either no observation or at least two that span ``min_parallax`` (radians). Points of tracks without
     kept observations are finite and meaningless. Works in float64.
     """
-    centres = world_from_cam[:, :3, 3].double()
-    rays = world_rays(tracks.to(torch.float64), K.double(), world_from_cam.double())
-    points, kept = centres.new_zeros(tracks.weight.shape[1], 3), torch.zeros_like(tracks.visible)
-    lengths = tracks.visible.sum(0)
-    # A track sees few of many views: chunks of tracks of like length are packed to the views that each of them has.
-    for chunk in lengths.argsort().split(_TRACKS_AT_ONCE):
-        longest = int(lengths[chunk].max()) if len(chunk) else 0
-        if longest < 2:
-            continue
-        views = tracks.visible[:, chunk].int().argsort(dim=0, descending=True)[:longest].T
-        packed_rays, packed_weight = rays[views, chunk[:, None]], tracks.weight[views, chunk[:, None]].double()
+    K, world_from_cam, weight = K.double(), world_from_cam.double(), tracks.weight.double()
+    points, kept = weight.new_zeros(weight.shape[1], 3), torch.zeros_like(tracks.visible)
+    for chunk, views, theirs in packed_tracks(tracks.visible):
+        rays = _packed_rays(tracks, K, world_from_cam, chunk, views)
+        own = weight[views, chunk[:, None]] * theirs
         points[chunk], packed = _consistent(
-            packed_rays, centres[views], packed_weight, max_angle=max_angle, min_parallax=min_parallax, rounds=rounds
+            rays, world_from_cam[views, :3, 3], own, max_angle=max_angle, min_parallax=min_parallax, rounds=rounds
         )
-        kept[views, chunk[:, None]] = packed
+        kept[views[theirs], chunk[:, None].expand_as(views)[theirs]] = packed[theirs]
     return points, kept
 
 
 def _consistent(
-    rays: Float[Tensor, "m n 3"],
+    rays: Float[Tensor, "m n 1 3"],
     centres: Float[Tensor, "m n 3"],
     weight: Float[Tensor, "m n"],
     *,
@@ -114,7 +175,7 @@ def _consistent(
     rounds: int,
 ) -> tuple[Float[Tensor, "m 3"], Bool[Tensor, "m n"]]:
     """The same for tracks that are the batch, each with ``n`` observations of its own."""
-    rays, weight = rays[..., None, :], weight[..., None]
+    weight = weight[..., None]
     robust = weight
     for _ in range(rounds):
         angles = triangulation_angles(triangulate(rays, centres, robust), rays, centres)

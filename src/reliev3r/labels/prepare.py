@@ -25,8 +25,9 @@ from reliev3r.geometry.sampling import inside
 from reliev3r.labels.align_depth import RegisterConfig, register_depth
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.swept import sweep_depth
+from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
 from reliev3r.sfm.focal import solve_focal
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
+from reliev3r.sfm.solve_cameras import solve_cameras
 
 
 def network_sample(

@@ -17,9 +17,9 @@ from reliev3r.core.types import DepthLabels, Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import network_views
 from reliev3r.model.load import PACKAGED, load_network
+from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig, believed
 from reliev3r.sfm.dense_depth import SolvedTracks, dense_depth, in_camera_unit, sweep_features
 from reliev3r.sfm.fill_depth import FillConfig
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, believed
 
 _FINER = 2
 """Long side of the swept images over the network's: the features have half the resolution of their image."""

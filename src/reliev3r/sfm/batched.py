@@ -31,7 +31,7 @@ def with_pseudo_cameras(
     For each pair of views the similarity between their lifted tracks (Umeyama, re-weighted against false matches and
     wrong depth), then the cameras along the spanning tree of the pairs that agree most, then a few steps of bundle
     adjustment (``config``; :func:`polish`). Without a loop over samples, unlike
-    :func:`sfm.incremental.solve_cameras`: made for batches that are seen once. Cameras come in the unit of
+    :func:`sfm.solve_cameras.solve_cameras`: made for batches that are seen once. Cameras come in the unit of
     ``CameraLabels``; views that nothing ties have weight 0, observations that the cameras contradict have depth 0.
     Pseudo-labels only, no ground truth; no gradient.
     """

@@ -1,8 +1,8 @@
 """Bundle adjustment of cameras on tracks with pycolmap, from approximate cameras, tolerating false tracks.
 
 For what a network predicted (``sfm.refine``): slow, and as good as the tracks are, the focal length included. Cameras
-that are solved to train on are adjusted by ``sfm.bundle_torch`` (one capture) or ``sfm.bundle_batched`` (many small
-samples).
+that are solved to train on are adjusted by ``sfm.bundle_torch`` (few views), in COLMAP's mapper (``sfm.mapper``, many
+views) or by ``sfm.bundle_batched`` (many small samples).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Bundle adjustment of cameras and track points in angles: Levenberg-Marquardt with Schur complement, in float64.
 
-For one capture whose cameras are just being solved from tracks alone (``sfm.incremental``). Many small samples at once,
-with label depths and on any device: ``sfm.bundle_batched``. Finished cameras that shall become sub-pixel, the focal
-length included: ``sfm.bundle_pycolmap``.
+For one capture of few views whose cameras are just being solved from tracks alone (``sfm.incremental``). Many small
+samples at once, with label depths and on any device: ``sfm.bundle_batched``. Finished cameras that shall become
+sub-pixel, the focal length included: ``sfm.bundle_pycolmap``.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.sampling import inside, sample_bilinear
+from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.sfm.fill_depth import FillConfig, fill_depth
-from reliev3r.sfm.incremental import CameraSolve
 from reliev3r.sfm.plane_sweep import SweepConfig, SweptDepth, patch_features, plane_sweep, principal_features
 
 CONTINUED = 0.05

@@ -15,7 +15,9 @@ from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import K_from_focal, focal_from_fov, fov_from_focal, rays_from_uv
 from reliev3r.geometry.triangulate import triangulation_angles
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
+from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
+from reliev3r.sfm.solve_cameras import FEW_VIEWS, solve_cameras
+from reliev3r.sfm.track_graph import sample_views
 
 FOVS_DEG = (110, 90, 75, 62, 52, 43, 35)
 """Horizontal fields of view, in degrees, that are tried where none is known."""
@@ -38,10 +40,34 @@ def solve_focal(
     """Shared focal length in image widths, with the cameras solved under it, by search over 35 to 110 degrees.
 
     ``sizes`` are each view's (height, width) of the pixels that ``tracks`` [v, m] are in; square pixels and a centred
-    principal point are assumed. ``config.inlier_angle`` is for a focal length of one image width: a longer lens
-    shrinks every angle. None where no pair of views can start a solve.
+    principal point are assumed. Of many views a sample that is tied well is searched, then all are solved.
+    ``config.inlier_angle`` is for a focal length of one image width: a longer lens shrinks every angle. None where no
+    pair of views can start a solve.
     """
-    config = replace(config or SolveConfig(), seeds=1, max_tracks=300)
+    config = config or SolveConfig()
+    if len(sizes) <= FEW_VIEWS:
+        return _search(tracks, sizes, config, progress)
+    sample = sample_views(tracks, FEW_VIEWS)
+    few = tracks.select_views(sample)
+    few = few.select_tracks((few.visible.sum(0) >= 2).nonzero()[:, 0])
+    found = _search(few, [sizes[view] for view in sample], config, progress)
+    if found is None:
+        return None
+    focal, _ = found
+    solve = solve_cameras(tracks, _shared_K(focal, sizes), replace(config, inlier_angle=config.inlier_angle / focal))
+    return None if solve is None else (focal, solve)
+
+
+def _shared_K(focal: float, sizes: Sequence[tuple[int, int]]) -> Float[Tensor, "v 3 3"]:
+    """Centred intrinsics of one focal length in image widths."""
+    return torch.stack([K_from_focal(torch.tensor(focal * width), height, width) for height, width in sizes])
+
+
+def _search(
+    tracks: Tracks, sizes: Sequence[tuple[int, int]], config: SolveConfig, progress: Progress | None
+) -> tuple[float, CameraSolve] | None:
+    """As :func:`solve_focal`, each focal length tried on all views."""
+    config = replace(config, seeds=1, max_tracks=300)
     costs: dict[float, float] = {}
     solves: dict[float, CameraSolve | None] = {}
 
@@ -51,9 +77,8 @@ def solve_focal(
             if progress:
                 fov = math.degrees(fov_from_focal(focal))
                 progress(len(costs), most, f"trying a field of view of {fov:.0f} degrees")
-            K = torch.stack([K_from_focal(torch.tensor(focal * width), height, width) for height, width in sizes])
             scaled = replace(config, inlier_angle=config.inlier_angle / focal)
-            costs[log_focal], solves[log_focal] = _explained(tracks, K, scaled)
+            costs[log_focal], solves[log_focal] = _explained(tracks, _shared_K(focal, sizes), scaled)
         return costs[log_focal]
 
     grid = [math.log(focal_from_fov(math.radians(fov))) for fov in FOVS_DEG]
@@ -96,7 +121,7 @@ def contradicting_focal(
     )
     if found is None:
         return None
-    own = torch.stack([K_from_focal(torch.tensor(found[0] * width), height, width) for height, width in sizes]).to(K)
+    own = _shared_K(found[0], sizes).to(K)
     scale = float(K[:, 0, 0].mean() / own[:, 0, 0].mean())
     cost, _ = _explained(tracks, own, replace(config, inlier_angle=config.inlier_angle * scale))
     return found[0] if known > _CLEARLY * cost else None

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reliev3r.core.types import Tracks
+from reliev3r.geometry.sampling import evenly_spaced
 
 MIN_SHARED = 8
 """Two views are tied where they share this many tracks: fewer leave their relative pose open or in doubt."""
@@ -28,6 +29,26 @@ def connected_parts(seen: Bool[Tensor, "v m"], *, min_shared: int = MIN_SHARED) 
     count, part = connected_components((shared_tracks(seen) >= min_shared).numpy(), directed=False)
     parts = [(part == number).nonzero()[0].tolist() for number in range(count)]
     return sorted(parts, key=lambda views: (-len(views), views))
+
+
+def sample_views(tracks: Tracks, count: int) -> list[int]:
+    """At most ``count`` views of the largest part: evenly spaced ones where tracks tie those, else a cluster.
+
+    The cluster starts at the best tied view and adds the view that shares most tracks with it, again and again.
+    """
+    part = connected_parts(tracks.visible)[0]
+    if len(part) <= count:
+        return part
+    spread = evenly_spaced(part, count)
+    if len(connected_parts(tracks.select_views(spread).visible, min_shared=2 * MIN_SHARED)) == 1:
+        return spread
+    shared = shared_tracks(tracks.visible)[part][:, part].float()
+    chosen = [int((shared.sum(1) - shared.diagonal()).argmax())]
+    while len(chosen) < count:
+        tied = shared[chosen].sum(0)
+        tied[chosen] = -1
+        chosen.append(int(tied.argmax()))
+    return sorted(part[k] for k in chosen)
 
 
 def pair_rarity(tracks: Tracks) -> Float[Tensor, " m"]:

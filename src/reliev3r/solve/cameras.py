@@ -20,8 +20,9 @@ from reliev3r.data.capture import Capture
 from reliev3r.data.masks import without_masked
 from reliev3r.geometry.camera import K_from_focal
 from reliev3r.labels.expert import TrackExpert
+from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig, believed, explained_by
 from reliev3r.sfm.focal import solve_focal
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, believed, explained_by, solve_cameras
+from reliev3r.sfm.solve_cameras import solve_cameras
 
 _EVIDENCE_ANGLE = 0.004
 """Residual, in radians, within which an observation is explained; the same for the tracks of all experts."""

@@ -23,8 +23,9 @@ from reliev3r.geometry.sampling import evenly_spaced, inside
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.sift import SiftMatcher
+from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.sfm.focal import solve_focal
-from reliev3r.sfm.incremental import CameraSolve, solve_cameras
+from reliev3r.sfm.solve_cameras import solve_cameras
 
 MOST_FRAMES = 48
 """Of a capture: matching all pairs of more would take longer than the training."""

@@ -25,7 +25,6 @@ from reliev3r.labels.quality.cameras import (
     advised_fov,
     judge_pairs,
     sample_intrinsics,
-    sample_views,
     solve_sample,
     track_parallax,
 )
@@ -42,7 +41,7 @@ from reliev3r.labels.quality.label_verdict import TURNED_ONLY, Finding, LabelVer
 from reliev3r.labels.quality.pictures import FILE as SHEET
 from reliev3r.labels.quality.pictures import appearance, repetition, write_sheet
 from reliev3r.labels.store import CaptureLabels, load_labels
-from reliev3r.sfm.track_graph import connected_parts, lifetimes, shared_tracks, survival
+from reliev3r.sfm.track_graph import connected_parts, lifetimes, sample_views, shared_tracks, survival
 
 FORMAT = "reliev3r-label-quality/1"
 FILE = "quality.json"

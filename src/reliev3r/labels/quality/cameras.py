@@ -18,9 +18,10 @@ from reliev3r.geometry.camera import focal_from_fov, fov_from_focal, rays_from_u
 from reliev3r.geometry.rigid import angle_between, rotation_from_9d
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.geometry.triangulate import parallax, world_rays
+from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
 from reliev3r.sfm.focal import FOVS_DEG, contradicting_focal, focal_advice, solve_focal
-from reliev3r.sfm.incremental import CameraSolve, SolveConfig, solve_cameras
-from reliev3r.sfm.track_graph import MIN_SHARED, balanced_tracks, connected_parts, shared_tracks
+from reliev3r.sfm.solve_cameras import solve_cameras
+from reliev3r.sfm.track_graph import balanced_tracks, sample_views
 from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
 
 MIN_MATCHES = 16
@@ -167,26 +168,6 @@ class SampleSolve:
     figures: CameraFigures
     fov_deg: float | None
     """Horizontal field of view of the first view that was found, where none was known."""
-
-
-def sample_views(tracks: Tracks, count: int) -> list[int]:
-    """At most ``count`` views of the largest part: evenly spaced ones where tracks tie those, else a cluster.
-
-    The cluster starts at the best tied view and adds the view that shares most tracks with it, again and again.
-    """
-    part = connected_parts(tracks.visible)[0]
-    if len(part) <= count:
-        return part
-    spread = evenly_spaced(part, count)
-    if len(connected_parts(tracks.select_views(spread).visible, min_shared=2 * MIN_SHARED)) == 1:
-        return spread
-    shared = shared_tracks(tracks.visible)[part][:, part].float()
-    chosen = [int((shared.sum(1) - shared.diagonal()).argmax())]
-    while len(chosen) < count:
-        tied = shared[chosen].sum(0)
-        tied[chosen] = -1
-        chosen.append(int(tied.argmax()))
-    return sorted(part[k] for k in chosen)
 
 
 def solve_sample(tracks: Tracks, capture: Capture) -> SampleSolve | None:

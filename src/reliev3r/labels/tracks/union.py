@@ -144,16 +144,16 @@ def drop_inconsistent(tracks: Tracks, pairs: Sequence[PairMatches], *, threshold
 def thin(tracks: Tracks, most: int) -> Tracks:
     """At most ``most`` tracks, so chosen that every pair of views keeps its longest ones, as evenly as possible."""
     seen = tracks.visible.numpy()
-    views, count = seen.shape
+    count = seen.shape[1]
     if count <= most:
         return tracks
     length = seen.sum(0)
     rank = np.full(count, count)
-    for first in range(views):
-        for second in range(first + 1, views):
-            shared = np.nonzero(seen[first] & seen[second])[0]
-            by_length = shared[np.argsort(-length[shared], kind="stable")]
-            rank[by_length] = np.minimum(rank[by_length], np.arange(len(by_length)))
+    tied = np.triu(seen.astype(np.float32) @ seen.T.astype(np.float32), 1)  # of many views, few pairs are
+    for first, second in zip(*np.nonzero(tied), strict=True):
+        shared = np.nonzero(seen[first] & seen[second])[0]
+        by_length = shared[np.argsort(-length[shared], kind="stable")]
+        rank[by_length] = np.minimum(rank[by_length], np.arange(len(by_length)))
     chosen = np.sort(np.lexsort((-length, rank))[:most])
     return tracks.select_tracks(torch.from_numpy(chosen))
 
