@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | test-upstream | lint | wheel | gpu | rehearsal - see README.md and CONTRIBUTING.md
+# make setup | demo | test | test-slow | test-upstream | lint | docs | wheel | gpu | rehearsal - see README.md and CONTRIBUTING.md
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= benchmarks/results
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow test-upstream lint wheel gpu ablation study rehearsal
+.PHONY: setup demo test test-slow test-upstream lint docs wheel gpu ablation study rehearsal
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ test-slow: setup
 # Every upstream system that is checked out below RELIEV3R_UPSTREAM, with random weights (docs/baselines.md); hours, 16 GB
 test-upstream: setup
 	OMP_NUM_THREADS=2 $(BIN)/pytest tests/upstream --timeout 1600
+
+# The site, from docs/ and the source: build/site/index.html; a broken link or a page without a place stops it
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # One wheel in dist/; build/ would bring along modules that are gone
 wheel: setup

@@ -1,4 +1,4 @@
-"""The scripts and the notebook of examples/ run, on a small rendered capture with small settings."""
+"""The scripts of examples/ run, on a small rendered capture with small settings."""
 
 import json
 import runpy
@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-import reliev3r as r3
 from reliev3r.core.files import read_json
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
@@ -102,19 +100,3 @@ def test_evaluate_two_systems(run, capture, tmp_path) -> None:
     assert fitted.auc30 is not None
     assert again.depth_rel == pytest.approx(fitted.depth_rel, rel=1e-3)  # a forward pass repeats the run
     assert (tmp_path / "scores" / "comparison.html").is_file()
-
-
-def test_the_tour_runs_from_top_to_bottom_and_is_stored_without_outputs(tmp_path) -> None:
-    notebook = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf8"))
-    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
-    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
-    matplotlib.use("Agg")
-    names: dict = {}
-    for cell in cells:
-        exec(compile("".join(cell["source"]), f"tour.ipynb, {cell['id']}", "exec"), names)
-        if "parameters" in cell["metadata"].get("tags", ()):
-            names |= {"WORK": tmp_path / "tour", "STEPS": 6, "IMAGE_SIZE": 48, "VIEWS": 4}
-    assert isinstance(names["scene"], r3.Reconstruction)
-    assert (tmp_path / "tour" / "scene.glb").is_file()
-    assert len(names["table"].rows) == 2

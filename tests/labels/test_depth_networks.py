@@ -135,7 +135,7 @@ def test_offline_without_a_copy_says_how_to_get_one(tmp_path, monkeypatch, name)
         raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(UserError, match=rf"hf download .* --local-dir DIR`, then use {name}:DIR"):
+    with pytest.raises(UserError, match=rf"hf download .* --local-dir DIR`, then use {name}:DIR; or .*--depth none"):
         depth_expert(name).fingerprint()
 
 

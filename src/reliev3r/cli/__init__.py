@@ -14,7 +14,7 @@ VERBS = {
     "demo": ("captures", "render a synthetic capture, fit it, show table, picture and exports"),
     "fit": ("captures", "label one capture and train a network on it, without annotation"),
     "refine": ("captures", "bundle-adjust the cameras of a finished fit"),
-    "reconstruct": ("captures", "a forward pass: images and a network to cameras, depth and points"),
+    "reconstruct": ("captures", "images to cameras, depth and points, without training or download"),
     "show": ("captures", "one figure of a scene: input, depth, confidence, correspondences, monocular depth"),
     "view": ("viewing", "look at a run, labels or a scene.glb in the browser"),
     "export": ("captures", "write a run's reconstruction in another format"),

@@ -18,11 +18,15 @@ from reliev3r.core.files import file_hash
 
 logger = logging.getLogger(__name__)
 
+WITHOUT = "or go without a depth network: --depth none"
+"""For people whose machine has neither the weights nor a network."""
 
-def weights_folder(expert: str, folder: str | None, model_id: str, *, download: bool) -> Path:
+
+def weights_folder(expert: str, folder: str | None, model_id: str, *, download: bool, instead: str = "") -> Path:
     """The local folder with ``config.json`` and safetensors weights: the given one, else from the Hugging Face hub.
 
-    The hub's copy is read from its cache, also offline; with ``download`` it is fetched at the first use.
+    The hub's copy is read from its cache, also offline; with ``download`` it is fetched at the first use. ``instead``
+    says in the error what goes without these weights.
 
     Raises:
         UserError: the folder lacks a file, or the weights cannot be had; says what to do.
@@ -42,7 +46,7 @@ def weights_folder(expert: str, folder: str | None, model_id: str, *, download: 
         tried = "neither in the Hugging Face cache nor could they be downloaded; where there is a network run"
         raise UserError(
             f"{expert}: its weights are {tried if download else 'not in the Hugging Face cache; run'} "
-            f"`hf download {model_id} --local-dir DIR`, then use {expert}:DIR"
+            f"`hf download {model_id} --local-dir DIR`, then use {expert}:DIR{instead and '; ' + instead}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.expert_weights import load_pretrained, to_tensor, weights_folder, weights_hash
+from reliev3r.labels.expert_weights import WITHOUT, load_pretrained, to_tensor, weights_folder, weights_hash
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 _PATCH = 14
@@ -46,8 +46,9 @@ class DepthAnythingV2:
     @cached_property
     def _folder(self) -> Path:
         return weights_folder(
-            "depth-anything-v2-small", self.weights, "depth-anything/Depth-Anything-V2-Small-hf", download=True
-        )
+            "depth-anything-v2-small", self.weights, "depth-anything/Depth-Anything-V2-Small-hf", download=True,
+            instead=WITHOUT,
+        )  # fmt: skip
 
     @cached_property
     def _model(self) -> Any:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.expert_weights import load_pretrained, to_tensor, weights_folder, weights_hash
+from reliev3r.labels.expert_weights import WITHOUT, load_pretrained, to_tensor, weights_folder, weights_hash
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -36,7 +36,7 @@ class DepthPro:
 
     @cached_property
     def _folder(self) -> Path:
-        return weights_folder("depth-pro", self.weights, "apple/DepthPro-hf", download=True)
+        return weights_folder("depth-pro", self.weights, "apple/DepthPro-hf", download=True, instead=WITHOUT)
 
     @cached_property
     def _model(self) -> Any:
