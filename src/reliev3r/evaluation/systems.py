@@ -78,11 +78,11 @@ def system_from_spec(
 ) -> System:
     """The system that ``spec`` names.
 
-    ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted; ``reconstruct`` is the verb, with the network of the
-    package or ``reconstruct:MODEL``; ``colmap`` runs with known intrinsics;
-    ``model:MODEL`` is a forward pass of a network (``model.load`` says how it is named) on ``device``, ``@SIZE`` on
-    images of that long side instead of its own; any other name is a baseline with its entry of ``settings``
-    (:func:`read_settings`), or an entry's own name.
+    ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted (or RUN is the folder of a kept prediction);
+    ``reconstruct`` is the verb, with the network of the package or ``reconstruct:MODEL``; ``colmap`` runs with known
+    intrinsics; ``model:MODEL`` is a forward pass of a network (``model.load`` says how it is named) on ``device``,
+    ``@SIZE`` on images of that long side instead of its own; any other name is a baseline with its entry of
+    ``settings`` (:func:`read_settings`), or an entry's own name.
 
     Raises:
         UserError: an unknown name, a run without the reconstruction asked for, no such checkpoint or weights.
@@ -101,6 +101,24 @@ def system_from_spec(
     if spec in NAMES:
         raise UserError(f"{spec}: name its weights (and python, repo) in a file: --systems FILE with a table [{spec}]")
     raise UserError(f"unknown system '{spec}'; {KNOWN}")
+
+
+def systems_from_specs(
+    specs: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None, *, device: str = "auto"
+) -> tuple[System, ...]:
+    """Every system once, in the order given.
+
+    Raises:
+        UserError: none at all, or see :func:`system_from_spec`.
+    """
+    if not specs:
+        raise UserError(f"name at least one system; {KNOWN}")
+    return tuple(system_from_spec(spec, settings, device=device) for spec in dict.fromkeys(specs))
+
+
+def fitted_frames(systems: Sequence[System]) -> tuple[str, ...] | None:
+    """The frames of the first system that has its own."""
+    return next((system.frames for system in systems if system.frames is not None), None)
 
 
 def read_settings(file: Path) -> dict[str, dict[str, Any]]:
@@ -150,6 +168,8 @@ def _fitted(spec: str, argument: str) -> System:
     if not run.is_dir():
         raise UserError(f"{run}: no such run; make one with `reliev3r fit CAPTURE --out {run}`")
     folder = run / ("refined" if refined else "prediction")
+    if not refined and (run / "prediction.json").is_file():
+        folder = run  # kept by `evaluate` or `rank`
     if not (folder / "prediction.json").is_file():
         remedy = "fit with --refine (its log says if it was rejected)" if refined else "finish the run with --resume"
         raise UserError(f"{run}: holds no {'refined' if refined else 'predicted'} reconstruction; {remedy}")
