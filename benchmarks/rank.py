@@ -55,7 +55,7 @@ ROOMS = {
             ("terrazzo", "smooth", 25.0), ("terrazzo", "smooth", 50.0), ("terrazzo", "smooth", 75.0),
             ("terrazzo", "random", 20.0), ("terrazzo", "random", 35.0),
         ],
-        start=9_100,
+        start=9_200,
     )
 }  # fmt: skip
 
@@ -225,8 +225,10 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| {name} | {row['pairs']} | {taus} | {counts[0]} of {counts[1]} | {counts[2]} |")
     for kind, part in summary(rows).items():
         mean, low, high = part["tau"]
-        lines.append(f"\n{kind}: tau {mean:.2f} ({low:.2f} to {high:.2f}) over {part['captures']} captures; "
-                     f"{part['told_apart']} of {part['pairs']} pairs told apart, {part['reversed']} reversed")  # fmt: skip
+        lines.append(
+            f"\n{kind}: tau {mean:.2f} ({low:.2f} to {high:.2f}) over {part['captures']} captures; "
+            f"{part['told_apart']} of {part['pairs']} pairs told apart, {part['reversed']} reversed"
+        )
     return "\n".join(lines)
 
 

@@ -185,21 +185,22 @@ def _fitted(spec: str, argument: str) -> System:
 
 
 def _model(spec: str, argument: str, device: str) -> System:
-    from reliev3r.model.load import weights_hash
+    from reliev3r.model.load import split_name, weights_hash
     from reliev3r.model.predict import reconstruct_capture
 
     checkpoint, at, size = argument.rpartition("@")
     checkpoint, asked = (checkpoint, int(size)) if at and size.isdigit() else (argument, None)
-    if ":" not in checkpoint and not (Path(checkpoint) / "config.json").is_file():
+    folder = Path(split_name(checkpoint)[1])
+    if ":" not in checkpoint and not (folder / "config.json").is_file():
         raise UserError(f"{checkpoint}: no checkpoint (a folder with config.json and model.safetensors)")
 
-    def run(capture: Capture, folder: Path) -> Reconstruction:
+    def run(capture: Capture, logs: Path) -> Reconstruction:
         with measured() as cost:
             result = reconstruct_capture(capture, checkpoint, image_size=asked, device=device)
         return dataclasses.replace(result, meta={**result.meta, **cost})
 
     def fingerprint() -> dict[str, Any]:
-        settings = Path(checkpoint) / "config.json"  # the image size that holds where none is asked for
+        settings = folder / "config.json"  # the image size that holds where none is asked for
         trained = file_hash(settings) if settings.is_file() else None
         return {"checkpoint": weights_hash(checkpoint), "config": trained, "image_size": asked}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from reliev3r.report.comparison import STYLE, ScenePicture, grid, picture_section
 from reliev3r.report.figures import PALETTE, blank_figure, svg_of
@@ -17,6 +17,7 @@ _STYLE = """
 _LONGEST_NAME = 40
 
 
+@runtime_checkable
 class Interval(Protocol):
     """A mean in per cent with its interval, and its place among all systems."""
 
@@ -30,6 +31,7 @@ class Interval(Protocol):
     def rank(self) -> int: ...  # noqa: D102
 
 
+@runtime_checkable
 class Ranked(Protocol):
     """One system."""
 
@@ -97,10 +99,10 @@ def write_ranking(
 
 _HOW = """<h2>How to read it</h2><ul>
 <li>Matches are found anew in the images; no system has a say in them. Every system is asked about the same ones.</li>
-<li><b>Scene</b>: of a match, the ray of one view should meet the point that the other view predicts. <b>Cameras</b>:
-both rays should meet. <b>Depth</b>: at points solved from the matches, under one scale. Per cent, 100 is best: the
-share of six limits (1/4 to 8 degrees; 1 to 32 per cent of depth) that the error stays below, mean over matches, then
-over pairs of views.</li>
+<li><b>Scene</b>: both views of a match should predict the same point. <b>Cameras</b>: both rays should meet.
+<b>Depth</b>: at points solved from the matches, under one scale. Per cent, 100 is best: the share of six limits (1/4 to
+8 degrees of rays; 1 to 32 per cent of the distance of points and of depth) that the error stays below, mean over
+matches, then over pairs of views.</li>
 <li>What a system does not give - a view, depth, everything - counts as missed, and is said above.</li>
 <li>Intervals are 95 per cent, by drawing frames anew. Systems share a rank where the interval of their difference does
 not exclude 1 point; a rank is one more than the number of systems that are clearly better.</li>

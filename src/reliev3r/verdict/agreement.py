@@ -21,10 +21,12 @@ from reliev3r.geometry.radial import undistort
 from reliev3r.geometry.sampling import inside, sample_bilinear
 from reliev3r.losses.tracks import track_geometry
 from reliev3r.verdict.evidence import Evidence
-from reliev3r.verdict.pairs import MIN_MATCHES, depth_errors, ray_to_point, rays_of_pair, short_of_meeting
+from reliev3r.verdict.pairs import MIN_MATCHES, depth_errors, points_apart, rays_of_pair, short_of_meeting
 
 ANGLES_DEG = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-DEPTH_ERRORS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Limits of how far rays miss each other."""
+RELATIVE_ERRORS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Limits of the distance of points and of depth, relative to how far away they are."""
 _TOLD = 0.05
 """Share of the matches outside of a system's maps that is worth a remark."""
 _OTHER_FOCAL = 0.1
@@ -38,7 +40,7 @@ class PairAgreement:
     frames: tuple[int, int]
     """Positions in the capture."""
     scene: float
-    """Cameras and depth together: the ray of one frame against the point that the other predicts."""
+    """Cameras and depth together: whether both frames predict the same point for a match."""
     cameras: float
     """Cameras alone: whether the rays of a match meet."""
     depth: float | None
@@ -92,9 +94,9 @@ def agreement(reconstruction: Reconstruction, evidence: Evidence) -> Agreement:
             poses = given.cameras[pair]
             rays = rays_of_pair(poses, given.uv[pair][:, both], evidence.K[pair])
             cameras = _graded(short_of_meeting(poses, rays), ANGLES_DEG)
-            scene = given.scene(pair, both, poses, rays)
+            scene = given.scene(pair, both)
             if own is not None and known is not None:
-                own = _graded(torch.cat([known[0][v, known[1][v] & both] for v in pair]), DEPTH_ERRORS)
+                own = _graded(torch.cat([known[0][v, known[1][v] & both] for v in pair]), RELATIVE_ERRORS)
         pairs.append(PairAgreement(frames=(first, second), scene=scene, cameras=cameras, depth=own))
     return Agreement(pairs=tuple(pairs), remarks=tuple(given.remarks()))
 
@@ -138,12 +140,10 @@ class _Given:
         self.sampled[self.views] = sample_bilinear(prediction.depth, uv).nan_to_num(0.0, 0.0, 0.0)
         self.covered[self.views] = inside(uv, *size) & finite
 
-    def scene(self, pair: list[int], both: Bool[Tensor, " m"], poses: Tensor, rays: Tensor) -> float:
-        if not self.reconstruction.predicts_depth:
-            return 0.0
-        angles = ray_to_point(poses, rays, self.points[pair][:, both])
-        covered = torch.cat([self.covered[pair[1], both], self.covered[pair[0], both]])  # of whom the point is
-        return _graded(torch.where(covered, angles, torch.inf), ANGLES_DEG)
+    def scene(self, pair: list[int], both: Bool[Tensor, " m"]) -> float:
+        apart = points_apart(self.cameras[pair], self.points[pair][:, both])
+        covered = self.covered[pair][:, both].all(0)
+        return _graded(torch.where(covered, apart, torch.inf), RELATIVE_ERRORS)
 
     def depth_errors(self) -> tuple[Float[Tensor, "v m"], Bool[Tensor, "v m"]] | None:
         """Of the usable views, in the order of the capture; what the maps do not cover is infinitely wrong."""

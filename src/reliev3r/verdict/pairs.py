@@ -59,6 +59,12 @@ def short_of_meeting(world_from_cam: Float[Tensor, "2 4 4"], rays: Float[Tensor,
     return torch.maximum(off_plane(world_from_cam, rays), (first - second).clamp_min(0).rad2deg())
 
 
+def points_apart(world_from_cam: Float[Tensor, "2 4 4"], points: Float[Tensor, "2 n 3"]) -> Float[Tensor, " n"]:
+    """Distance between the points that both views predict for a match, over their mean distance from both cameras."""
+    distance = (points[:, None] - world_from_cam[None, :, None, :3, 3]).norm(dim=-1).mean((0, 1))
+    return (points[0] - points[1]).norm(dim=-1) / distance.clamp_min(1e-12)
+
+
 def camera_errors(
     world_from_cam: Float[Tensor, "2 4 4"], reference: CameraSolve | None, pair: tuple[int, int], seen: Tensor
 ) -> tuple[float, float | None] | None:
