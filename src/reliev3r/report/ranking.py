@@ -105,7 +105,8 @@ _HOW = """<h2>How to read it</h2><ul>
 matches, then over pairs of views.</li>
 <li>What a system does not give - a view, depth, everything - counts as missed, and is said above.</li>
 <li>Intervals are 95 per cent, by drawing frames anew. Systems share a rank where the interval of their difference does
-not exclude 1 point; a rank is one more than the number of systems that are clearly better.</li>
+not exclude 1 point; a rank is one more than the number of systems that are clearly better, and never before that of a
+higher mean.</li>
 <li>Cameras that were solved from the same kind of matches (COLMAP, <code>reconstruct</code>) are at home here. What
 shows no matches (blank walls, sky, glass) is not judged, and matches on repeated texture mislead.</li></ul>"""
 
@@ -122,18 +123,18 @@ def _lacks(standings: Sequence[Ranked]) -> str:
 
 
 def _chart(title: str, standings: Sequence[Ranked], kind: str) -> str:
-    """A dot and its interval for each system; those that share the first rank have its colour."""
+    """A dot and its interval for each system, those of the first rank in colour."""
     figure, axes = blank_figure(5.6, 0.7 + 0.34 * len(standings))
     for row, each in enumerate(reversed(standings)):
         score: Interval = getattr(each, kind)
-        colour = PALETTE[(score.rank - 1) % len(PALETTE)]
+        colour = PALETTE[0] if score.rank == 1 else PALETTE[-1]
         axes.plot([score.low, score.high], [row, row], color=colour, linewidth=6, solid_capstyle="round", alpha=0.4)
         axes.plot([score.mean], [row], "o", color=colour, markersize=5)
     labels = [f"{getattr(each, kind).rank}  {_short(each.system)}" for each in reversed(standings)]
     axes.set_yticks(range(len(standings)), [label.replace("$", r"\$") for label in labels])
     axes.set_ylim(-0.6, len(standings) - 0.4)
     axes.set_xlim(-3, 103)
-    axes.set_xlabel("per cent; one colour is one rank")
+    axes.set_xlabel("per cent")
     return f"<figure><figcaption>{escape(title)}</figcaption>{svg_of(figure, f'rank-{kind}')}</figure>"
 
 

@@ -38,7 +38,8 @@ class Score:
     low: float
     high: float
     rank: int
-    """1 + how many systems are clearly better: those that cannot be told apart share a rank."""
+    """1 + how many systems are clearly better, and not before a system of higher mean: those that cannot be told apart
+    share a rank, and no rank is won by being uncertain."""
     behind: tuple[str, ...]
     """The systems that are clearly better."""
 
@@ -116,14 +117,23 @@ def _scores(
     spread = own[drawn] @ table.T / own[drawn].sum(1, keepdim=True)
     better = clearly_better(spread, config)
     low, high = spread.quantile(_tails(config), dim=0)
-    names = list(systems)
+    names, means = list(systems), table.mean(1)
+    ranks = _ranks(means, better)
     return [
         Score(
-            mean=100 * float(table[k].mean()), low=100 * float(low[k]), high=100 * float(high[k]),
-            rank=1 + int(better[:, k].sum()), behind=tuple(names[j] for j in better[:, k].nonzero()[:, 0].tolist()),
+            mean=100 * float(means[k]), low=100 * float(low[k]), high=100 * float(high[k]), rank=ranks[k],
+            behind=tuple(names[j] for j in better[:, k].nonzero()[:, 0].tolist()),
         )
         for k in range(len(names))
     ]  # fmt: skip
+
+
+def _ranks(means: Float[Tensor, " s"], better: Bool[Tensor, "s s"]) -> list[int]:
+    ranks, least = [1] * len(means), 1
+    for k in means.argsort(descending=True, stable=True).tolist():
+        least = max(least, 1 + int(better[:, k].sum()))
+        ranks[k] = least
+    return ranks
 
 
 def clearly_better(spread: Float[Tensor, "r s"], config: RankConfig) -> Bool[Tensor, "s s"]:
