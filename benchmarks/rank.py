@@ -34,12 +34,14 @@ from reliev3r.core.types import Prediction
 from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import network_views
 from reliev3r.data.truth import load_truth
+from reliev3r.evaluation.protocols import score
 from reliev3r.evaluation.rank_agreement import QUANTITIES, rank_agreement, true_scores
+from reliev3r.evaluation.scores import Scores
 from reliev3r.evaluation.systems import System, systems_from_specs
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import so3_exp
 from reliev3r.labels.registry import track_expert
-from reliev3r.runs.rank import rank
+from reliev3r.runs.rank import compare
 from reliev3r.sfm.incremental import solve_cameras
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
@@ -160,26 +162,35 @@ def systems(networks: list[Path], *, reconstruct: bool) -> list[System]:
 
 
 def captures(work: Path, real: list[Path]) -> dict[str, tuple[Path, int]]:
-    """By name: the capture, and how many of its frames are taken, evenly spaced."""
-    found = {}
-    for name, config in ROOMS.items():
+    """By name: the capture, and how many of its frames are taken, evenly spaced; a room of one family of textures, then
+    one of the other."""
+    found = {f"{folder.name}, {views} views": (folder, views) for folder in real for views in (6, 9)}
+    half = len(ROOMS) // 2
+    order = [name for pair in zip(list(ROOMS)[:half], list(ROOMS)[half:], strict=True) for name in pair]
+    for name in order:
+        config = ROOMS[name]
         folder = work / "rooms" / str(config.seed)
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             write_capture(folder, config)
         found[name] = (folder, VIEWS)
-    for folder in real:
-        found |= {f"{folder.name}, {views} views": (folder, views) for views in (6, 9)}
     return found
+
+
+def scored(found: Reconstruction, folder: Path) -> Scores:
+    """Protocol strict on the pixels of the prediction."""
+    size = (found.prediction.depth.shape[-2], found.prediction.depth.shape[-1])
+    truth = load_truth(folder, found.names, regions=found.regions, size=size, image_sizes=found.sizes)
+    return score(found.prediction, truth, "strict", found=found.found, predicts_depth=found.predicts_depth)
 
 
 def judged(chosen: list[System], folder: Path, views: int, out: Path) -> dict[str, Any]:
     """One capture: its ranking, the truth's scores, and how they agree."""
     start = time.process_time()
-    result = rank(chosen, folder, out, views=views)
+    result = compare(chosen, folder, out, views=views)
     seconds = time.process_time() - start
     names = [system.name for system in chosen]
-    true = true_scores([each.reconstructions for each in result.captures], names, [folder])
+    true = true_scores([{name: scored(one, folder) for name, one in result.captures[0].reconstructions.items()}], names)
     own = {kind: {each.system: getattr(each, kind) for each in result.ranking.standings} for kind in QUANTITIES}
     found = [
         rank_agreement(kind, {name: score.mean for name, score in own[kind].items()},

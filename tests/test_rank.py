@@ -17,10 +17,10 @@ from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.truth import load_truth
 from reliev3r.evaluation.rank_agreement import rank_agreement
 from reliev3r.evaluation.systems import System
-from reliev3r.geometry.camera import ray_map
+from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import so3_exp
-from reliev3r.runs.rank import on_frames, rank
+from reliev3r.runs.rank import _leave_out, _notes, _with_K, on_frames, rank
 from reliev3r.sfm.incremental import CameraSolve
 from reliev3r.verdict.agreement import Agreement, agreement, nothing, tied_pairs
 from reliev3r.verdict.evidence import Evidence
@@ -298,6 +298,21 @@ def test_the_command_ranks_finished_runs_and_asks_the_truth_afterwards(
     assert "cameras and AUC@30: Kendall's tau 1.00" in printed
     assert main(["rank", *specs, "--footage", str(room), "--views", "3"]) == 2
     assert "has frames of its own" in capsys.readouterr().err
+
+
+def test_intrinsics_that_the_matches_tell_are_given_to_every_system(room: Path) -> None:
+    known = load_capture(room)
+    frames = tuple(dataclasses.replace(frame, K=None) for frame in known.frames)
+    bare = dataclasses.replace(known, frames=frames, K_source=None)
+    estimated = K_from_fov(math.radians(65), 180, 240).expand(5, 3, 3)
+    found = Evidence(name="room", matches=evidence().matches.select_views(list(range(5))), K=estimated, reference=None)
+    given = _with_K(bare, found)
+    assert given.K_source == "estimated from the matches"
+    assert all(torch.equal(torch.from_numpy(frame.K), K.double()) for frame, K in zip(given.frames, estimated))
+    assert "65 degrees" in _notes(given, found)[-1]
+    assert _with_K(known, found) is known
+    with pytest.raises(UserError, match="give --intrinsics"):
+        _leave_out("room", alone=True)
 
 
 def test_a_run_of_other_images_is_refused(room: Path) -> None:

@@ -166,12 +166,14 @@ def _rank(given: Any, out: Path, *, keep: bool) -> int:
 def _print_agreement(result: Any) -> None:
     """The ranking is made; what the truth says of it."""
     from reliev3r.evaluation.rank_agreement import QUANTITIES, rank_agreement, true_scores
+    from reliev3r.evaluation.run import evaluate_reconstruction
 
     standings = result.ranking.standings
-    true = true_scores(
-        [each.reconstructions for each in result.captures], [each.system for each in standings],
-        [each.capture.root for each in result.captures],
-    )  # fmt: skip
+    scores = [
+        {name: evaluate_reconstruction(one, each.capture.root) for name, one in each.reconstructions.items()}
+        for each in result.captures
+    ]
+    true = true_scores(scores, [each.system for each in standings])
     print("\nagainst the ground truth (protocol strict):")
     for quantity, score in QUANTITIES.items():
         own = {each.system: getattr(each, quantity) for each in standings}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.evaluation.run import evaluate_reconstruction
+from reliev3r.evaluation.scores import Scores
 
 QUANTITIES = {"cameras": "AUC@30", "scene": "point rel"}
 """What of a ranking is compared with which score of protocol ``strict``."""
@@ -33,24 +31,22 @@ class RankAgreement:
     """Of these, the pairs that the truth has clearly the other way round."""
 
 
-def true_scores(
-    reconstructions: Sequence[Mapping[str, Reconstruction]], systems: Sequence[str], roots: Sequence[Path]
-) -> dict[str, dict[str, float]]:
-    """quantity -> system -> score by the truth, higher is better, mean over captures (each a folder with truth).
+def true_scores(scores: Sequence[Mapping[str, Scores]], systems: Sequence[str]) -> dict[str, dict[str, float]]:
+    """quantity -> system -> score by the truth, higher is better, mean over captures.
 
     ``cameras``: AUC@30; ``scene``: minus the logarithm of point rel. A system that gave nothing, or for the scene no
     depth or not every camera, has the worst score there is: 0, and minus infinity.
 
-    Raises:
-        UserError: a capture has no truth.
+    Args:
+        scores: of each capture, by system, under protocol ``strict``; systems that gave nothing are not in it.
+        systems: all names.
     """
     cameras: dict[str, list[float]] = {system: [] for system in systems}
     scene: dict[str, list[float]] = {system: [] for system in systems}
-    for made, root in zip(reconstructions, roots, strict=True):
+    for own in scores:
         for system in systems:
-            scores = evaluate_reconstruction(made[system], root) if system in made else None
-            cameras[system].append(0.0 if scores is None or scores.auc30 is None else scores.auc30)
-            rel = None if scores is None else scores.point_rel
+            auc, rel = (own[system].auc30, own[system].point_rel) if system in own else (None, None)
+            cameras[system].append(auc or 0.0)
             scene[system].append(-math.inf if rel is None else -math.log(max(rel, 1e-6)))
     means = {"cameras": cameras, "scene": scene}
     return {name: {key: float(np.mean(row)) for key, row in values.items()} for name, values in means.items()}

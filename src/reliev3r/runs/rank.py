@@ -69,6 +69,25 @@ def rank(
     config: RankConfig | None = None,
     report: Report | None = None,
 ) -> RankResult:
+    """:func:`compare`, and write ``out``/ranking.json and ``out``/ranking.html."""
+    result = compare(
+        systems, footage, out, views=views, intrinsics=intrinsics, expert=expert, config=config, report=report
+    )
+    _write(out, result, config or RankConfig())
+    return result
+
+
+def compare(
+    systems: Sequence[System],
+    footage: Path,
+    out: Path,
+    *,
+    views: int | None = None,
+    intrinsics: str | None = None,
+    expert: TrackExpert | None = None,
+    config: RankConfig | None = None,
+    report: Report | None = None,
+) -> RankResult:
     """Run systems on footage and rank them by matches found anew in its images; no ground truth is read.
 
     Predictions are kept in ``out``/predictions and not made twice, as those of ``evaluate``. What a system does not
@@ -77,7 +96,7 @@ def rank(
     Args:
         systems: named as for ``evaluate`` (:func:`~reliev3r.evaluation.systems.systems_from_specs`), in any order.
         footage: a capture (folder of images or video), a folder of captures, or a .txt file that lists captures.
-        out: gets ``ranking.json``, ``ranking.html`` and the predictions.
+        out: gets the predictions.
         views: this many frames of each capture, evenly spaced (a video: by motion); by default at most 48, or the
             frames of finished runs.
         intrinsics: FILE, fov:DEG or exif; by default the captures' own, else estimated from the matches.
@@ -116,9 +135,7 @@ def rank(
         done.append(RankedCapture(capture=capture, evidence=evidence, reconstructions=made))
     report("systems", 1, 1, "")
     ranking = ranked(agreements, [each.evidence.name for each in done], config)
-    result = RankResult(ranking=ranking, captures=tuple(done), notes=tuple(notes), failures=failures)
-    _write(out, result, config or RankConfig())
-    return result
+    return RankResult(ranking=ranking, captures=tuple(done), notes=tuple(notes), failures=failures)
 
 
 def _opened(
