@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from about import about
+from scipy.ndimage import distance_transform_edt
 
 from reliev3r.core.files import read_json, write_json
 from reliev3r.core.reconstruction import Reconstruction
@@ -63,15 +64,17 @@ ROOMS = {
 
 
 def true_reconstruction(capture: Capture) -> Reconstruction:
-    """The truth as a prediction, at the size of a small network; where it has no depth, the median of the view."""
+    """The truth as a prediction, at the size of a small network; where it has no depth, that of the nearest pixel."""
     views, regions = network_views(capture, long_side=LONG_SIDE, patch=8)
     truth = load_truth(capture.root, capture.names, regions=regions, size=views.size)
-    depth = truth.depth.clone()
-    for own, valid in zip(depth, truth.valid, strict=True):
-        own[~valid] = own[valid].median() if valid.any() else 1.0
+    depth = truth.depth.numpy().copy()
+    for own, valid in zip(depth, truth.valid.numpy(), strict=True):
+        if valid.any():
+            nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+            own[:] = own[tuple(nearest)]
     return Reconstruction(
         prediction=Prediction(
-            depth=depth, rays=ray_map(truth.K, *views.size), conf=torch.ones_like(depth),
+            depth=torch.from_numpy(depth), rays=ray_map(truth.K, *views.size), conf=torch.ones_like(truth.depth),
             world_from_cam=truth.world_from_cam,
         ),
         names=capture.names, image_files=tuple(frame.file for frame in capture.frames),
@@ -153,7 +156,7 @@ def systems(networks: list[Path], *, reconstruct: bool) -> list[System]:
         return lambda capture, folder: change(true_reconstruction(capture), torch.Generator().manual_seed(number))
 
     perturbed = [
-        System(name=name, run=made(number, change), fingerprint=lambda: {"version": 1})
+        System(name=name, run=made(number, change), fingerprint=lambda: {"version": 2})
         for number, (name, change) in enumerate(MADE.items())
     ]
     sift = System(name="SIFT, solved", run=sift_cameras, fingerprint=lambda: {"version": 1})
