@@ -24,7 +24,8 @@ import torch
 from reliev3r.core.files import atomic_path, read_json, write_json
 from reliev3r.data.truth import load_truth
 from reliev3r.evaluation.benchmarks import capture_benchmark
-from reliev3r.evaluation.run import evaluate_benchmark, systems_from_specs
+from reliev3r.evaluation.run import evaluate_benchmark
+from reliev3r.evaluation.systems import systems_from_specs
 from reliev3r.geometry.rigid import relative, rotation_angle
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 

@@ -44,10 +44,10 @@ TRUTH = {"reliev3r.data.truth"}
 ANNOTATED = ("reliev3r.runs.train", "reliev3r.training.annotated")
 """The one edge to it, inside a function that full supervision alone calls."""
 WEAK = (
-    "labels", "losses", "sfm", "solve", "training", "verdict", "runs.fit", "runs.train", "runs.adapt", "model",
-    "runs.export_labels", "export.trainers",
+    "labels", "losses", "sfm", "solve", "training", "verdict", "runs.fit", "runs.train", "runs.adapt", "runs.rank",
+    "runs.export_labels", "export.trainers", "model",
 )  # fmt: skip
-"""What labels, trains weakly, adapts or judges an adaptation; all that these load, and what that loads, is followed."""
+"""What labels, trains weakly, adapts, judges or ranks; all that these load, and what that loads, is followed."""
 
 OPTIONAL = {
     "av", "cotracker", "kornia", "matplotlib", "moge", "onnxruntime", "peft", "pillow_heif", "pycolmap", "ray", "rich",

@@ -14,8 +14,8 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
 from reliev3r.evaluation import systems
 from reliev3r.evaluation.benchmarks import capture_benchmark
-from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
-from reliev3r.evaluation.systems import select_frames, system_from_spec
+from reliev3r.evaluation.run import evaluate_benchmark
+from reliev3r.evaluation.systems import fitted_frames, select_frames, system_from_spec, systems_from_specs
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
 

@@ -28,6 +28,7 @@ VERBS = {
     "export-labels": ("labelling", "write a store's labels as scenes for supervised trainers of other repositories"),
     "experts": ("labelling", "list the experts: licence, weights, installed or not, how to install"),
     "evaluate": ("evaluation", "score systems against ground truth, on a capture or a benchmark"),
+    "rank": ("evaluation", "rank systems on footage without ground truth, by matches found anew in its images"),
     "baselines": ("evaluation", "list other systems: licences, what each predicts, found or how to install"),
     "datasets": ("datasets", "list the dataset formats that are read, or the scenes found in a folder"),
     "convert": ("datasets", "write a scene of any dataset as a capture folder, for every other verb"),

@@ -1,4 +1,4 @@
-"""Verbs that score systems against ground truth, and list the other ones."""
+"""Verbs that score systems against ground truth, rank them without, and list the other ones."""
 
 # No postponed annotations here: tyro reads the fields' types where the verbs define them.
 import os
@@ -55,7 +55,8 @@ def evaluate(argv: list[str]) -> int:
 def _evaluate(given: Any, settings: Any, out: Path, *, keep: bool) -> int:
     from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark, with_depth_truth
     from reliev3r.evaluation.pages import write_results
-    from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
+    from reliev3r.evaluation.run import evaluate_benchmark
+    from reliev3r.evaluation.systems import fitted_frames, systems_from_specs
 
     systems = systems_from_specs(given.system, settings, device=given.device)
     counts = _counts(given.views)
@@ -98,6 +99,91 @@ def _counts(views: str | None) -> list[int | None]:
     if min(counts) < 2:
         raise UserError(f"--views {views}: a reconstruction needs at least 2 views")
     return list(counts)
+
+
+def rank(argv: list[str]) -> int:
+    """``reliev3r rank SYSTEM ... --footage FOOTAGE``."""
+
+    @dataclass(frozen=True)
+    class Rank:
+        """Rank systems on footage without ground truth, by matches found anew in its images."""
+
+        system: Positional[tuple[str, ...]]
+        """As of evaluate: reconstruct[:MODEL], model:MODEL[@SIZE], colmap, fit:RUN, fit:RUN@refined, or names of
+        --systems."""
+        footage: Path
+        """A folder of images, a video, or a folder of captures."""
+        out: Path | None = None
+        """Folder for ranking.html, ranking.json and the predictions, which are not made twice."""
+        views: int | None = None
+        """This many images of each capture, evenly spaced; of a video at most that many frames. A fit: brings its own
+        frames."""
+        intrinsics: str | None = None
+        """FILE, fov:DEG (horizontal) or exif; by default the footage's own, else estimated from the matches."""
+        tracks: str | None = None
+        """What finds the matches, where SIFT finds too little: aliked, network, ... (`reliev3r experts`)."""
+        systems: Path | None = None
+        """TOML file with a table for each baseline: weights, python, repo, ... (docs/evaluation.md)."""
+        device: str = "auto"
+        """auto (the accelerator where there is one), cpu, cuda, ... Others have one in --systems."""
+        with_truth: bool = False
+        """Afterwards, of footage with ground truth: does it agree with the ranking?"""
+
+    given = parse(Rank, "rank", argv)
+    if given.out is not None:
+        return _rank(given, given.out, keep=True)
+    with tempfile.TemporaryDirectory(prefix="reliev3r-rank-") as folder:
+        return _rank(given, Path(folder), keep=False)
+
+
+def _rank(given: Any, out: Path, *, keep: bool) -> int:
+    from reliev3r.evaluation.systems import read_settings, systems_from_specs
+    from reliev3r.evaluation.tables import aligned_text
+    from reliev3r.labels.registry import track_expert
+    from reliev3r.report.ranking import HEAD, headline, ranking_cells
+    from reliev3r.runs.rank import rank as run
+
+    settings = None if given.systems is None else read_settings(given.systems)
+    systems = systems_from_specs(given.system, settings, device=given.device)
+    expert = None if given.tracks is None else track_expert(given.tracks, device=given.device)
+    with progress_bars() as report:
+        result = run(
+            systems, given.footage, out, views=given.views, intrinsics=given.intrinsics, expert=expert, report=report
+        )
+    standings = result.ranking.standings
+    print(aligned_text([list(HEAD), *ranking_cells(standings)]), "", headline(standings), sep="\n")
+    for standing in standings:
+        for remark in standing.remarks:
+            print(f"{standing.system}: {remark}")
+    print(*(f"note: {note}" for note in result.notes), sep="\n", end="\n" if result.notes else "")
+    if given.with_truth:
+        _print_agreement(result)
+    if keep:
+        print(f"\nopen {out / 'ranking.html'}; ranking.json")
+    return 3 if result.failures else 0
+
+
+def _print_agreement(result: Any) -> None:
+    """The ranking is made; what the truth says of it."""
+    from reliev3r.evaluation.rank_agreement import QUANTITIES, rank_agreement, true_scores
+    from reliev3r.evaluation.run import evaluate_reconstruction
+
+    standings = result.ranking.standings
+    scores = [
+        {name: evaluate_reconstruction(one, each.capture.root) for name, one in each.reconstructions.items()}
+        for each in result.captures
+    ]
+    true = true_scores(scores, [each.system for each in standings])
+    print("\nagainst the ground truth (protocol strict):")
+    for quantity, score in QUANTITIES.items():
+        own = {each.system: getattr(each, quantity) for each in standings}
+        found = rank_agreement(
+            quantity, {name: each.mean for name, each in own.items()},
+            {name: each.behind for name, each in own.items()}, true[quantity],
+        )  # fmt: skip
+        tau = "undefined" if found.tau is None else f"{found.tau:.2f}"
+        print(f"  {quantity} and {score}: Kendall's tau {tau}; of {found.pairs} pairs of systems {found.told_apart} "
+              f"are told apart, {found.reversed} of them the other way round than by the truth")  # fmt: skip
 
 
 def baselines(argv: list[str]) -> int:

@@ -14,7 +14,7 @@ from reliev3r.core.files import atomic_path, write_json
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.truth import Scene
 from reliev3r.evaluation.benchmarks import Benchmark
-from reliev3r.evaluation.run import cell_folder
+from reliev3r.evaluation.predictions import cell_folder
 from reliev3r.evaluation.systems import System
 from reliev3r.evaluation.tables import Result, Row, Table
 from reliev3r.report.comparison import Comparison, Curves, ScenePicture, scene_picture, write_comparison

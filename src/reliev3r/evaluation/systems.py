@@ -78,11 +78,11 @@ def system_from_spec(
 ) -> System:
     """The system that ``spec`` names.
 
-    ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted; ``reconstruct`` is the verb, with the network of the
-    package or ``reconstruct:MODEL``; ``colmap`` runs with known intrinsics;
-    ``model:MODEL`` is a forward pass of a network (``model.load`` says how it is named) on ``device``, ``@SIZE`` on
-    images of that long side instead of its own; any other name is a baseline with its entry of ``settings``
-    (:func:`read_settings`), or an entry's own name.
+    ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted (or RUN is the folder of a kept prediction);
+    ``reconstruct`` is the verb, with the network of the package or ``reconstruct:MODEL``; ``colmap`` runs with known
+    intrinsics; ``model:MODEL`` is a forward pass of a network (``model.load`` says how it is named) on ``device``,
+    ``@SIZE`` on images of that long side instead of its own; any other name is a baseline with its entry of
+    ``settings`` (:func:`read_settings`), or an entry's own name.
 
     Raises:
         UserError: an unknown name, a run without the reconstruction asked for, no such checkpoint or weights.
@@ -101,6 +101,24 @@ def system_from_spec(
     if spec in NAMES:
         raise UserError(f"{spec}: name its weights (and python, repo) in a file: --systems FILE with a table [{spec}]")
     raise UserError(f"unknown system '{spec}'; {KNOWN}")
+
+
+def systems_from_specs(
+    specs: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None, *, device: str = "auto"
+) -> tuple[System, ...]:
+    """Every system once, in the order given.
+
+    Raises:
+        UserError: none at all, or see :func:`system_from_spec`.
+    """
+    if not specs:
+        raise UserError(f"name at least one system; {KNOWN}")
+    return tuple(system_from_spec(spec, settings, device=device) for spec in dict.fromkeys(specs))
+
+
+def fitted_frames(systems: Sequence[System]) -> tuple[str, ...] | None:
+    """The frames of the first system that has its own."""
+    return next((system.frames for system in systems if system.frames is not None), None)
 
 
 def read_settings(file: Path) -> dict[str, dict[str, Any]]:
@@ -150,6 +168,8 @@ def _fitted(spec: str, argument: str) -> System:
     if not run.is_dir():
         raise UserError(f"{run}: no such run; make one with `reliev3r fit CAPTURE --out {run}`")
     folder = run / ("refined" if refined else "prediction")
+    if not refined and (run / "prediction.json").is_file():
+        folder = run  # kept by `evaluate` or `rank`
     if not (folder / "prediction.json").is_file():
         remedy = "fit with --refine (its log says if it was rejected)" if refined else "finish the run with --resume"
         raise UserError(f"{run}: holds no {'refined' if refined else 'predicted'} reconstruction; {remedy}")
@@ -165,21 +185,22 @@ def _fitted(spec: str, argument: str) -> System:
 
 
 def _model(spec: str, argument: str, device: str) -> System:
-    from reliev3r.model.load import weights_hash
+    from reliev3r.model.load import split_name, weights_hash
     from reliev3r.model.predict import reconstruct_capture
 
     checkpoint, at, size = argument.rpartition("@")
     checkpoint, asked = (checkpoint, int(size)) if at and size.isdigit() else (argument, None)
-    if ":" not in checkpoint and not (Path(checkpoint) / "config.json").is_file():
+    folder = Path(split_name(checkpoint)[1])
+    if ":" not in checkpoint and not (folder / "config.json").is_file():
         raise UserError(f"{checkpoint}: no checkpoint (a folder with config.json and model.safetensors)")
 
-    def run(capture: Capture, folder: Path) -> Reconstruction:
+    def run(capture: Capture, logs: Path) -> Reconstruction:
         with measured() as cost:
             result = reconstruct_capture(capture, checkpoint, image_size=asked, device=device)
         return dataclasses.replace(result, meta={**result.meta, **cost})
 
     def fingerprint() -> dict[str, Any]:
-        settings = Path(checkpoint) / "config.json"  # the image size that holds where none is asked for
+        settings = folder / "config.json"  # the image size that holds where none is asked for
         trained = file_hash(settings) if settings.is_file() else None
         return {"checkpoint": weights_hash(checkpoint), "config": trained, "image_size": asked}
 

@@ -80,14 +80,7 @@ class Table:
 
     def to_text(self) -> str:
         """Aligned columns for a terminal, then notes and definition."""
-        cells = self.cells()
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-            for row in cells
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, "", *self.footer()]) + "\n"
+        return "\n".join([aligned_text(self.cells()), "", *self.footer()]) + "\n"
 
     def to_markdown(self) -> str:
         """A Markdown table, then notes and definition."""
@@ -194,6 +187,16 @@ def _mean_cost(rows: Sequence[Row]) -> dict[str, Any]:
         if known:
             cost[key] = sum(known) / len(known) if key == "seconds" else max(known)
     return cost
+
+
+def aligned_text(cells: Sequence[Sequence[str]]) -> str:
+    """A heading and rows as columns for a terminal: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def frames_hash(names: Sequence[str]) -> str:

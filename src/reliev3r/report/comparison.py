@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from reliev3r.core.reconstruction import Reconstruction
@@ -24,7 +24,7 @@ from reliev3r.report.page import write_page
 
 _MOST_VIEWS = 8
 _HEIGHT = 120
-_STYLE = """
+STYLE = """
 .wide table { white-space: nowrap; } .wide th { text-align: right; padding: .25rem .6rem .25rem 0; font-weight: 600; }
 .wide td { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 .wide th:first-child, .wide td:first-child { text-align: left; color: inherit; width: auto; }
@@ -69,37 +69,41 @@ Curves = Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]
 def write_comparison(path: Path | str, *, title: str, comparisons: Sequence[Comparison], curves: Curves) -> None:
     """Write the page, atomically; everything is inside the file."""
     body = [f"<h1>{escape(title)}</h1>", _curves(curves), *(_comparison(comparison) for comparison in comparisons)]
-    write_page(path, title=title, body=body, style=_STYLE)
+    write_page(path, title=title, body=body, style=STYLE)
 
 
 def scene_picture(
-    title: str, reconstruction: Reconstruction, true_cameras: Float[Tensor, "v 4 4"]
+    title: str,
+    reconstruction: Reconstruction,
+    true_cameras: Float[Tensor, "v 4 4"],
+    known: Bool[Tensor, " v"] | None = None,
 ) -> ScenePicture | None:
     """Input, depth and cameras of a reconstruction; None where it found no camera.
 
     The cameras that were found are laid over the true ones (world_from_cam, any unit) by a similarity of their centres;
-    of fewer than three, by the first camera and the length of the baseline.
+    of fewer than three, by the first camera and the length of the baseline. ``known``: which true ones there are (by
+    default all); the others' views have no camera in the picture.
     """
-    found = (
-        reconstruction.found if reconstruction.found is not None else torch.ones(len(true_cameras), dtype=torch.bool)
-    )
+    everyone = torch.ones(len(true_cameras), dtype=torch.bool)
+    known = everyone if known is None else known
+    found = (everyone if reconstruction.found is None else reconstruction.found) & known
     if not found.any():
         return None
     true = true_cameras.double()
     aligned = laid_over(reconstruction.prediction.world_from_cam.double()[found], true[found])
-    upright = upright_from_world(true)
+    upright = upright_from_world(true[known])
     shown = evenly_spaced(range(len(found)), _MOST_VIEWS)
     depth = None
     if reconstruction.predicts_depth:
         near, far = depth_scale(reconstruction.prediction.depth)
         maps = reconstruction.prediction.depth.numpy()
         depth = strip([depth_picture(maps[view], near, far) for view in shown])
-    centres = (upright @ true)[:, :3, 3].numpy()
+    outlines = (upright @ true[known]).numpy()
     plot = CameraPlot(
         cameras=(upright @ aligned).numpy(),
-        before=(upright @ true).numpy(),
-        points=centres,
-        colours=np.full((len(centres), 3), 0.5),
+        before=outlines,
+        points=outlines[:, :3, 3],
+        colours=np.full((len(outlines), 3), 0.5),
     )
     images = strip([reconstruction.image[view].numpy() for view in shown])
     return ScenePicture(title=title, images=images, depth=depth, plot=plot)
@@ -130,26 +134,28 @@ def strip(pictures: Sequence[np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
 
 def _comparison(comparison: Comparison) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
-    parts = [f"<h2>{escape(comparison.title)}</h2>", _grid(comparison.head, comparison.rows)]
+    parts = [f"<h2>{escape(comparison.title)}</h2>", grid(comparison.head, comparison.rows)]
     parts.append(f'<ul class="faint">{notes}</ul>')
     for scene, rows in comparison.scenes.items():
-        parts.append(f"<details><summary>{escape(scene)}</summary>{_grid(comparison.head, rows)}</details>")
+        parts.append(f"<details><summary>{escape(scene)}</summary>{grid(comparison.head, rows)}</details>")
     if comparison.pictures:
         parts.append(
             '<p class="faint">Best and worst scene of each system by AUC@30: input, depth (blue is near, one scale a '
             "scene) and cameras from above; filled: as predicted, laid over the truth by a similarity and numbered in "
             "the order found; outlines and dots: true.</p>"
         )
-    return "".join([*parts, *(_picture(picture) for picture in comparison.pictures)])
+    return "".join([*parts, *(picture_section(picture) for picture in comparison.pictures)])
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text, numbers to the right."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _picture(picture: ScenePicture) -> str:
+def picture_section(picture: ScenePicture) -> str:
+    """Strips of pictures beside the cameras."""
     strips = [("input", picture.images), ("depth", picture.depth)]
     images = "".join(f'<img alt="{name}" src="{data_uri(strip)}">' for name, strip in strips if strip is not None)
     look = f' · <a href="{escape(picture.look)}">look around in 3D</a>' if picture.look else ""

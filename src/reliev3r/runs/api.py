@@ -19,8 +19,9 @@ from reliev3r.data.capture import load_capture as open_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.evaluation.benchmarks import capture_benchmark, open_benchmark, with_depth_truth
 from reliev3r.evaluation.pages import write_results
-from reliev3r.evaluation.run import evaluate_benchmark, fitted_frames, systems_from_specs
+from reliev3r.evaluation.run import evaluate_benchmark
 from reliev3r.evaluation.scores import Protocol
+from reliev3r.evaluation.systems import fitted_frames, systems_from_specs
 from reliev3r.evaluation.tables import Table
 from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import DepthExpert, TrackExpert

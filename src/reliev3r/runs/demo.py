@@ -11,7 +11,8 @@ from reliev3r.core.progress import Report, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import load_capture
 from reliev3r.evaluation.benchmarks import capture_benchmark
-from reliev3r.evaluation.run import evaluate_benchmark, evaluate_reconstruction, fitted_frames, systems_from_specs
+from reliev3r.evaluation.run import evaluate_benchmark, evaluate_reconstruction
+from reliev3r.evaluation.systems import fitted_frames, systems_from_specs
 from reliev3r.evaluation.tables import Row, Table, make_row
 from reliev3r.labels.prepare import network_sample
 from reliev3r.labels.store import load_labels

@@ -1,8 +1,8 @@
-"""What a network is judged by: the images, matched anew when it is judged.
+"""What networks and reconstructions are judged by: the images, matched anew when they are judged.
 
 Held-out tracks share the labels' errors, so wrong labels pass their own test. We therefore match the images again
-(SIFT, MAGSAC++ for each pair, union-find), and solve cameras and points from those matches. Neither network takes part
-in any of it.
+(SIFT, MAGSAC++ for each pair, union-find), and solve cameras and points from those matches. Nobody who is judged takes
+part in any of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks, Views
 from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import network_views, uv_in_region
@@ -32,20 +33,27 @@ MOST_FRAMES = 48
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeldoutCapture:
-    """A capture that two networks are compared on."""
+class Evidence:
+    """What the images of a capture say, whatever anybody predicts of it."""
 
     name: str
+    matches: Tracks
+    """[v m] found anew in the images."""
+    K: Float[Tensor, "v 3 3"] | None
+    """Intrinsics to measure with, known or estimated from ``matches``; all who are compared are measured with the
+    same. None: unknown, and too few matches to tell."""
+    reference: CameraSolve | None
+    """Cameras and points solved from ``matches``; None where there were too few."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldoutCapture(Evidence):
+    """A capture that two networks are compared on; ``matches`` and ``K`` are in pixels of ``views``."""
+
     views: Views
     """[v ...] as the networks get them."""
     frames: tuple[int, ...]
     """Positions of the views that were never trained on; empty where none was trained on (a replay capture)."""
-    matches: Tracks
-    """[v m] found anew in the images, in pixels of ``views``."""
-    K: Float[Tensor, "v 3 3"] | None
-    """Intrinsics to measure with, known or estimated from ``matches``; both networks are measured with the same."""
-    reference: CameraSolve | None
-    """Cameras and points solved from ``matches``; None where there were too few."""
     labels: Tracks | None = None
     """[v n] the labels' tracks that were held out of training: shown with the rest, and checked against ``matches``."""
 
@@ -79,13 +87,12 @@ def gather_evidence(
     chosen = _chosen(len(capture.frames), frames)
     part = dataclasses.replace(capture, frames=tuple(capture.frames[index] for index in chosen))
     views, regions = network_views(part, long_side=long_side, patch=patch)
-    expert = expert or PairwiseTracks(matcher=SiftMatcher(features=2000), long_side=800)
-    found = expert.track(part)
+    found = _matches(part, expert, None)
     uv = torch.stack(
         [uv_in_region(each, tuple(region), views.size) for each, region in zip(found.uv, regions.tolist())]
     )
     matches = Tracks(uv=uv.float(), weight=torch.where(inside(uv, *views.size), found.weight, 0.0))
-    K, reference = _solved(matches, views)
+    K, reference = _solved(matches, views.K, [views.size] * len(views.image))
     return HeldoutCapture(
         name=name or capture.root.name,
         views=dataclasses.replace(views, K=None if hide_intrinsics or K is None else K.float()),
@@ -97,16 +104,44 @@ def gather_evidence(
     )
 
 
-def _solved(matches: Tracks, views: Views) -> tuple[Tensor | None, CameraSolve | None]:
+def image_evidence(
+    capture: Capture, *, expert: TrackExpert | None = None, name: str | None = None, progress: Progress | None = None
+) -> Evidence:
+    """Match all images of a capture anew and solve cameras from the matches, in original pixels.
+
+    Args:
+        capture: intrinsics included where they are known.
+        expert: another matcher than SIFT.
+        name: as it is shown; by default that of the folder.
+        progress: of the matching.
+
+    Raises:
+        UserError: unreadable images.
+    """
+    matches = _matches(capture, expert, progress)
+    known = [torch.from_numpy(frame.K) for frame in capture.frames if frame.K is not None]
+    sizes = [(frame.height, frame.width) for frame in capture.frames]
+    K, reference = _solved(matches, torch.stack(known).float() if len(known) == len(sizes) else None, sizes)
+    return Evidence(name=name or capture.root.name, matches=matches, K=K, reference=reference)
+
+
+def _matches(capture: Capture, expert: TrackExpert | None, progress: Progress | None) -> Tracks:
+    return (expert or PairwiseTracks(matcher=SiftMatcher(features=2000), long_side=800)).track(capture, progress)
+
+
+def _solved(
+    matches: Tracks, known: Tensor | None, sizes: Sequence[tuple[int, int]]
+) -> tuple[Tensor | None, CameraSolve | None]:
+    """(K, reference) of matches in images of ``sizes`` (height, width), by their own K where none is known."""
     if matches.weight.shape[-1] == 0:
-        return views.K, None
-    if views.K is not None:
-        return views.K, solve_cameras(matches, views.K)
-    found = solve_focal(matches, [views.size] * len(views.image))
+        return known, None
+    if known is not None:
+        return known, solve_cameras(matches, known)
+    found = solve_focal(matches, sizes)
     if found is None:
         return None, None
-    height, width = views.size
-    return K_from_focal(torch.tensor(found[0] * width), height, width).expand(len(matches.uv), 3, 3), found[1]
+    own = [K_from_focal(torch.tensor(found[0] * width), height, width) for height, width in sizes]
+    return torch.stack(own), found[1]
 
 
 def _chosen(count: int, frames: Sequence[int]) -> list[int]:

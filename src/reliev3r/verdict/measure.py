@@ -8,22 +8,16 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from reliev3r.core.types import Prediction, Tracks
-from reliev3r.geometry.camera import rays_from_uv
-from reliev3r.geometry.rigid import angle_between, invert, rotation_angle
 from reliev3r.geometry.sampling import evenly_spaced, sample_bilinear
-from reliev3r.losses.tracks import TrackGeometry, track_geometry
+from reliev3r.losses.tracks import track_geometry
 from reliev3r.model.predict import predict
 from reliev3r.training.monitor import Alarms, signs_of_collapse
 from reliev3r.verdict.evidence import HeldoutCapture
+from reliev3r.verdict.pairs import MIN_MATCHES, camera_errors, depth_errors, off_plane, ray_to_point, rays_of_pair
 
-MIN_MATCHES = 8
-"""Of a pair that is judged, and of one that two frames must share to be shown to a network together."""
 _MOST_PAIRS = 100
-LEAST_BASELINE = 0.02
-"""Of the depth: a shorter baseline has no direction that matches could tell."""
 ALLOWED_DEG = 1.0
 """A match this near to its epipolar plane counts as an inlier."""
 
@@ -100,94 +94,53 @@ def _pairs(prediction: Prediction, capture: HeldoutCapture, chosen: list[int]) -
     assert capture.K is not None
     K, matches = capture.K[chosen].double(), capture.matches.select_views(chosen)
     prediction = prediction.to(torch.float64)
-    geometry = track_geometry(prediction, matches.to(torch.float64))
-    labels = None if capture.labels is None else capture.labels.select_views(chosen).to(torch.float64)
-    label_geometry = None if labels is None else track_geometry(prediction, labels)
-    errors = _depth_errors(prediction, capture, chosen)
+    labels = None if capture.labels is None else capture.labels.select_views(chosen)
+    sampled = sample_bilinear(prediction.depth, matches.uv.double())
+    errors = depth_errors(sampled, capture.reference, capture.matches, chosen)
+    angle = _Angles(prediction, matches, K)
+    own = None if labels is None else _Angles(prediction, labels, K)
     figures = []
     for other in range(1, len(chosen)):
-        both = matches.visible[0] & matches.visible[other]
+        both = matches.visible[[0, other]].all(0)
         if both.sum() < MIN_MATCHES:
             continue
         depths = (
             torch.zeros(0) if errors is None else torch.cat([errors[0][v, errors[1][v] & both] for v in (0, other)])
         )
-        camera = _camera(prediction, capture, chosen[0], chosen[other], other)
-        own = None
-        if labels is not None and label_geometry is not None:
-            shared = labels.visible[0] & labels.visible[other]
-            own = _angle(prediction, label_geometry, labels, K, other, shared) if shared.sum() >= MIN_MATCHES else None
+        cameras, frames = prediction.world_from_cam[[0, other]], (chosen[0], chosen[other])
+        camera = camera_errors(cameras, capture.reference, frames, capture.matches.visible)
+        shared = None if labels is None else labels.visible[[0, other]].all(0)
         figures.append(
             PairFigures(
-                frames=(chosen[0], chosen[other]),
-                angle=_angle(prediction, geometry, matches, K, other, both),
-                epipolar=_epipolar(
-                    prediction.world_from_cam[[0, other]], matches.uv[[0, other]][:, both], K[[0, other]]
-                ),
+                frames=frames,
+                angle=angle(other, both),
+                epipolar=_epipolar(cameras, matches.uv[[0, other]][:, both], K[[0, other]]),
                 rotation=None if camera is None else camera[0],
                 direction=None if camera is None else camera[1],
                 depth=float(depths.median()) if len(depths) >= MIN_MATCHES else None,
-                labels=own,
+                labels=None if own is None or shared is None or shared.sum() < MIN_MATCHES else own(other, shared),
             )
         )
     return figures
 
 
-def _angle(
-    prediction: Prediction, geometry: TrackGeometry, tracks: Tracks, K: Tensor, other: int, both: Bool[Tensor, " m"]
-) -> float:
-    angles = []
-    for here, there in ((0, other), (other, 0)):
-        pose = prediction.world_from_cam[here]
-        ray = rays_from_uv(tracks.uv[here, both].double(), K[here]) @ pose[:3, :3].mT
-        angles.append(angle_between(ray, geometry.points_world[there, both] - pose[:3, 3]))
-    return float(torch.cat(angles).median().rad2deg())
+class _Angles:
+    """Median angle of a prediction's first view and another one, over tracks that both see."""
+
+    def __init__(self, prediction: Prediction, tracks: Tracks, K: Tensor) -> None:
+        self.cameras, self.uv, self.K = prediction.world_from_cam, tracks.uv, K
+        self.points = track_geometry(prediction, tracks.to(torch.float64)).points_world
+
+    def __call__(self, other: int, both: Bool[Tensor, " m"]) -> float:
+        pair = [0, other]
+        rays = rays_of_pair(self.cameras[pair], self.uv[pair][:, both], self.K[pair])
+        return float(ray_to_point(self.cameras[pair], rays, self.points[pair][:, both]).median())
 
 
 def _epipolar(world_from_cam: Float[Tensor, "2 4 4"], uv: Float[Tensor, "2 n 2"], K: Float[Tensor, "2 3 3"]) -> float:
-    """Share of matches whose rays lie near one plane with the baseline: the greater angle of both to it counts."""
-    baseline = normalize(world_from_cam[1, :3, 3] - world_from_cam[0, :3, 3], dim=0)
-    a, b = normalize(rays_from_uv(uv.double(), K) @ world_from_cam[:, :3, :3].mT, dim=-1)
-    off = torch.maximum(_off_plane(a, b, baseline), _off_plane(b, a, baseline))
-    return float((off.rad2deg() < ALLOWED_DEG).double().mean())
-
-
-def _off_plane(ray: Tensor, spanning: Tensor, baseline: Tensor) -> Tensor:
-    """Angle of each ray to the plane that the baseline spans with the other ray."""
-    normal = normalize(torch.linalg.cross(spanning, baseline.expand_as(spanning)), dim=-1)
-    return (ray * normal).sum(-1).abs().clamp_max(1).asin()
-
-
-def _camera(
-    prediction: Prediction, capture: HeldoutCapture, first: int, second: int, other: int
-) -> tuple[float, float | None] | None:
-    """Errors of rotation and direction of frames ``first`` and ``second``, 0 and ``other`` of the prediction."""
-    reference = capture.reference
-    if reference is None or not bool(reference.reached[first] & reference.reached[second]):
-        return None
-    own = invert(prediction.world_from_cam[0]) @ prediction.world_from_cam[other]
-    pose = reference.world_from_cam.double()
-    solved = invert(pose[first]) @ pose[second]
-    rotation = float(rotation_angle(own[:3, :3].mT @ solved[:3, :3]).rad2deg())
-    depth, certainty = (each[first] for each in reference.track_depth)
-    known = depth[(certainty > 0) & capture.matches.visible[first]]
-    if len(known) == 0 or solved[:3, 3].norm() < LEAST_BASELINE * known.median():
-        return rotation, None
-    return rotation, float(angle_between(own[:3, 3], solved[:3, 3]).rad2deg())
-
-
-def _depth_errors(
-    prediction: Prediction, capture: HeldoutCapture, chosen: list[int]
-) -> tuple[Float[Tensor, "v m"], Bool[Tensor, "v m"]] | None:
-    """|s d - d*| / d* at the matches, s by the median over the set, and where the reference knows d*."""
-    if capture.reference is None:
-        return None
-    solved, certainty = (each[chosen].double() for each in capture.reference.track_depth)
-    known = (certainty > 0) & capture.matches.visible[chosen]
-    if known.sum() < MIN_MATCHES:
-        return None
-    ratio = sample_bilinear(prediction.depth, capture.matches.uv[chosen].double()) / solved
-    return (ratio / ratio[known].median() - 1).abs(), known
+    """Share of matches whose rays lie near one plane with the baseline."""
+    off = off_plane(world_from_cam, rays_of_pair(world_from_cam, uv, K))
+    return float((off < ALLOWED_DEG).double().mean())
 
 
 def label_agreement(capture: HeldoutCapture) -> float | None:

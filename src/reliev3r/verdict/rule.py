@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from reliev3r.core.errors import UserError
 from reliev3r.geometry.rigid import relative, rotation_angle
 from reliev3r.model.predict import predict
+from reliev3r.verdict.bootstrap import resampled
 from reliev3r.verdict.evidence import HeldoutCapture
 from reliev3r.verdict.measure import Measured, label_agreement, measure, view_sets
 
@@ -147,7 +148,7 @@ def judge(
         new = [measure(after, capture, config.views, config.sets) for capture in usable]
     except FloatingPointError:
         return Verdict(verdict="worse", reasons=("The predictions after the adaptation are not finite.",))
-    figures = compare(old, new, [len(capture.views.image) for capture in usable], config)
+    figures = compare(old, new, config)
     agreement = {c.name: share for c in usable if (share := label_agreement(c)) is not None}
     verdict, reasons = _rule(figures, agreement, old, new, config)
     return Verdict(
@@ -156,19 +157,15 @@ def judge(
     )  # fmt: skip
 
 
-def compare(
-    before: Sequence[Measured], after: Sequence[Measured], views: Sequence[int], config: JudgeConfig
-) -> tuple[Figure, ...]:
-    """Figures with intervals: captures are drawn with replacement, and in each its held-out and its other frames; a
-    pair counts as often as both of its frames were drawn. ``views``: how many each capture has."""
+def compare(before: Sequence[Measured], after: Sequence[Measured], config: JudgeConfig) -> tuple[Figure, ...]:
+    """Figures with bootstrap intervals over captures, and in each over its held-out and its other frames."""
     rows = [
         (capture, old, new)
         for capture, (one, other) in enumerate(zip(before, after, strict=True))
         for old, new in zip(one.pairs, other.pairs, strict=True)
     ]
-    weights = (
-        _resampled([(capture, *old.frames) for capture, old, _ in rows], views, config) if rows else torch.zeros(0)
-    )
+    drawn = [(capture, *old.frames) for capture, old, _ in rows]
+    weights = resampled(drawn, config.resamples, config.seed, alike=False) if rows else torch.zeros(0)
     figures = []
     for name in KINDS:
         pairs = [(getattr(old, name), getattr(new, name)) for _, old, new in rows]
@@ -177,29 +174,6 @@ def compare(
             values = torch.tensor([pairs[k] for k in kept]).double()
             figures.append(_figure(name, values, weights[:, kept], config))
     return tuple(figures)
-
-
-def _resampled(rows: list[tuple[int, int, int]], views: Sequence[int], config: JudgeConfig) -> Tensor:
-    """Weights [resamples, pairs]."""
-    generator = torch.Generator().manual_seed(config.seed)
-    captures = sorted({capture for capture, _, _ in rows})
-    drawn = _multiplicity(config.resamples, len(captures), generator)
-    weights = torch.zeros(config.resamples, len(rows), dtype=torch.float64)
-    for position, capture in enumerate(captures):
-        own = [k for k, row in enumerate(rows) if row[0] == capture]
-        anchors, others = (sorted({rows[k][end] for k in own}) for end in (1, 2))
-        here = _multiplicity(config.resamples, len(anchors), generator)
-        there = _multiplicity(config.resamples, len(others), generator)
-        a = torch.tensor([anchors.index(rows[k][1]) for k in own])
-        b = torch.tensor([others.index(rows[k][2]) for k in own])
-        weights[:, own] = drawn[:, [position]] * here[:, a] * there[:, b]
-    return weights
-
-
-def _multiplicity(resamples: int, count: int, generator: torch.Generator) -> Tensor:
-    """How often each of ``count`` things is drawn in ``count`` draws."""
-    drawn = torch.randint(count, (resamples, count), generator=generator)
-    return torch.nn.functional.one_hot(drawn, count).sum(1).double()
 
 
 def _figure(name: str, values: Tensor, weights: Tensor, config: JudgeConfig) -> Figure:
