@@ -18,6 +18,7 @@ from reliev3r.labels.store import read_manifest
 FORMAT = "reliev3r-store/1"
 FAILED = "reliev3r-failed/1"
 
+_STATES = ("done", "failed", "unfinished")
 _PARTS = {"manifest.json", "failed.json", "tracks.npz", "depth", "frames"}
 
 
@@ -42,7 +43,7 @@ def capture_state(folder: Path) -> dict[str, Any]:
     except UserError:
         pass
     try:
-        return {"state": "failed", "reason": read_sealed(folder / "failed.json", FAILED)["reason"]}
+        return {"state": "failed", "reason": str(read_sealed(folder / "failed.json", FAILED).get("reason", ""))}
     except UserError:
         return {"state": "unfinished"}
 
@@ -75,7 +76,11 @@ def read_index(store: Path | str) -> dict[str, dict[str, Any]]:
     path = Path(store) / "store.json"
     if not path.is_file():
         raise UserError(f"{store}: is no store of labels (no store.json); run `reliev3r label` (again)")
-    return read_sealed(path, FORMAT)["captures"]
+    captures = read_sealed(path, FORMAT).get("captures")
+    entries = captures.values() if isinstance(captures, dict) else [None]
+    if not all(isinstance(entry, dict) and entry.get("state") in _STATES for entry in entries):
+        raise UserError(f'{path}: damaged (its "captures" are not what reliev3r writes); run `reliev3r label` again')
+    return captures
 
 
 @dataclass(frozen=True, kw_only=True)
