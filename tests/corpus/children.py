@@ -1,6 +1,6 @@
 """Runs the corpus: a process that loads the program once and forks for each case and verb.
 
-    python children.py SOUND RESULTS.jsonl KIND,... PART/PARTS SECONDS
+    python children.py SOUND RESULTS.jsonl KIND|all VERB,...|all PART/PARTS SECONDS
 
 A child has limits of time and memory, no rights beyond its user's, and a folder of its own beside which lies a secret.
 """
@@ -23,7 +23,7 @@ import traceback
 from pathlib import Path
 
 from bad_files import Case, all_cases
-from sound_files import photograph
+from sound_files import photograph, write_files
 
 MEMORY = 2 * 2**30
 """That a child may take beyond what it begins with."""
@@ -32,10 +32,14 @@ LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)?|.*\.tmp")
 INPUTS = {"refine": ("run",), "fit --resume": ("run",), "prepare": ("captures", "store", "labels"), "report-labels": ()}
 
 
-def main(sound: Path, results: Path, kinds: str, share: str, seconds: float) -> None:
+def main(sound: Path, results: Path, kinds: str, verbs: str, share: str, seconds: float) -> None:
     part, parts = map(int, share.split("/"))
-    chosen = [case for case in all_cases(sound) if kinds == "all" or case.kind in kinds.split(",")]
-    jobs = [(case, verb) for case in chosen for verb in case.verbs]
+    if not sound.exists():
+        write_files(sound, run=verbs == "all")
+    jobs = [
+        (case, verb) for case in all_cases(sound) for verb in case.verbs
+        if kinds in ("all", case.kind) and (verbs == "all" or verb.split()[0] in verbs.split(","))
+    ]  # fmt: skip
     random.Random(0).shuffle(jobs)  # any share of them has all kinds
     jobs = jobs[part::parts]
     _load()
@@ -124,7 +128,12 @@ def _be_the_child(case: Case, verb: str, base: Path, root: Path, seconds: float)
         words = verb.split(" ") if "  " not in verb else [word for word in verb.split(" ")]
         _redirect(case, base)
         os.chdir(root)
-        os.environ |= {"XDG_CACHE_HOME": str(root / "cache"), "HOME": str(root), "HF_HUB_OFFLINE": "1", "TMPDIR": str(root / "tmp")}
+        os.environ |= {
+            "XDG_CACHE_HOME": str(root / "cache"),
+            "HOME": str(root),
+            "HF_HUB_OFFLINE": "1",
+            "TMPDIR": str(root / "tmp"),
+        }
         tempfile.tempdir = None
         _limit(case, seconds)
         from reliev3r.cli import main as reliev3r
@@ -139,7 +148,8 @@ def _be_the_child(case: Case, verb: str, base: Path, root: Path, seconds: float)
         traceback.print_exc()
     finally:
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except OSError:
             print("Exception ignored on flushing sys.stdout", file=sys.stderr)
         sys.stderr.flush()
@@ -160,9 +170,14 @@ def _redirect(case: Case, base: Path) -> None:
     os.dup2(out, 1)
     os.dup2(os.open(base / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w", encoding="utf8"), os.fdopen(2, "w", encoding="utf8")
+    sys.stdin, sys.stdout, sys.stderr = (
+        os.fdopen(0),
+        os.fdopen(1, "w", encoding="utf8"),
+        os.fdopen(2, "w", encoding="utf8"),
+    )
     if "no-stdout" in case.faults:
         os.close(1)
+        sys.stdout = None  # as Python has it then
 
 
 def _limit(case: Case, seconds: float) -> None:
@@ -195,7 +210,11 @@ def _snapshot(base: Path) -> dict[str, tuple]:
         for name in (*below, *files):
             path = os.path.join(folder, name)
             stat = os.lstat(path)
-            found[os.path.relpath(path, base)] = (stat.st_mode, 0 if os.path.isdir(path) else stat.st_size, stat.st_mtime_ns * (not os.path.isdir(path)))
+            found[os.path.relpath(path, base)] = (
+                stat.st_mode,
+                0 if os.path.isdir(path) else stat.st_size,
+                stat.st_mtime_ns * (not os.path.isdir(path)),
+            )
     return found
 
 
@@ -203,7 +222,9 @@ def _text(file: Path) -> str:
     return file.read_bytes().decode("utf8", "replace") if file.exists() else ""
 
 
-def _wrong(case: Case, verb: str, base: Path, root: Path, before: dict, rc: int, hung: bool, heard: dict[str, str]) -> list[str]:
+def _wrong(
+    case: Case, verb: str, base: Path, root: Path, before: dict, rc: int, hung: bool, heard: dict[str, str]
+) -> list[str]:
     wrong = []
     said = heard["stderr"] + heard["stdout"]
     errors = [line for line in heard["stderr"].splitlines() if line.startswith("error:")]
@@ -211,7 +232,11 @@ def _wrong(case: Case, verb: str, base: Path, root: Path, before: dict, rc: int,
         wrong.append("hangs")
     if "Traceback" in said or "Exception ignored" in said:
         wrong.append("traceback: " + said.strip().splitlines()[-1][:200])
-    if rc not in (0, 2, 3, 4) and not (rc == 130 and verb.startswith("view")) and not any("traceback" in each for each in wrong):
+    if (
+        rc not in (0, 2, 3, 4)
+        and not (rc == 130 and verb.startswith("view"))
+        and not any("traceback" in each for each in wrong)
+    ):
         wrong.append(f"exit code {rc}")
     wrapped = re.search(r"\b\w*(Error|Exception): .*", said)  # a traceback's last line, in other words
     if wrapped and "Traceback" not in said:
@@ -225,10 +250,12 @@ def _wrong(case: Case, verb: str, base: Path, root: Path, before: dict, rc: int,
         wrong.append("out of memory")
     if rc == 2 and errors and case.kind not in ("word",) and not _names_something(errors[0], verb, base):
         wrong.append("names no file")
-    told = bool(errors) or "WARNING" in said or "note:" in said or "failed" in said or "not judged" in said or "damaged" in said or rc in (3, 4)
-    if case.answer == "refused" and rc not in (2, 3):
+    words = ("WARNING", "note:", "failed", "not judged", "unfinished", "damaged")
+    told = bool(errors) or rc in (3, 4) or any(word in said for word in words)
+    lists_only = verb.split()[0] == "datasets"  # names of scenes; nothing is opened
+    if case.answer == "refused" and rc not in (2, 3) and not lists_only:
         wrong.append("accepted")
-    if case.answer == "told" and rc == 0 and not told:
+    if case.answer == "told" and rc == 0 and not told and not lists_only:
         wrong.append("accepted without a word")
     if case.answer == "right" and rc != 0:
         wrong.append("refused")
@@ -237,8 +264,14 @@ def _wrong(case: Case, verb: str, base: Path, root: Path, before: dict, rc: int,
 
 
 def _names_something(line: str, verb: str, base: Path) -> bool:
-    words = [word for word in re.split(r"[\s=]", verb) if len(word) > 2]
-    return any(word.rstrip("/") in line for word in words) or str(base) in line or "/" in line
+    words = [word for word in re.split(r"[\s=:]", verb) if len(word) > 2]
+    return (
+        any(word.rstrip("/") in line for word in words)
+        or str(base) in line
+        or "/" in line
+        or "this network" in line
+        or "standard output" in line
+    )
 
 
 def _changes(verb: str, base: Path, before: dict, rc: int) -> list[str]:
@@ -269,4 +302,4 @@ def _changes(verb: str, base: Path, before: dict, rc: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4], float(sys.argv[5]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5], float(sys.argv[6]))

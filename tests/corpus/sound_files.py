@@ -125,7 +125,9 @@ def reseal_labels(folder: Path, **changes: object) -> None:
 def reseal_state(folder: Path) -> None:
     """The same for a checkpoint of a training."""
     named = json.loads((folder / "checksums.json").read_text())
-    write_json(folder / "checksums.json", {name: file_hash(folder / name) for name in named if (folder / name).exists()})
+    write_json(
+        folder / "checksums.json", {name: file_hash(folder / name) for name in named if (folder / name).exists()}
+    )
 
 
 def reseal_prediction(folder: Path) -> None:

@@ -36,7 +36,8 @@ VERBS = {
 
 _TOLD = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG,
-    errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE,
+    errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT,
+    errno.ENXIO, errno.ENODEV,
 }  # fmt: skip
 """What the machine refuses wherever it is met: no fault of the program's, and told in one line."""
 
@@ -80,12 +81,19 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _readers_may_leave() -> Iterator[None]:
-    """``reliev3r fit --help | head`` ends quietly: what nobody reads any more is not written."""
+    """``reliev3r fit --help | head`` ends quietly: what nobody reads any more is not written.
+
+    Raises:
+        UserError: what is said goes to a file that cannot be written.
+    """
     try:
+        yield
+    finally:
         try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python flushes once more at its end
-        raise SystemExit(0) from None
+            if sys.stdout is not None:  # closed by whoever started this
+                sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python flushes once more at its end
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(0) from None
+            raise UserError(f"standard output: cannot be written ({error.strerror}); send it elsewhere") from error

@@ -51,9 +51,8 @@ def _is_frame(frame: Any) -> bool:
     known = all(isinstance(size, int) and not isinstance(size, bool) and 0 < size < 2**40 for size in sizes)
     plain = re.fullmatch(r"[^/\\]+", frame["name"]) is not None and frame["name"] not in (".", "..")
     lens = frame.get("lens")
-    return known and plain and _is_hash(frame.get("image_sha256")) and _is_K(frame.get("K")) and (
-        lens is None or isinstance(lens, dict)
-    )  # fmt: skip
+    named = plain and _is_hash(frame.get("image_sha256"))
+    return known and named and _is_K(frame.get("K")) and (lens is None or isinstance(lens, dict))
 
 
 def _is_K(value: Any) -> bool:
@@ -63,7 +62,7 @@ def _is_K(value: Any) -> bool:
         K = np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         return False
-    return K.shape == (3, 3) and bool(np.isfinite(K).all()) and K[0, 0] > 0 and K[1, 1] > 0
+    return K.shape == (3, 3) and bool(np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0)
 
 
 def _is_file(entry: Any) -> bool:

@@ -45,7 +45,8 @@ def capture_state(folder: Path) -> dict[str, Any]:
     try:
         return {"state": "failed", "reason": str(read_sealed(folder / "failed.json", FAILED).get("reason", ""))}
     except UserError:
-        return {"state": "unfinished"}
+        damaged = (folder / "manifest.json").is_file()
+        return {"state": "unfinished", **({"reason": "manifest.json is damaged; label it again"} if damaged else {})}
 
 
 def mark_failed(folder: Path, reason: str) -> None:
@@ -131,7 +132,7 @@ def _judged(name: str, folder: Path) -> JudgedCapture:
         )  # fmt: skip
     verdict, reason = {
         "failed": ("failed", state.get("reason", "")),
-        "unfinished": ("unfinished", "the run was interrupted; `reliev3r label` goes on"),
+        "unfinished": ("unfinished", state.get("reason", "the run was interrupted; `reliev3r label` goes on")),
         "done": ("not judged", "labelled without a verdict; `reliev3r label` adds it"),
     }[state["state"]]
     return JudgedCapture(name=name, verdict=verdict, reasons=(reason,), figures=None, picture=None)
