@@ -13,13 +13,14 @@ from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
 from reliev3r.export.images import write_images
 from reliev3r.export.lens import straightened_capture, straightened_tracks
-from reliev3r.geometry.camera import pixel_grid
+from reliev3r.geometry.camera import pixel_grid, project, transform
 from reliev3r.geometry.radial import distort, undistort
-from reliev3r.geometry.rigid import relative, rigid_from, rotation_angle, so3_exp
+from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.sfm import bundle_pycolmap
 from reliev3r.sfm import lens as lens_module
-from reliev3r.sfm.lens import LensPrior
+from reliev3r.sfm.lens import LensPrior, adjust_with_lens
+from reliev3r.sfm.quarter_turn import QuarterTurn
 from reliev3r.sfm.refine import _straightened, refine_cameras
 
 VIEWS = 8
@@ -124,6 +125,42 @@ def test_a_lens_with_a_wrong_prior_is_found_and_the_cameras_gain() -> None:
     K = found.reconstruction.K_original
     torch.testing.assert_close(K[:, 0, 0], torch.full((VIEWS,), lens.focal_px).double(), atol=0.05, rtol=0)
     assert found.reconstruction.radial == pytest.approx([lens.k1] * VIEWS)
+
+
+def test_portrait_and_landscape_pictures_share_their_lens() -> None:
+    cameras = around()
+    tracks, heldout = taken(cameras, cloud, k1=-0.15, tracks=250)
+    K_prior = K.clone()
+    K_prior[[0, 1], [0, 1]] *= 1.05
+    K_prior, sizes = K_prior.repeat(VIEWS, 1, 1), ((640, 480),) * VIEWS
+    alike, lenses = adjust_with_lens(tracks, heldout, K_prior, cameras, sizes, ONE_CAMERA)
+    held = QuarterTurn(sizes, torch.arange(VIEWS) % 3 == 1)  # those were taken in portrait
+    mixed, same = adjust_with_lens(
+        held.tracks(tracks), held.tracks(heldout), held.K(K_prior), held.cameras(cameras), held.turned_sizes, ONE_CAMERA
+    )
+    (lens,), (known,) = same, lenses
+    assert lens.views == VIEWS
+    for found in (lens, known):  # nearly alike: this lens is 5 pixels off the centre, and which way up is not told
+        assert found.focal_px == pytest.approx(FOCAL, rel=0.015)
+        assert found.k1 == pytest.approx(-0.15, abs=0.02)
+    expected = held.K(alike.K)
+    torch.testing.assert_close(mixed.K[:, 0, 0], expected[:, 0, 0], rtol=5e-3, atol=0)
+    assert mixed.K[1, 0, 2] < mixed.K[0, 0, 2]  # the centre of an upright picture
+    turned_back = mixed.world_from_cam.double() @ held.cameras(torch.eye(4).double().repeat(VIEWS, 1, 1)).mT
+    angle = rotation_angle(relative(turned_back)[..., :3, :3].mT @ relative(alike.world_from_cam.double())[..., :3, :3])
+    assert float(angle.rad2deg().max()) < 0.2
+
+
+def test_a_quarter_turn_moves_pixels_and_cameras_alike() -> None:
+    cameras, points, sizes = around(3), cloud(20, 0), ((640, 480), (480, 640), (640, 480))
+    intrinsics = K.repeat(3, 1, 1)
+    turn = QuarterTurn.of(sizes, (0, 0, 0))
+    assert turn.across.tolist() == [False, True, False]
+    assert turn.turned_sizes == ((640, 480),) * 3
+    seen = project(transform(invert(cameras), points.expand(3, -1, -1)), intrinsics)
+    again = project(transform(invert(turn.cameras(cameras)), points.expand(3, -1, -1)), turn.K(intrinsics))
+    tracks = turn.tracks(Tracks(uv=seen, weight=torch.ones(3, 20)))
+    torch.testing.assert_close(tracks.uv, again)
 
 
 @pytest.mark.parametrize("k1", [0.0, -0.02])
