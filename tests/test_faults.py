@@ -1,5 +1,9 @@
 """What a kill, a change of mind or another picture under the same name leaves behind."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,3 +68,14 @@ def test_a_picture_replaced_after_labelling_is_not_prepared(tmp_path) -> None:
         load_labels(tmp_path / "labels", capture)
     words = ["prepare", "tiny-cpu", "--data", f"{tmp_path / 'photos'}={tmp_path / 'labels'}", "--image-size", "56"]
     assert main(words) == 3
+
+
+@pytest.mark.parametrize(("words", "code", "told"), [
+    ("datasets > /dev/full", 2, "standard output: cannot be written (No space left on device); send it elsewhere"),
+    ("datasets | true", 0, ""),
+    ("datasets >&-", 0, ""),
+])  # fmt: skip
+def test_an_output_that_nobody_takes_is_no_traceback(words, code, told) -> None:
+    command = f"set -o pipefail; {sys.executable} -m reliev3r.cli {words}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
+    assert (ran.returncode, ran.stderr.strip()) == (code, f"error: {told}" if told else "")

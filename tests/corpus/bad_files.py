@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables: a case a line
 """Hostile and unlucky files by kind. A case says what is damaged, how, and what each verb may answer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables: a case a line
 """Runs the corpus: a process that loads the program once and forks for each case and verb.
 
     python children.py SOUND RESULTS.jsonl KIND|all VERB,...|all PART/PARTS SECONDS
