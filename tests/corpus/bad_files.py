@@ -24,9 +24,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from sound_files import photograph, reseal_labels, reseal_prediction, reseal_state
 
 from json_places import ANYTHING, changed, places
+from sound_files import photograph, reseal_labels, reseal_prediction, reseal_state
 
 Answer = Literal["any", "told", "refused", "right"]
 """any: one of the three outcomes; told: refused, or right with a word about it; refused: one line and exit code 2."""
@@ -389,6 +389,10 @@ def path_cases() -> Iterator[Case]:
         if "\0" not in name:
             yield Case("path", f"COLMAP {name!r}", ("colmap", "checkpoint"), in_model(name), of_scene("colmap:colmap")[1:],
                        "told")  # fmt: skip
+        yield Case("path", f"benchmark's scene {name!r}", ("captures", "checkpoint", "benchmark.json"),
+                   lambda root, n=name: (root / "benchmark.json").write_text(
+                       json.dumps({"scenes": [{"root": "captures", "scene": n.format(root=root)}]})),
+                   ("evaluate model:checkpoint@56 --benchmark benchmark.json --out out",), "refused")  # fmt: skip
         for file in ("rgb.txt", "depth.txt"):
             yield Case("path", f"TUM {file} {name!r}", ("tum", "checkpoint"), in_text(f"tum/{file}", 2, name),
                        of_scene("tum:tum")[1:], "told")  # fmt: skip
@@ -534,7 +538,7 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
 def dataset_cases(seed: int = 0) -> Iterator[Case]:
     rng = np.random.default_rng(seed)
     for file in ("cameras.bin", "images.bin", "points3D.bin"):
-        for number in range(6):
+        for _ in range(6):
             share = rng.uniform(0.02, 0.98)
 
             def cut(root: Path, file: str = file, share: float = share) -> None:
@@ -918,7 +922,7 @@ def fault_cases(*, run: bool) -> Iterator[Case]:
         ):
             used = tuple(part for part in parts if part in re.split("[ :]", verb))
             yield Case("fault", f"{verb.split()[0]}: {fault}", used, lambda root: None, (verb,), faults=(fault,))
-    words = ("", "\x1b[31m", "a\0", "--nothing", "fit", "../../..", "x" * 5000, "caf\udce9", "label --depth", "{}")
+    words = ("", "\x1b[31m", "--nothing", "fit", "../../..", "x" * 5000, "caf\udce9", "label --depth", "{}")
     for word in words:
         for verb in ("fit", "train", "adapt", "label", "prepare", "reconstruct", "evaluate", "convert", "export", "refine", "show", "view",
                      "datasets", "verify-labels", "report-labels", "export-weights"):  # fmt: skip
