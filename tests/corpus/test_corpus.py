@@ -40,9 +40,9 @@ def wrong(rows: list[dict]) -> str:
 
 
 def test_a_share_of_the_corpus(tmp_path) -> None:
-    rows = outcomes(tmp_path / "sound", tmp_path / "results.jsonl", "all", CHEAP, "0/10")
+    rows = outcomes(tmp_path / "sound", tmp_path / "results.jsonl", "all", CHEAP, "0/12")
     assert not wrong(rows), wrong(rows)
-    assert len(rows) >= 40
+    assert len(rows) >= 30
     assert {"json", "path", "dataset", "depth"} <= {row["kind"] for row in rows}
     assert {row["rc"] for row in rows} >= {0, 2}
 
