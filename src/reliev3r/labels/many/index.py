@@ -77,7 +77,7 @@ def read_index(store: Path | str) -> dict[str, dict[str, Any]]:
     path = Path(store) / "store.json"
     if not path.is_file():
         raise UserError(f"{store}: is no store of labels (no store.json); run `reliev3r label` (again)")
-    captures = read_sealed(path, FORMAT).get("captures")
+    captures: Any = read_sealed(path, FORMAT).get("captures")
     entries = captures.values() if isinstance(captures, dict) else [None]
     if not all(isinstance(entry, dict) and entry.get("state") in _STATES for entry in entries):
         raise UserError(f'{path}: damaged (its "captures" are not what reliev3r writes); run `reliev3r label` again')
