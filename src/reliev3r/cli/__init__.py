@@ -87,13 +87,21 @@ def _readers_may_leave() -> Iterator[None]:
         UserError: what is said goes to a file that cannot be written.
     """
     try:
-        yield
-    finally:
         try:
+            yield
+        finally:
             if sys.stdout is not None:  # closed by whoever started this
                 sys.stdout.flush()
-        except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python flushes once more at its end
-            if isinstance(error, BrokenPipeError):
-                raise SystemExit(0) from None
-            raise UserError(f"standard output: cannot be written ({error.strerror}); send it elsewhere") from error
+    except BrokenPipeError:
+        _say_no_more()
+        raise SystemExit(0) from None
+    except OSError as error:
+        if error.filename is not None or error.errno != errno.ENOSPC:
+            raise
+        _say_no_more()
+        raise UserError(f"standard output: cannot be written ({error.strerror}); send it elsewhere") from error
+
+
+def _say_no_more() -> None:
+    """Or Python flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
