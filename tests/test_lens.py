@@ -13,13 +13,14 @@ from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
 from reliev3r.export.images import write_images
 from reliev3r.export.lens import straightened_capture, straightened_tracks
-from reliev3r.geometry.camera import pixel_grid
+from reliev3r.geometry.camera import pixel_grid, project, transform
 from reliev3r.geometry.radial import distort, undistort
-from reliev3r.geometry.rigid import relative, rigid_from, rotation_angle, so3_exp
+from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.sfm import bundle_pycolmap
 from reliev3r.sfm import lens as lens_module
-from reliev3r.sfm.lens import LensPrior
+from reliev3r.sfm.lens import LensPrior, adjust_with_lens
+from reliev3r.sfm.quarter_turn import QuarterTurn
 from reliev3r.sfm.refine import _straightened, refine_cameras
 
 VIEWS = 8
@@ -124,6 +125,41 @@ def test_a_lens_with_a_wrong_prior_is_found_and_the_cameras_gain() -> None:
     K = found.reconstruction.K_original
     torch.testing.assert_close(K[:, 0, 0], torch.full((VIEWS,), lens.focal_px).double(), atol=0.05, rtol=0)
     assert found.reconstruction.radial == pytest.approx([lens.k1] * VIEWS)
+
+
+def test_portrait_and_landscape_pictures_share_their_lens(monkeypatch) -> None:
+    centred = K.clone()  # which way up a camera was held is not told
+    centred[:2, 2] = torch.tensor([320.0, 240.0])
+    monkeypatch.setattr(small_scene, "K", centred)
+    cameras = around()
+    tracks, heldout = taken(cameras, cloud, k1=-0.15, tracks=250)
+    prior = centred.clone()
+    prior[[0, 1], [0, 1]] *= 1.05
+    prior, sizes = prior.repeat(VIEWS, 1, 1), ((640, 480),) * VIEWS
+    alike, (known,) = adjust_with_lens(tracks, heldout, prior, cameras, sizes, ONE_CAMERA)
+    held = QuarterTurn(sizes, torch.arange(VIEWS) % 3 == 1)  # those were taken in portrait
+    mixed, (lens,) = adjust_with_lens(
+        held.tracks(tracks), held.tracks(heldout), held.K(prior), held.cameras(cameras), held.turned_sizes, ONE_CAMERA
+    )
+    assert lens.views == VIEWS
+    assert lens.focal_px == pytest.approx(known.focal_px, rel=2e-3)
+    assert lens.k1 == pytest.approx(known.k1, abs=2e-3)
+    torch.testing.assert_close(mixed.K, held.K(alike.K), rtol=2e-3, atol=0.5)
+    turned_back = mixed.world_from_cam.double() @ held.cameras(torch.eye(4).double().repeat(VIEWS, 1, 1)).mT
+    angle = rotation_angle(relative(turned_back)[..., :3, :3].mT @ relative(alike.world_from_cam.double())[..., :3, :3])
+    assert float(angle.rad2deg().max()) < 0.05
+
+
+def test_a_quarter_turn_moves_pixels_and_cameras_alike() -> None:
+    cameras, points, sizes = around(3), cloud(20, 0), ((640, 480), (480, 640), (640, 480))
+    intrinsics = K.repeat(3, 1, 1)
+    turn = QuarterTurn.of(sizes, (0, 0, 0))
+    assert turn.across.tolist() == [False, True, False]
+    assert turn.turned_sizes == ((640, 480),) * 3
+    seen = project(transform(invert(cameras), points.expand(3, -1, -1)), intrinsics)
+    again = project(transform(invert(turn.cameras(cameras)), points.expand(3, -1, -1)), turn.K(intrinsics))
+    tracks = turn.tracks(Tracks(uv=seen, weight=torch.ones(3, 20)))
+    torch.testing.assert_close(tracks.uv, again)
 
 
 @pytest.mark.parametrize("k1", [0.0, -0.02])

@@ -148,8 +148,9 @@ def test_cameras_are_told_apart_by_model_zoom_and_size(tmp_path):
     photo("b.jpg", "Two", 26)
     photo("c.jpg", "One", 26)
     photo("d.jpg", "One", 52)
-    photo("e.jpg", "One", 26, (30, 40))
-    assert cameras_of(load_capture(tmp_path)) == (0, 1, 0, 3, 4)
+    photo("e.jpg", "One", 26, (30, 40))  # held upright
+    photo("f.jpg", "One", 26, (40, 40))
+    assert cameras_of(load_capture(tmp_path)) == (0, 1, 0, 3, 0, 5)
 
 
 def test_only_measured_intrinsics_are_certain(tmp_path):

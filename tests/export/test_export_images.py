@@ -16,6 +16,7 @@ from reliev3r.core.files import read_json
 from reliev3r.data.capture import load_capture
 from reliev3r.data.convert import convert_scene
 from reliev3r.data.readers import open_scene
+from reliev3r.export.images import write_images
 from reliev3r.export.write import export_reconstruction
 
 POINTS = np.array([[0.0, 0.0, 4.0], [0.5, -0.3, 3.79], [-0.6, 0.4, 4.26]])
@@ -113,6 +114,17 @@ def test_what_others_can_read_is_not_copied(tmp_path) -> None:
         (tmp_path / "out" / "images" / f"{name}.jpg").samefile(tmp_path / "photos" / f"{name}.jpg") for name in NAMES
     ]
     assert linked == [True, False, True, True]
+
+
+def test_copies_stand_alone_also_where_links_were(tmp_path) -> None:
+    photographs(tmp_path / "photos", (1, 1), "jpg")
+    original = tmp_path / "photos" / "frame0.jpg"
+    capture = load_capture(tmp_path / "photos")
+    for copy in (False, True, True):
+        write_images(capture, capture.names, tmp_path / "out", copy=copy)
+        written = tmp_path / "out" / "images" / "frame0.jpg"
+        assert os.path.samefile(original, written) != copy
+    assert written.read_bytes() == original.read_bytes()
 
 
 def test_the_mode_of_the_originals_stays(tmp_path) -> None:

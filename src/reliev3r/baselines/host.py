@@ -7,13 +7,11 @@ whatever goes wrong on the other side is one line here.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from PIL import Image
 
 from reliev3r.baselines.registry import ADAPTERS, NAMES
 from reliev3r.baselines.worker import FORMAT
+from reliev3r.core.arrays import ARRAY_ERRORS, read_npz
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json, tree_hash, write_json
 from reliev3r.core.reconstruction import Reconstruction
@@ -171,9 +170,8 @@ def _read_result(name: str, folder: Path) -> tuple[dict[str, np.ndarray], dict[s
         version = manifest.get("format") if isinstance(manifest, dict) else None
         raise UserError(f"{name}: its worker answers in format {version}, this reliev3r reads {FORMAT}")
     try:
-        with np.load(folder / "result.npz", allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}, dict(manifest["meta"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        return read_npz(folder / "result.npz"), dict(manifest["meta"])
+    except ARRAY_ERRORS as error:
         raise UserError(f"{name}: its worker's result cannot be read ({error})".replace("\n", " ")) from error
 
 

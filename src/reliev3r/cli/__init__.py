@@ -38,7 +38,8 @@ VERBS = {
 
 _TOLD = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG,
-    errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE,
+    errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT,
+    errno.ENXIO, errno.ENODEV,
 }  # fmt: skip
 """What the machine refuses wherever it is met: no fault of the program's, and told in one line."""
 
@@ -82,12 +83,27 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _readers_may_leave() -> Iterator[None]:
-    """``reliev3r fit --help | head`` ends quietly: what nobody reads any more is not written."""
+    """``reliev3r fit --help | head`` ends quietly: what nobody reads any more is not written.
+
+    Raises:
+        UserError: what is said goes to a file that cannot be written.
+    """
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by whoever started this
+                sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python flushes once more at its end
+        _say_no_more()
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.filename is not None or error.errno != errno.ENOSPC:
+            raise
+        _say_no_more()
+        raise UserError(f"standard output: cannot be written ({error.strerror}); send it elsewhere") from error
+
+
+def _say_no_more() -> None:
+    """Or Python flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

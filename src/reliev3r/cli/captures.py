@@ -19,7 +19,7 @@ from reliev3r.cli.terminal import (
 )
 
 SAME = ("depth", "tracks", "intrinsics", "labels", "views", "preset", "model", "init_from", "minutes", "steps", "seed",
-        "precision", "device", "refine", "force")  # fmt: skip
+        "precision", "device", "refine", "copy_images", "force")  # fmt: skip
 """Flags of fit that are settings of the same name."""
 
 
@@ -72,6 +72,8 @@ def fit(argv: list[str]) -> int:
         """auto (the accelerator where there is one), cpu, cuda, ..."""
         refine: bool = False
         """Bundle-adjust the cameras at the end; `reliev3r refine RUN` does so later."""
+        copy_images: bool = False
+        """RUN/images holds copies of all photographs instead of links: the folder stands alone."""
         force: bool = False
         """Train even on labels that were judged unusable."""
 

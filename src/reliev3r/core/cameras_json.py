@@ -33,6 +33,7 @@ _PREDICTED = f"{_AXES}, up to one global similarity; K in pixels of the original
 _CORNER_FROM_CENTRE = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 _LENS = re.compile(r"camera_model|is_fisheye|distortion_params|[kpsb]\d")
 """Entries about the lens, for all frames together or for one: nerfstudio's names (``data.lenses``)."""
+_FARTHEST = 1e13  # no camera on Earth in any unit, and where float32 can still square
 _UNNAMED = re.compile(r"dist|dist_?coeffs?|distortion(_?coefficients|_?coeffs|_?model)?|D|lens|model", re.IGNORECASE)
 """How others call them; unread they would be ignored without a word."""
 
@@ -211,6 +212,8 @@ def checked_pose(pose: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray
     off = max(np.abs(rotation @ rotation.T - np.eye(3)).max(), np.abs(bottom - [0, 0, 0, 1]).max())
     if off > 1e-3 or np.linalg.det(rotation) < 0:
         raise UserError(f"{where}: the pose is no rotation and translation (scaled or mirrored?); restore the file")
+    if np.abs(pose[:3, 3]).max() > _FARTHEST:
+        raise UserError(f"{where}: the camera is {np.abs(pose[:3, 3]).max():.3g} away; restore the file")
     return pose
 
 

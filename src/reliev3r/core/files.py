@@ -83,6 +83,8 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         UserError: the parent folder cannot be written.
     """
     path = Path(path)
+    if path.is_symlink() and not path.is_dir():
+        raise UserError(f"{path}: is a link that leads to no folder; remove it, or choose another folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,17 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from reliev3r.core.arrays import ARRAY_ERRORS, read_npz
 from reliev3r.core.cameras_json import refuse_same_names, refuse_unwritable_name
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, file_hash, inside, read_json, write_json
 from reliev3r.core.types import Prediction, Tracks
 
 FORMAT = "reliev3r-reconstruction/1"
+_MOST_PIXELS = 10**6
+"""Along a side of an image."""
+_HUGE = 1e30
+"""Squares of what is larger are not finite in float32."""
 _ARRAYS = ("depth", "rays", "conf", "world_from_cam", "image", "regions")
 
 
@@ -108,8 +112,7 @@ class Reconstruction:
         if not arrays_path.is_file() or file_hash(arrays_path) != manifest.get("sha256"):
             raise UserError(f"{arrays_path}: missing or damaged (its hash differs from the manifest's); predict again")
         try:
-            with np.load(arrays_path, allow_pickle=False) as arrays:
-                tensors = {name: torch.from_numpy(arrays[name]) for name in _ARRAYS}
+            tensors = {name: torch.from_numpy(value) for name, value in read_npz(arrays_path, _ARRAYS).items()}
             found = Reconstruction(
                 prediction=Prediction(
                     depth=tensors["depth"],
@@ -127,7 +130,7 @@ class Reconstruction:
                 radial=tuple(map(float, manifest["radial"])) if "radial" in manifest else None,
                 meta=dict(manifest["meta"]),
             )
-        except (KeyError, TypeError, ValueError, OverflowError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except ARRAY_ERRORS as error:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{file}: damaged ({told}); predict again") from error
         found._refuse_nonsense(file)
@@ -150,8 +153,16 @@ class Reconstruction:
         listed |= set() if self.radial is None else {len(self.radial)}
         if listed != {views} or any(tuple(parts[name].shape) != shape for name, shape in shapes.items()):
             raise UserError(f"{file}: its names, sizes and arrays are not of the same views; predict again")
-        if min(min(size) for size in self.sizes) < 1:
-            raise UserError(f"{file}: an image without pixels; predict again")
+        if min(min(size) for size in self.sizes) < 1 or max(map(max, self.sizes)) > _MOST_PIXELS:
+            raise UserError(f"{file}: an image of no possible size; predict again")
+        found = torch.ones(views, dtype=torch.bool) if self.found is None else self.found
+        numbers = {**parts, "world_from_cam": self.prediction.world_from_cam[found]}
+        for name in (each for each in shapes if each != "image"):
+            values = numbers[name]
+            if not values.is_floating_point() or not values.isfinite().all() or values.abs().max() > _HUGE:
+                raise UserError(f"{file}: its {name} is not all finite numbers of a possible size; predict again")
+        if self.image.dtype != torch.uint8:
+            raise UserError(f"{file}: its image is not of 8 bits; predict again")
 
     def export(
         self,

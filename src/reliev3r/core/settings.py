@@ -56,11 +56,19 @@ def _typed(hint: Any, value: Any, source: str) -> Any:
     """JSON has neither dataclasses nor tuples, and anybody may have put anything into it."""
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type, hint), value, source=source)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        value = tuple(value)
+    if isinstance(value, dict):  # of a part that may be absent
+        parts = [part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)]
+        if parts:
+            return from_plain(typing.cast(type, parts[0]), value, source=source)
+    if typing.get_origin(hint) is tuple:
+        value = _as_tuples(value)
     if not _fits(hint, value):
         raise UserError(f"{source} cannot be {str(value)[:40]!r}; restore the file")
     return value
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -74,6 +82,8 @@ def _fits(hint: Any, value: Any) -> bool:
         variadic = len(inner) == 2 and inner[1] is Ellipsis
         kinds = (inner[0],) * len(value) if variadic and isinstance(value, tuple) else inner
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, kinds, value))
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(inner[0], key) and _fits(inner[1], value[key]) for key in value)
     if hint in (int, float) and isinstance(value, bool):
         return False
     if hint is float:

@@ -27,7 +27,7 @@ from reliev3r.core.progress import Progress
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
 from reliev3r.data.lenses import Rectification, rectification_of_entry
 from reliev3r.data.masks import mask_of, read_mask
-from reliev3r.data.video import extract_frames, user_cache
+from reliev3r.data.video import FRAMES, extract_frames, user_cache
 from reliev3r.geometry.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
@@ -302,6 +302,6 @@ def natural(path: Path | str) -> list[Any]:
 def _video_capture(video: Path, views: int, cache: Path | None, progress: Progress | None) -> Capture:
     if video.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"{video}: is a single image; give the folder of images")
-    folder = (cache or user_cache(video)) / "frames"
+    folder = (cache or user_cache(video)) / FRAMES
     files = extract_frames(video, folder, views, progress=progress)
     return Capture(root=folder, frames=tuple(_frame_from_file(folder, file) for file in files), ordered=True)

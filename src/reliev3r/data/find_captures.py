@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reliev3r.core.cameras_json import CAMERAS_JSON
+from reliev3r.core.cameras_json import CAMERAS_JSON, refuse_unwritable_name
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import is_image
 
@@ -80,11 +80,12 @@ def _captures_below(folder: Path, store: Path) -> list[Path]:
 def _listed(file: Path) -> list[tuple[str, Path]]:
     """(name, path) of each line; the name is the line itself if it leads downwards, else its last part."""
     try:
-        lines = [line.split("#")[0].strip() for line in file.read_text(encoding="utf8").splitlines()]
+        lines = [line.split("#")[0].strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not readable as a list of captures ({error}); one path a line") from error
     found = []
     for line in filter(None, lines):
+        refuse_unwritable_name(line, file)
         given = Path(line)
         downwards = not given.is_absolute() and ".." not in given.parts
         path = (file.parent / given).resolve()

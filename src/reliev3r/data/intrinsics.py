@@ -148,14 +148,14 @@ def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
 def cameras_of(capture: Capture) -> tuple[int, ...]:
     """For each frame the first one that the same camera took, as far as EXIF tells: make, model, lens, zoom and size.
 
-    A camera that was turned counts as another one: its K is another.
+    Portrait or landscape is the same camera, turned by 90 degrees.
     """
     tags = (_MAKE, _MODEL, _LENS_MODEL, _FOCAL, _FOCAL_35MM)
     first: dict[Any, int] = {}
     cameras = []
     for index, frame in enumerate(capture.frames):
         exif = exif_tags(frame.path)
-        key = (frame.width, frame.height, *(str(exif.get(tag, "")).strip("\0 ") for tag in tags))
+        key = (*sorted((frame.width, frame.height)), *(str(exif.get(tag, "")).strip("\0 ") for tag in tags))
         cameras.append(first.setdefault(key, index))
     return tuple(cameras)
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FORMAT = "reliev3r-frames/3"
+FRAMES, MANIFEST = "frames", "frames.json"
+"""The folder of a video's frames, and the file in it that says which they are."""
 
 
 def user_cache(video: Path) -> Path:
@@ -59,7 +61,7 @@ def extract_frames(video: Path, folder: Path, count: int, *, progress: Progress 
             Image.fromarray(image).save(temporary / files[-1], quality=95, subsampling=0)
             if progress:
                 progress(len(files), len(chosen), "video frames")
-        write_json(temporary / "frames.json", {**wanted, "files": files})
+        write_json(temporary / MANIFEST, {**wanted, "files": files})
     return [folder / file for file in files]
 
 
@@ -100,7 +102,7 @@ def _hash(video: Path) -> str:
 def _reusable(folder: Path, wanted: dict[str, Any]) -> list[Path]:
     """The frames in ``folder`` where they are the wanted ones and complete, else nothing."""
     try:
-        manifest = read_json(folder / "frames.json")
+        manifest = read_json(folder / MANIFEST)
         files = [folder / file for file in manifest.pop("files")]
     except (UserError, AttributeError, KeyError, TypeError):
         return []

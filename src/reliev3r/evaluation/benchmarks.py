@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reliev3r.core.cameras_json import CAMERAS_JSON, read_about
+from reliev3r.core.cameras_json import CAMERAS_JSON, read_about, refuse_unwritable_name
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json
+from reliev3r.core.files import inside, read_json
 from reliev3r.data.capture import load_capture
 from reliev3r.data.depth_truth.attach import PLACE, depth_folder, with_depth
 from reliev3r.data.readers import READERS, list_scenes, open_scene
@@ -156,6 +156,9 @@ def _from_file(file: Path) -> Benchmark:
         raise UserError(f'{file}: needs {{"scenes": [{{"scene": "FOLDER", "frames": ["NAME", ...]}}]}}') from error
     if not entries or len(entries) != len(content["scenes"]):
         raise UserError(f"{file}: needs at least one scene, each with a name of its own")
+    for name in entries:  # predictions go to folders of these names
+        inside(file.parent, name, str(file))
+        refuse_unwritable_name(name, file)
     if protocol not in ("strict", "mapanything", "pi3"):
         raise UserError(f"{file}: unknown protocol {protocol!r}; choose strict, mapanything or pi3")
 

@@ -133,7 +133,7 @@ def read_settings(file: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # endless nesting; integers of thousands of digits
         raise UserError(f"{file}: not readable as TOML ({error})") from error
     for name, entry in content.items():
         if not isinstance(entry, dict) or not entry.keys() <= _OPTIONS:
@@ -144,6 +144,8 @@ def read_settings(file: Path) -> dict[str, dict[str, Any]]:
             raise UserError(f'{file}: [{name}] needs weights = "PATH" (or "random", to try the interface)')
         for key in ("python", "repo", "weights"):
             value = entry.get(key)
+            if value is not None and not isinstance(value, str):
+                raise UserError(f"{file}: [{name}] {key} must be a path in quotes, not {value!r}")
             if value is not None and value != "random" and not (key == "python" and "/" not in value):
                 entry[key] = str(file.parent / Path(value).expanduser())
     return content
@@ -174,13 +176,14 @@ def _fitted(spec: str, argument: str) -> System:
         remedy = "fit with --refine (its log says if it was rejected)" if refined else "finish the run with --resume"
         raise UserError(f"{run}: holds no {'refined' if refined else 'predicted'} reconstruction; {remedy}")
     reconstruction = Reconstruction.load(folder)
-    made_from = read_json(run / "config.json").get("capture") if (run / "config.json").is_file() else None
+    told = read_json(run / "config.json") if (run / "config.json").is_file() else None
+    made_from = told.get("capture") if isinstance(told, dict) else None
     return System(
         name=spec,
         run=lambda capture, folder: reconstruction,
         fingerprint=lambda: {"arrays": file_hash(folder / "prediction.npz")},
         frames=reconstruction.names,
-        made_from=None if made_from is None else Path(made_from),
+        made_from=Path(made_from) if isinstance(made_from, str) else None,
     )
 
 

@@ -24,7 +24,9 @@ _LOSSY = {"JPEG", "MPO", "HEIF", "AVIF"}
 _JPEG = {"quality": 95, "subsampling": 0}
 
 
-def write_images(capture: Capture | Path | str, names: Sequence[str], folder: Path) -> tuple[str, ...]:
+def write_images(
+    capture: Capture | Path | str, names: Sequence[str], folder: Path, *, copy: bool = False
+) -> tuple[str, ...]:
     """Put the image of each frame into ``folder``/images and return where, relative to ``folder``.
 
     The file is the original, as a hard link or, on another disk, a copy, where its stored pixels are those that the
@@ -35,6 +37,7 @@ def write_images(capture: Capture | Path | str, names: Sequence[str], folder: Pa
         capture: an open one, or its path. Of a video the frames are decoded once more, by their numbers.
         names: of its frames.
         folder: where the files that name the images lie.
+        copy: the originals' bytes instead of links to them, so that the folder stands alone.
 
     Raises:
         UserError: the capture has no such frames, an image is unreadable, or would be replaced by its upright copy.
@@ -47,10 +50,10 @@ def write_images(capture: Capture | Path | str, names: Sequence[str], folder: Pa
     missing = [name for name in names if name not in index]
     if missing:
         raise UserError(f"{capture.root}: has no frame {missing[0]}; give the capture that was reconstructed")
-    return tuple(_write_frame(capture, index[name], folder) for name in names)
+    return tuple(_write_frame(capture, index[name], folder, copy=copy) for name in names)
 
 
-def _write_frame(capture: Capture, index: int, folder: Path) -> str:
+def _write_frame(capture: Capture, index: int, folder: Path, *, copy: bool) -> str:
     frame = capture.frames[index]
     kind = image_format(frame.path)
     plain = kind in _READ_BY_ALL and frame.rectification is None and not is_turned(frame.path)
@@ -58,29 +61,36 @@ def _write_frame(capture: Capture, index: int, folder: Path) -> str:
     suffix = frame.path.suffix if plain else ".jpg" if jpeg else ".png"
     target = folder / IMAGES / f"{frame.name}{suffix}"
     if target.exists() and os.path.samefile(target, frame.path):
-        if plain:
+        if plain and not (copy and target.stat().st_nlink > 1 and not target.is_symlink()):
             return f"{IMAGES}/{target.name}"
         if target.resolve() == frame.path.resolve() or target.stat().st_nlink == 1:  # else a link, which is replaced
             raise UserError(f"{target}: is the photograph itself, which must not be replaced; choose another folder")
     if plain:
-        _link(frame, target)
+        _link(frame, target, copy=copy)
     else:
         _save(capture.image(index), target, jpeg=jpeg)
     return f"{IMAGES}/{target.name}"
 
 
-def _link(frame: Frame, target: Path) -> None:
+def _link(frame: Frame, target: Path, *, copy: bool) -> None:
     """The link is the original: its mode, too, is its owner's and stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if copy:
+        _copy(frame.path, target)
+        return
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         os.link(frame.path.resolve(), temporary)
         os.replace(temporary, target)
     except OSError:  # another disk, or a file system without links
-        with atomic_path(target) as copy:
-            shutil.copyfile(frame.path, copy)
+        _copy(frame.path, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _save(pixels: np.ndarray, target: Path, *, jpeg: bool) -> None:

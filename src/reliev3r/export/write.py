@@ -75,13 +75,15 @@ def write_folder(
     capture: Capture | Path | str | None = None,
     keep: float = 0.8,
     without: Collection[str] = (),
+    copy_images: bool = False,
 ) -> list[Path]:
     """Write ``images/``, :data:`CAMERA_FILES` and :data:`DEPTH_FILES` except ``without``, over what is there; returns
     their paths.
 
     ``tracks`` [v, m] in original pixels give the COLMAP model its points; the photographs are those of ``capture``
-    (:func:`~reliev3r.export.images.write_images`), by default of the one that is open; ``keep`` is the share
-    of pixels in the point clouds. Views whose camera was not found are left out.
+    (:func:`~reliev3r.export.images.write_images`), by default of the one that is open, as copies where
+    ``copy_images`` says so; ``keep`` is the share of pixels in the point clouds. Views whose camera was not found are
+    left out.
 
     Raises:
         UserError: no camera was found, or the folder cannot be written.
@@ -89,21 +91,21 @@ def write_folder(
     reconstruction, tracks = found_views(reconstruction, tracks)
     names = [name for name in _contents(reconstruction) if name not in without]
     points = "scene.ply" if "scene.ply" in names else None
-    images = _images(reconstruction, capture, folder)
+    images = _images(reconstruction, capture, folder, copy=copy_images)
     for name in names:
         _write(reconstruction, tracks, folder / name, images=images, keep=keep, points=points)
     return [folder / name for name in ([IMAGES] if images else []) + names]
 
 
 def _images(
-    reconstruction: Reconstruction, capture: Capture | Path | str | None, folder: Path
+    reconstruction: Reconstruction, capture: Capture | Path | str | None, folder: Path, *, copy: bool = False
 ) -> tuple[str, ...] | None:
     """Where the photographs are, relative to ``folder``; None where nobody says which capture it was."""
     capture = reconstruction.capture if capture is None else capture
     if capture is None:
         _log.warning("%s: without the capture no images/ is written; photographs that EXIF turns do not fit", folder)
         return None
-    return write_images(capture, reconstruction.names, folder)
+    return write_images(capture, reconstruction.names, folder, copy=copy)
 
 
 def _contents(reconstruction: Reconstruction) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from reliev3r.core.arrays import read_torch
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash
 
@@ -148,7 +149,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch(path)
     except Exception as error:  # whatever torch and safetensors raise on foreign files
         raise UserError(f"{path}: not readable as weights; download it again") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import struct
+import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, UInt16
 from torch import Tensor
 
+from reliev3r.core.arrays import ARRAY_ERRORS, read_npz
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, file_hash, read_sealed
 from reliev3r.core.types import Ambiguity, Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.labels.expert import DepthMap
+from reliev3r.labels.manifest import checked_manifest
 
 FORMAT = "reliev3r-labels/2"
 
@@ -38,9 +39,7 @@ Whatever the choice, the archives' own CRC-32 covers everything that is read.
 
 _SEEN = np.dtype([("track", "<i4"), ("uv", "<f4", (2,)), ("weight", "<f4")])  # one observation, 16 bytes
 _LEVELS = 65534  # of 16-bit log-depth; code 0 is "invalid"
-_DAMAGE = (  # what NumPy and zipfile raise on archives with any byte changed
-    OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+_MOST_LOG = 104.0  # the logarithm of whatever float32 can say, and of the smallest it knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,8 @@ class CaptureLabels:
 
 
 _MOST_TRACKS = 100_000_000
+_FARTHEST = 1e6
+"""Pixels from an image's corner at which no track lies."""
 
 
 def depth_file(name: str) -> str:
@@ -154,7 +155,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise UserError(f"{folder}: holds no finished labels (no manifest.json); run `reliev3r label` (again)")
-    return read_sealed(path, FORMAT)
+    return checked_manifest(read_sealed(path, FORMAT), path)
 
 
 def write_depth(path: Path, depth: DepthMap, key: dict[str, Any]) -> None:
@@ -171,8 +172,13 @@ def read_depth(path: Path) -> tuple[DepthMap, dict[str, Any]]:
         UserError: damaged.
     """
     arrays, key = _read(path, ("code", "limits"), optional=("fov",))
-    fov = float(arrays["fov"]) if "fov" in arrays else None
-    return dataclasses.replace(decode_depth(arrays["code"], arrays["limits"]), fov=fov), key
+    code, limits, fov = arrays["code"], arrays["limits"], arrays.get("fov")
+    shaped = code.dtype == np.uint16 and code.ndim == 2 and code.size > 0 and limits.shape == (2,)
+    known = shaped and limits.dtype.kind == "f" and bool((np.abs(limits) <= _MOST_LOG).all())
+    angle = fov is None or (fov.shape == () and fov.dtype.kind in "fiu" and 0 < float(fov) < math.pi)
+    if not known or not angle:
+        raise UserError(f"{path}: is no depth map of format {FORMAT}; run `reliev3r label` again")
+    return dataclasses.replace(decode_depth(code, limits), fov=None if fov is None else float(fov)), key
 
 
 def write_tracks(path: Path, tracks: Tracks, key: dict[str, Any]) -> None:
@@ -199,7 +205,8 @@ def _stored_shape(shape: np.ndarray, path: Path) -> tuple[int, int]:
     """(views, tracks); the former must be those that the file has, the latter fit into memory."""
     with zipfile.ZipFile(path) as archive:
         members = sum(name.startswith("view") for name in archive.namelist())
-    if shape.shape != (2,) or int(shape[0]) != members or not 0 <= int(shape[1]) <= _MOST_TRACKS:
+    whole = shape.shape == (2,) and shape.dtype.kind in "iu"
+    if not whole or int(shape[0]) != members or not 0 <= int(shape[1]) <= _MOST_TRACKS:
         raise UserError(f"{path}: announces {shape.tolist()} views and tracks, which it does not hold; label it again")
     return int(shape[0]), int(shape[1])
 
@@ -221,8 +228,12 @@ def _view_member(view: int) -> str:
 
 def _read_observations(path: Path, views: Sequence[int]) -> list[np.ndarray]:
     arrays, _ = _read(path, tuple(_view_member(view) for view in views))
-    if any(array.dtype != _SEEN or array.ndim != 1 for array in arrays.values()):
-        raise UserError(f"{path}: holds no tracks of format {FORMAT}; run `reliev3r label` again")
+    for array in arrays.values():
+        if array.dtype != _SEEN or array.ndim != 1:
+            raise UserError(f"{path}: holds no tracks of format {FORMAT}; run `reliev3r label` again")
+        possible = (array["weight"] >= 0) & (array["weight"] <= 1) & (np.abs(array["uv"]) < _FARTHEST).all(-1)
+        if not possible.all() or not (np.diff(array["track"], prepend=-1) > 0).all():  # numbers ascend from 0
+            raise UserError(f"{path}: holds tracks that no images have; run `reliev3r label` again")
     return [arrays[_view_member(view)] for view in views]
 
 
@@ -302,13 +313,12 @@ def _read(
     path: Path, names: tuple[str, ...], *, optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as content:  # the archive's checksums are verified as it is read
-            names = (*names, *(name for name in optional if name in content.files))
-            key = json.loads(str(content["key"]))
-            if not isinstance(key, dict):
-                raise ValueError("its key is no object")
-            return {name: content[name] for name in names}, key
-    except _DAMAGE as error:
+        arrays = read_npz(path, (*names, "key"), optional=optional)  # which verifies the archive's checksums
+        key = json.loads(str(arrays.pop("key")))
+        if not isinstance(key, dict):
+            raise ValueError("its key is no object")
+        return arrays, key
+    except ARRAY_ERRORS as error:
         raise UserError(f"{path}: missing or damaged ({error}); run `reliev3r label` again") from error
 
 

@@ -116,7 +116,7 @@ def _folder_checks(folder: Path) -> Iterator[Check]:
         if not failed.is_file():
             yield manifest_path, lambda: "missing: these labels are unfinished"
         return  # without a manifest nothing can be said about the parts, and the next run looks at each
-    yield manifest_path, partial(_sealed_damage, manifest_path, FORMAT)
+    yield manifest_path, partial(_manifest_damage, manifest_path)
     try:
         files = read_manifest(folder)["files"]
     except UserError:
@@ -144,6 +144,18 @@ def _quality_checks(folder: Path) -> Iterator[Check]:
         return
     if expected is not None:
         yield picture, partial(_picture_damage, picture, expected)
+
+
+def _manifest_damage(path: Path) -> str | None:
+    try:
+        read_manifest(path.parent)
+    except UserError as error:
+        return _sealed_damage(path, FORMAT) or _said(error, path)
+    return None
+
+
+def _said(error: UserError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _quality_damage(path: Path) -> str | None:
@@ -231,8 +243,8 @@ def _index_damage(root: Path, folders: dict[str, Path]) -> str | None:
         return "missing: run `reliev3r label` again"
     try:
         index = read_index(root)
-    except UserError:
-        return _sealed_damage(path, STORE_FORMAT)
+    except UserError as error:
+        return _sealed_damage(path, STORE_FORMAT) or _said(error, path)
     states = {name: capture_state(folder) for name, folder in folders.items()}
     for name, entry in index.items():
         if entry["state"] != "unfinished" and name not in states:

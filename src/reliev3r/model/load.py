@@ -88,6 +88,9 @@ def load_network(name: Path | str) -> Reliev3R:
         _refuse_other_size(folder)
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints where it reads from
             network = Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
+        damaged = [name for name, value in network.state_dict().items() if not bool(value.sum().isfinite())]
+        if damaged:
+            raise ValueError(f"{damaged[0]} of model.safetensors is not finite; restore it")
     except Exception as error:  # safetensors, JSON and shape errors share no base class
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
     return network if str(name) == PACKAGED else _with_their_licence(network)

@@ -25,13 +25,21 @@ logger = logging.getLogger(__name__)
 @torch.no_grad()
 def predict(model: nn.Module, views: Views, *, bf16: bool = False) -> Prediction:
     """Prediction [v ...] of unbatched ``views``, on the CPU, float32; the model's mode and device stay as they are.
-    ``bf16``: under autocast."""
+    ``bf16``: under autocast.
+
+    Raises:
+        UserError: it is not finite.
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         prediction = model(views.map(lambda x: x[None].to(device))).map(lambda x: x[0].cpu()).to(torch.float32)
     model.train(training)
+    tied = slice(None) if prediction.reached is None else prediction.reached
+    parts = (prediction.depth, prediction.rays, prediction.conf, prediction.world_from_cam[tied])
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise UserError("the network predicts numbers that are not finite: its weights are damaged; take others")
     return prediction
 
 

@@ -80,6 +80,9 @@ class FitConfig(TrainConfig):
     """Train even on labels that were judged unusable (labels/quality.json says why they were)."""
     refine: bool = False
     """Polish the cameras by bundle adjustment of the tracks (pycolmap); kept beside the network's own."""
+    copy_images: bool = False
+    """RUN/images holds copies of the photographs, not hard links to them: the run stands alone, and a tool that changes
+    an image there changes no photograph."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
         default_factory=lambda: ObjectiveConfig(depth_weight=2.2, tracks_weight=10.0, teacher_weight=10.0, doubt=10.0)

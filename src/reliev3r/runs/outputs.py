@@ -92,7 +92,7 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineRes
     if guessed:
         alarms.append(_sentence(guessed, best))
         _log.warning(alarms[-1])
-    _write_best(out, best, tracks, guessed)
+    _write_best(out, best, tracks, guessed, copy_images=bool(fitted.settings.get("copy_images")))
     write_json(out / "quality.json", {**figures, "without_evidence": guessed, "notes": notes, "meta": network.meta})
     write_report(
         out / "report.html",
@@ -165,9 +165,9 @@ def _sentence(guessed: list[str], reconstruction: Reconstruction) -> str:
     )
 
 
-def _write_best(out: Path, best: Reconstruction, tracks: Tracks, guessed: list[str]) -> None:
+def _write_best(out: Path, best: Reconstruction, tracks: Tracks, guessed: list[str], *, copy_images: bool) -> None:
     shown = _without(best, guessed)
-    write_folder(shown, tracks, out, without=[ARRAYS])  # ``prediction/`` has the arrays
+    write_folder(shown, tracks, out, without=[ARRAYS], copy_images=copy_images)  # ``prediction/`` has the arrays
     (out / WITHOUT_EVIDENCE).unlink(missing_ok=True)
     if shown.found is not None and guessed:
         write_cameras(only_views(best, (~shown.found).nonzero()[:, 0].tolist()), out / WITHOUT_EVIDENCE)

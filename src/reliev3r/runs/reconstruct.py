@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from reliev3r.core.device import Precision
@@ -12,7 +13,10 @@ from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.export.write import export_reconstruction
 from reliev3r.model.load import PACKAGED, Model
+from reliev3r.runs.held_matches import contradiction
 from reliev3r.solve.capture import TrackChoice, reconstruct_groups
+
+logger = logging.getLogger(__name__)
 
 
 def reconstruct(
@@ -44,15 +48,22 @@ def reconstruct(
         cache: folder for a video's frames.
         report: hears of the progress.
 
+    Where a network predicts its cameras and matches between the images contradict them, a warning says so, and so does
+    ``meta["contradicted"]``.
+
     Raises:
         UserError: bad images or checkpoint, images that share nothing, or unknown intrinsics that nothing tells.
     """
     report = report or silent
     capture = load_capture(images, views=views, cache=cache, progress=staged(report, "frames"))
-    return reconstruct_groups(
-        with_intrinsics(capture, intrinsics), model, image_size=image_size, tracks=tracks, precision=precision,
-        device=device, report=report,
-    )  # fmt: skip
+    capture = with_intrinsics(capture, intrinsics)
+    found = reconstruct_groups(
+        capture, model, image_size=image_size, tracks=tracks, precision=precision, device=device, report=report
+    )
+    if "tracks" not in found[0].meta and (doubt := contradiction(found[0], capture)):  # solved ones come from matches
+        logger.warning(doubt)
+        found[0].meta["contradicted"] = doubt
+    return found
 
 
 def write_groups(found: list[Reconstruction], out: Path, *, overwrite: bool = False) -> list[Path]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json
 from reliev3r.core.progress import Report, silent
 from reliev3r.core.reconstruction import Reconstruction
-from reliev3r.core.settings import to_plain
+from reliev3r.core.settings import from_plain, to_plain
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.evaluation.heldout_quality import Quality
 from reliev3r.labels.prepare import prepare_capture
@@ -32,22 +33,42 @@ def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
     told = finished_run(run)
     if not (run / "quality.json").is_file():
         raise UserError(f"{run}: is not finished; go on with `reliev3r fit {told.capture} --out {run} --resume`")
-    stored = read_json(run / "quality.json")
+    stored, quality = _judged(run / "quality.json")
     report("refine", 0, 1, "bundle adjustment of the tracks")
     task = CaptureTask(name=told.labels.name, path=told.capture, out=told.labels.resolve())
     capture = labelled_capture(task)
     reconstruction = dataclasses.replace(Reconstruction.load(run / "prediction"), capture=capture)
     labels = load_labels(told.labels, capture)
-    patch = read_json(run / "checkpoint" / "config.json")["patch_size"]
+    patch = _patch_size(run / "checkpoint" / "config.json")
     split_only = dataclasses.replace(told.config.prepare, solve=False, register=False)
     prepared = prepare_capture(capture, labels, split_only, patch=patch)
-    before = stored.get("refined", {}).get("reason")
+    before = (stored.get("refined") or {}).get("reason")
     fitted = Fitted(
         capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction,
-        quality=Quality(**{**stored["network"], "alarms": tuple(stored["network"]["alarms"])}),
+        quality=quality,
         notes=tuple(note for note in stored["notes"] if note != before), settings=to_plain(told.config),
     )  # fmt: skip
     result, _ = write_outputs(run, fitted, refine=True)
     report("refine", 1, 1, "")
     assert result is not None  # it was asked for
     return result
+
+
+def _judged(file: Path) -> tuple[dict[str, Any], Quality]:
+    """What ``quality.json`` says, and of it the network's quality."""
+    stored = read_json(file)
+    parts = (stored.get("network"), stored.get("refined") or {}) if isinstance(stored, dict) else (None,)
+    notes = stored.get("notes") if isinstance(stored, dict) else None
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(notes, list):
+        raise UserError(f"{file}: damaged; go on with `reliev3r fit ... --resume`, which writes it anew")
+    if not all(isinstance(note, str) for note in notes):
+        raise UserError(f"{file}: damaged: its notes are no sentences; restore it")
+    return stored, from_plain(Quality, stored["network"], source=str(file))
+
+
+def _patch_size(file: Path) -> int:
+    told = read_json(file)
+    patch = told.get("patch_size") if isinstance(told, dict) else None
+    if isinstance(patch, bool) or not isinstance(patch, int) or not 1 <= patch <= 64:
+        raise UserError(f"{file}: describes no network of reliev3r; restore it")
+    return patch

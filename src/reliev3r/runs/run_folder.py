@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json, remove_leftovers, write_json
 from reliev3r.core.settings import from_plain, refuse_changes, to_plain
+from reliev3r.data.video import FRAMES, MANIFEST
 from reliev3r.model.load import RANDOM
 
 logger = logging.getLogger(__name__)
@@ -86,15 +88,17 @@ class RunFolder:
         if not first_process() or (self.path.exists() and not self.path.is_dir()):
             yield
             return
-        there = self.path.is_dir()
+        there, frames_there = self.path.is_dir(), (self.path / FRAMES).exists()
         lock = self._lock()
         try:
-            remove_leftovers(self.path, {"config.json"})  # of a process that was killed as it wrote
+            remove_leftovers(self.path, {"config.json", FRAMES})  # of a process that was killed as it wrote
             yield
         finally:
             (self.path / _OWNER).unlink(missing_ok=True)
             if self._run() is None:
                 (self.path / _LOCK).unlink(missing_ok=True)
+                if not frames_there:
+                    shutil.rmtree(self.path / FRAMES, ignore_errors=True)
             lock.release()
             if not there:
                 with suppress(OSError):  # not empty: the run began
@@ -141,7 +145,10 @@ class RunFolder:
             write_json(self.file, {"format": self._format, **self.inputs, "settings": to_plain(settings)})
 
     def _is_used(self) -> bool:
-        return any(not path.name.startswith(".") for path in self.path.iterdir())  # locks, and what a kill left
+        """Locks, and what a kill left, do not count: nor do the frames of a video, chosen before a run begins."""
+        chosen = self.path / FRAMES
+        frames = chosen.name if (chosen / MANIFEST).is_file() else ""
+        return any(not path.name.startswith(".") and path.name != frames for path in self.path.iterdir())
 
     @property
     def _format(self) -> str:

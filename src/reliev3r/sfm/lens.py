@@ -21,6 +21,7 @@ from torch import Tensor
 from reliev3r.core.types import Tracks
 from reliev3r.sfm.bundle_pycolmap import Bundle, NotAdjusted, adjust_bundle, shared_focal
 from reliev3r.sfm.heldout_error import observation_errors
+from reliev3r.sfm.quarter_turn import QuarterTurn
 
 _UNMODELLED = 0.2
 """Systematic errors as a share of the held-out error: a focal length within what they could do is as good."""
@@ -86,12 +87,16 @@ def adjust_with_lens(
 ) -> tuple[Bundle, tuple[CameraLens, ...]]:
     """Bundle adjustment on ``tracks``, with the lens that ``judges`` (both [v, m] in original pixels) speak for.
 
-    ``K`` is the prior's. Up to seven adjustments, each from the last one's cameras.
+    Views that lie across (portrait among landscape pictures of one camera) share its lens. ``K`` is the prior's. Up to
+    seven adjustments, each from the last one's cameras.
 
     Raises:
         NotAdjusted: as :func:`~reliev3r.sfm.bundle_pycolmap.adjust_bundle`, under the prior itself.
     """
-    search = _Search(tracks, judges, shared_focal(K.double(), prior.camera_of), tuple(sizes), prior)
+    turn = QuarterTurn.of(sizes, prior.camera_of)
+    shared = shared_focal(turn.K(K.double()), prior.camera_of)
+    search = _Search(turn.tracks(tracks), turn.tracks(judges), shared, turn.turned_sizes, prior)
+    world_from_cam = turn.cameras(world_from_cam)
     plain = search.at_prior_and_free(world_from_cam, [])
     found = plain
     if prior.distortion:
@@ -102,7 +107,8 @@ def adjust_with_lens(
             found = bent
         elif evident:
             found = search.at_prior_and_free(bent.at_prior.world_from_cam, evident)
-    return search.weighed(found)
+    bundle, lenses = search.weighed(found)
+    return turn.back(bundle), lenses
 
 
 @dataclass(frozen=True)

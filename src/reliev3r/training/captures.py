@@ -26,6 +26,7 @@ from reliev3r.data.benchmark_guard import refuse_benchmark
 from reliev3r.data.capture import Capture, Frame, load_capture
 from reliev3r.data.find_captures import CaptureTask, find_captures
 from reliev3r.data.lenses import stored_rectification
+from reliev3r.data.video import FRAMES, MANIFEST
 from reliev3r.labels.prepare import PrepareConfig, prepare_capture
 from reliev3r.labels.quality.assess import read_quality
 from reliev3r.labels.store import load_labels, read_manifest
@@ -227,8 +228,8 @@ def labelled_capture(task: CaptureTask) -> Capture:
     manifest = read_manifest(task.out)
     stored = {frame["name"]: frame for frame in manifest["frames"]}
     video = task.path.is_file()
-    place = task.out if (task.out / "frames").is_dir() else task.out.parent  # those of a fit lie beside its labels
-    count = read_json(place / "frames" / "frames.json")["count"] if video else None  # or others would be chosen
+    place = task.out if (task.out / FRAMES).is_dir() else task.out.parent  # those of a fit lie beside its labels
+    count = _frame_count(place / FRAMES / MANIFEST) if video else None  # or others would be chosen
     capture = load_capture(task.path, views=count, cache=place)
     frames = tuple(
         _as_labelled(frame, stored[frame.name], task.out) for frame in capture.frames if frame.name in stored
@@ -236,6 +237,14 @@ def labelled_capture(task: CaptureTask) -> Capture:
     if gone := len(stored) - len(frames):
         raise UserError(f"{task.path}: {gone} images that were labelled are gone; run `reliev3r label` again")
     return dataclasses.replace(capture, frames=frames, K_source=manifest["K_source"])
+
+
+def _frame_count(file: Path) -> int:
+    manifest = read_json(file)
+    count = manifest.get("count") if isinstance(manifest, dict) else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise UserError(f"{file}: does not say how many frames were chosen; run `reliev3r label` again")
+    return count
 
 
 def _as_labelled(frame: Frame, entry: dict[str, Any], labels: Path) -> Frame:
@@ -248,4 +257,4 @@ def _as_labelled(frame: Frame, entry: dict[str, Any], labels: Path) -> Frame:
 
 def _prepare(task: CaptureTask, path: Path, config: PrepareConfig, patch: int) -> None:
     capture = labelled_capture(task)
-    write_prepared(path, prepare_capture(capture, load_labels(task.out, capture, check="size"), config, patch=patch))
+    write_prepared(path, prepare_capture(capture, load_labels(task.out, capture), config, patch=patch))

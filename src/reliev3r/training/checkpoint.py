@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from reliev3r.core.arrays import read_torch
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import atomic_directory, file_hash, read_json, remove_leftovers, write_json
+from reliev3r.core.files import atomic_directory, file_hash, inside, read_json, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -144,16 +147,46 @@ def load_newest_state(folder: Path) -> TrainingState | None:
     for path in reversed(candidates):
         try:
             check_files(path)
-            rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+            rest = read_torch(path / "state.pt")
             ema = path / "ema.safetensors"
-            return TrainingState(
+            state = TrainingState(
                 model=load_file(path / "model.safetensors"), ema=load_file(ema) if ema.is_file() else None, **rest
             )
+            _refuse_nonsense(state)
+            return state
         except Exception as error:  # torch, zip and safetensors errors share no base class
             logger.warning("%s: damaged checkpoint, using the one before it (%s)", path, str(error).splitlines()[0])
     if candidates:
         raise UserError(f"{folder}: no checkpoint in it can be read; start again without --resume")
     return None
+
+
+def _refuse_nonsense(state: TrainingState) -> None:
+    """Whoever writes a checkpoint can write its checksums, too.
+
+    Raises:
+        ValueError: a number that no run can have come to.
+    """
+    numbers = (state.step, state.elapsed, state.evaluated)
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers):
+        raise ValueError("step, elapsed and evaluated are numbers")
+    if not (isinstance(state.step, int) and 0 <= state.step < 2**40 and 0 <= state.elapsed < math.inf):
+        raise ValueError(f"no run has come to step {state.step} in {state.elapsed} s")
+    if math.isnan(state.evaluated) or not isinstance(state.random, dict) or not isinstance(state.optimizer, dict):
+        raise ValueError("the state is not one of `reliev3r`")
+    if state.step and not state.optimizer.get("state"):
+        raise ValueError("the optimiser's state is gone")
+    for name, value in (*state.model.items(), *_tensors(state.optimizer)):
+        if value.is_floating_point() and not bool(value.sum().isfinite()):
+            raise ValueError(f"{name} is not finite")
+
+
+def _tensors(tree: Any, name: str = "optimizer") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(tree, torch.Tensor):
+        yield name, tree
+    elif isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _tensors(value, f"{name}.{key}")
 
 
 def save_best(folder: Path, network: nn.Module, record: dict[str, float]) -> None:
@@ -179,7 +212,10 @@ def best_record(folder: Path) -> dict[str, float] | None:
     if not best.is_dir():
         return None
     check_files(best)
-    return dict(read_json(best / "record.json"))
+    record = read_json(best / "record.json")
+    if not isinstance(record, dict) or not all(isinstance(value, int | float) for value in record.values()):
+        raise UserError(f"{best / 'record.json'}: is no record of an evaluation; remove {best}")
+    return record
 
 
 def check_files(folder: Path) -> None:
@@ -188,8 +224,11 @@ def check_files(folder: Path) -> None:
     Raises:
         UserError: a file is missing or is not what was written; names it.
     """
-    for name, expected in read_json(folder / CHECKSUMS).items():
-        path = folder / name
+    checksums = read_json(folder / CHECKSUMS)
+    if not isinstance(checksums, dict):
+        raise UserError(f"{folder / CHECKSUMS}: is no list of checksums; remove {folder} to use another one")
+    for name, expected in checksums.items():
+        path = inside(folder, name, str(folder / CHECKSUMS))
         if not path.is_file():
             raise UserError(f"{path}: missing from the checkpoint; remove {folder} to use another one")
         if file_hash(path) != expected:

@@ -190,6 +190,14 @@ class _Run:
     def _restore(self, state: TrainingState) -> None:
         if self.workers.all_reduce_max(state.step) != [state.step]:
             raise UserError(f"{self.folder}: processes see different checkpoints; put it on a disk that all share")
+        try:
+            self._take(state)
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            told = f"{self.folder}: its checkpoint {state.step} is not of this network and optimiser"
+            raise UserError(f"{told} ({str(error)[:200]}); start again with another --out") from error
+        logger.info("resumed at step %d", state.step)
+
+    def _take(self, state: TrainingState) -> None:
         like = self.network.state_dict()
         placed = {name: placed_like(value, like[name]) for name, value in state.model.items()}
         self.network.load_state_dict({**self._frozen(), **placed})
@@ -198,7 +206,6 @@ class _Run:
             self.average = {name: placed_like(value, like[name]) for name, value in state.ema.items()}
         self.done, self.before, self.evaluated = state.step, state.elapsed, state.evaluated
         self.workers.set_random_state(state.random)
-        logger.info("resumed at step %d", state.step)
 
     def _trained(self) -> dict[str, Tensor]:
         """The network's state without the weights that are not trained: those are in the file it came from."""

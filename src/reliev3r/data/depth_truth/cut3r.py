@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from jaxtyping import Float
 
+from reliev3r.core.arrays import ARRAY_ERRORS, read_npz
 from reliev3r.core.errors import UserError
 from reliev3r.data.depth_truth.stored import StoredDepth, StoredScene
 from reliev3r.data.images import image_size
@@ -56,9 +56,8 @@ def read_scene(folder: Path) -> StoredScene:
 
 def _camera(file: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            return {"intrinsic": stored["intrinsic"], "pose": stored["pose"]}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        return read_npz(file, ("intrinsic", "pose"))
+    except ARRAY_ERRORS as error:
         raise UserError(f"{file}: not a readable .npz with intrinsic and pose; process the scene again") from error
 
 

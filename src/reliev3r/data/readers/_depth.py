@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Shaped, UInt16
 
+from reliev3r.core import arrays
 from reliev3r.core.errors import UserError
 from reliev3r.data.images import affordable
 from reliev3r.data.readers._layout import existing
@@ -74,10 +75,10 @@ def read_npy(file: Path, shape: tuple[int, ...] | None = None) -> Float[np.ndarr
         UserError: missing, damaged, pickled, or of another type or shape.
     """
     try:
-        stored = np.load(existing(file), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        stored = arrays.read_npy(existing(file))
+    except arrays.ARRAY_ERRORS as error:
         raise UserError(f"{file}: not a readable .npy array; restore it from the dataset") from error
-    fits = isinstance(stored, np.ndarray) and (stored.ndim == 2 if shape is None else stored.shape == shape)
+    fits = stored.ndim == 2 if shape is None else stored.shape == shape
     if not fits or stored.dtype.kind != "f":
         raise UserError(f"{file}: not an array of floating-point numbers of the right shape; restore it")
     return stored

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from reliev3r.core.arrays import read_torch
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash
 from reliev3r.core.types import Ambiguity
@@ -87,7 +88,7 @@ def _load(file: Path) -> Any:
     except ImportError as error:
         raise UserError(f"moge-2 needs its package ({first_line(error)}): {INSTALL}") from error
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = read_torch(file)
         model = MoGeModel(**checkpoint["model_config"])
         # Upstream's own loader goes on with random weights where some are missing.
         missing = model.load_state_dict(checkpoint["model"], strict=False).missing_keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from reliev3r.core.arrays import ARRAY_ERRORS, read_npy, read_npz
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
@@ -76,15 +76,13 @@ def _read(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".png":
             return _read_png(path)
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            names = content.files
-            if "depth" not in names and len(names) != 1:
-                raise UserError(f'{path}: holds {len(names)} arrays; name the map "depth"')
-            return content["depth" if "depth" in names else names[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if path.suffix == ".npy":
+            return read_npy(path)
+        arrays = read_npz(path)
+        if "depth" not in arrays and len(arrays) != 1:
+            raise UserError(f'{path}: holds {len(arrays)} arrays; name the map "depth"')
+        return arrays["depth"] if "depth" in arrays else next(iter(arrays.values()))
+    except ARRAY_ERRORS as error:
         raise UserError(f"{path}: unreadable depth map ({error}); make it again") from error
 
 

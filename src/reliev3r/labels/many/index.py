@@ -18,6 +18,7 @@ from reliev3r.labels.store import read_manifest
 FORMAT = "reliev3r-store/1"
 FAILED = "reliev3r-failed/1"
 
+_STATES = ("done", "failed", "unfinished")
 _PARTS = {"manifest.json", "failed.json", "tracks.npz", "depth", "frames"}
 
 
@@ -42,9 +43,10 @@ def capture_state(folder: Path) -> dict[str, Any]:
     except UserError:
         pass
     try:
-        return {"state": "failed", "reason": read_sealed(folder / "failed.json", FAILED)["reason"]}
+        return {"state": "failed", "reason": str(read_sealed(folder / "failed.json", FAILED).get("reason", ""))}
     except UserError:
-        return {"state": "unfinished"}
+        damaged = (folder / "manifest.json").is_file()
+        return {"state": "unfinished", **({"reason": "manifest.json is damaged; label it again"} if damaged else {})}
 
 
 def mark_failed(folder: Path, reason: str) -> None:
@@ -75,7 +77,11 @@ def read_index(store: Path | str) -> dict[str, dict[str, Any]]:
     path = Path(store) / "store.json"
     if not path.is_file():
         raise UserError(f"{store}: is no store of labels (no store.json); run `reliev3r label` (again)")
-    return read_sealed(path, FORMAT)["captures"]
+    captures: Any = read_sealed(path, FORMAT).get("captures")
+    entries = captures.values() if isinstance(captures, dict) else [None]
+    if not all(isinstance(entry, dict) and entry.get("state") in _STATES for entry in entries):
+        raise UserError(f'{path}: damaged (its "captures" are not what reliev3r writes); run `reliev3r label` again')
+    return captures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +132,7 @@ def _judged(name: str, folder: Path) -> JudgedCapture:
         )  # fmt: skip
     verdict, reason = {
         "failed": ("failed", state.get("reason", "")),
-        "unfinished": ("unfinished", "the run was interrupted; `reliev3r label` goes on"),
+        "unfinished": ("unfinished", state.get("reason", "the run was interrupted; `reliev3r label` goes on")),
         "done": ("not judged", "labelled without a verdict; `reliev3r label` adds it"),
     }[state["state"]]
     return JudgedCapture(name=name, verdict=verdict, reasons=(reason,), figures=None, picture=None)

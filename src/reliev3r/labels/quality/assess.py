@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, read_sealed, write_sealed
 from reliev3r.core.progress import Progress
+from reliev3r.core.settings import from_plain
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.intrinsics import with_intrinsics
@@ -105,8 +106,11 @@ def read_quality(folder: Path | str) -> LabelQuality | None:
             return None
         if content["labels_sha256"] != file_hash(folder / "manifest.json"):
             return None
-        findings = tuple(Finding(**finding) for finding in content.pop("findings"))
-        return LabelQuality(findings=findings, **content)
+        where = str(folder / FILE)
+        findings = tuple(from_plain(Finding, finding, source=where) for finding in content.pop("findings"))
+        from_plain(LabelFigures, content["figures"], source=where)
+        found = LabelQuality(findings=findings, **content)
+        return found if found.verdict in get_args(LabelVerdict) else None
     except (UserError, OSError, AttributeError, KeyError, TypeError):
         return None
 

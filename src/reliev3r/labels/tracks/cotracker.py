@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from reliev3r.core.arrays import read_torch
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash
 from reliev3r.core.progress import Progress
@@ -215,7 +216,7 @@ def load_predictor(checkpoint: Path, device: str) -> Any:
     kind = import_predictor()
     try:
         predictor = kind(checkpoint=None, offline=True, window_len=_TRAINED_WINDOW)
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_torch(checkpoint)
         predictor.model.load_state_dict(state.get("model", state))
     except Exception as error:  # whatever torch raises on foreign files
         raise UserError(

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from reliev3r.core.arrays import read_torch
 from reliev3r.core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    content: Any = read_torch(path)
     for name in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
