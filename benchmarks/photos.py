@@ -51,7 +51,7 @@ SETS: dict[str, list[tuple[str, str, list[str]]]] = {
             for number in (1025, 1027, 1028, 1029, 1036, 1037, 1038, 1040, 1041, 1042, 1044, *range(1046, 1052), 1053)
         ])
     ],
-    "berlin": [("mapillary/OpenSfM", "data/berlin/images", ["01.jpg", "02.jpg", "03.jpg"])],
+    "banana": [("pierotofy/dataset_banana", "images", [f"DSC_{number:04d}.JPG" for number in range(423, 439)])],
     "beach": [
         ("pierotofy/drone_dataset_brighton_beach", "images", [f"DJI_{number:04d}.JPG" for number in range(18, 36)])
     ],

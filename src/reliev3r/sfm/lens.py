@@ -26,11 +26,11 @@ _RADIAL_SIGMA = 0.1
 """Prior standard deviation of k1, around 0."""
 _WELL_TOLD = 0.85
 """Where the tracks' share in k1 is at least this, scene and cameras hold it fast."""
-_EVIDENT, _EVIDENT_FLAT = 1.0, 2.5
-"""Standard deviations from 0 that make a k1 evident, where it is held fast and where a bent ground might stand in for
-it: false matches over flat ground alone bring up k1 of 1.7 standard deviations."""
+_EVIDENT = 2.5
+"""Standard deviations from 0 that make a k1 evident elsewhere, where a bent ground might stand in for it: false matches
+over flat ground alone bring up k1 of 1.7 standard deviations."""
 _SETTLED = 0.002
-"""A lens within this of another, in the logarithm of its focal length and in k1, is not adjusted once more."""
+"""A lens within this of another, in the logarithm of its focal length and in k1, is as good as the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +149,8 @@ def _weighed(camera: int, K: Tensor, free: Bundle | None, prior: LensPrior) -> _
     gain = known @ torch.linalg.pinv(known + tracks)
     mean, covariance = gain @ found, known - gain @ known
     log_zoom, k1 = mean.tolist()
-    evident = _EVIDENT if gain[1, 1] >= _WELL_TOLD else _EVIDENT_FLAT
-    if prior.distortion and abs(k1) < evident * math.sqrt(max(float(covariance[1, 1]), 0.0)):
+    least = _SETTLED if gain[1, 1] >= _WELL_TOLD else _EVIDENT * math.sqrt(max(float(covariance[1, 1]), 0.0))
+    if prior.distortion and abs(k1) < least:
         log_zoom, k1 = log_zoom - k1 * float(covariance[0, 1] / covariance[1, 1]), 0.0
     return _Weighed(
         log_zoom=log_zoom,
