@@ -43,7 +43,7 @@ from reliev3r.geometry.rigid import rotation_angle
 SETS: dict[str, list[tuple[str, str, list[str]]]] = {
     "castle": [
         ("openMVG/ImageDataset_SceauxCastle", "images", [f"100_{number}.JPG" for number in range(7100, 7111)]),
-        ("mapillary/OpenSfM", "data/lund/images", ["05.jpg"]),  # the photograph that matches no other
+        ("mapillary/OpenSfM", "data/lund/images", ["05.jpg as street.jpg"]),  # it matches no other
     ],
     "tree": [
         ("alicevision/dataset_monstree", "full", [
@@ -56,7 +56,7 @@ SETS: dict[str, list[tuple[str, str, list[str]]]] = {
         ("pierotofy/drone_dataset_brighton_beach", "images", [f"DJI_{number:04d}.JPG" for number in range(18, 36)])
     ],
 }  # fmt: skip
-"""Repository, folder and photographs of each set."""
+"""Repository, folder and photographs of each set, ``as`` what they are called in it."""
 _LONG_SIDE = 1600
 
 
@@ -66,12 +66,13 @@ def gather(name: str, clones: Path, folder: Path) -> None:
     for repository, place, files in SETS[name]:
         clone = clones / repository.replace("/", "+")
         for file in files:
-            show = ["git", "-C", str(clone), "show", f"HEAD:{place}/{file}"]
+            original, _, name_here = file.partition(" as ")
+            show = ["git", "-C", str(clone), "show", f"HEAD:{place}/{original}"]
             image = Image.open(io.BytesIO(subprocess.run(show, capture_output=True, check=True).stdout))
             exif, shrink = image.getexif(), _LONG_SIDE / max(image.size)
             if shrink < 1:
                 image = image.resize((round(image.width * shrink), round(image.height * shrink)), Image.LANCZOS)
-            image.save(folder / file, quality=95, subsampling=0, exif=exif.tobytes())
+            image.save(folder / (name_here or original), quality=95, subsampling=0, exif=exif.tobytes())
 
 
 def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from reliev3r.sfm.track_graph import connected_parts
 
 _MIN_OBSERVATIONS = 12
 """A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
+_MIN_SHARE = 1 / 3
 _MIN_PARALLAX = math.radians(0.5)
 _FLOOR_ANGLE = math.radians(0.1)
 """Observations within this angle are never called outliers: about the noise of feature detectors."""
@@ -241,7 +242,8 @@ def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[
     """Views whose cameras the tracks [v, m] hold in place: enough observations agree with one set of cameras.
 
     What agrees is judged against the median residual, as for adjustment, so poor cameras are no reason; a view that
-    no track ties, or ties to a few others only, is one. All ``False`` where no view has enough.
+    no track ties, or ties to a few others only, is one, as is one where most tracks disagree: some agree with any
+    camera by chance. All ``False`` where no view has enough.
     """
     tracks = tracks.select_tracks((tracks.visible.sum(0) >= 2).nonzero()[:, 0])
     held = torch.zeros(len(K), dtype=torch.bool)
@@ -253,7 +255,7 @@ def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[
     except NotAdjusted:
         return held
     held[connected_parts(kept)[0]] = True
-    return held & (kept.sum(1) >= _MIN_OBSERVATIONS)
+    return held & (kept.sum(1) >= (_MIN_SHARE * tracks.visible.sum(1)).clamp_min(_MIN_OBSERVATIONS))
 
 
 def _solve(
@@ -280,7 +282,7 @@ def _solve(
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     verbosity, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 2  # else a warning for every rejected step
     try:
-        adjuster = pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
+        adjuster: Any = pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
         summary = adjuster.solve()
         if not summary.is_solution_usable():
             raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
@@ -300,8 +302,8 @@ def _lens_covariance(model: Any, adjuster: Any, problem: _Problem, squares: floa
         free = torch.tensor([problem.focal, problem.radial]).nonzero()[:, 0]
         unit = torch.tensor([1 / params[0], 1.0], dtype=torch.float64)[free]
         own = None if found is None else found.get_other_params_cov(params)
-        own = _UNKNOWN * torch.eye(len(free)).double() if own is None else squares * torch.from_numpy(own)
-        covariance[view, free[:, None], free] = unit[:, None] * own * unit
+        block = _UNKNOWN * torch.eye(len(free)).double() if own is None else squares * torch.from_numpy(own)
+        covariance[view].index_put_((free[:, None], free), unit[:, None] * block * unit)
     return covariance
 
 
