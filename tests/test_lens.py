@@ -19,7 +19,8 @@ from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.sfm import bundle_pycolmap
 from reliev3r.sfm import lens as lens_module
-from reliev3r.sfm.lens import LensPrior, adjust_with_lens
+from reliev3r.sfm.bundle_pycolmap import Bundle
+from reliev3r.sfm.lens import CameraLens, LensPrior, adjust_with_lens
 from reliev3r.sfm.quarter_turn import QuarterTurn
 from reliev3r.sfm.refine import _straightened, refine_cameras
 
@@ -132,14 +133,14 @@ def test_portrait_and_landscape_pictures_share_their_lens(monkeypatch) -> None:
     centred[:2, 2] = torch.tensor([320.0, 240.0])
     monkeypatch.setattr(small_scene, "K", centred)
     cameras = around()
-    tracks, heldout = taken(cameras, cloud, k1=-0.15, tracks=250)
+    tracks, _ = taken(cameras, cloud, k1=-0.15, tracks=250)
     prior = centred.clone()
     prior[[0, 1], [0, 1]] *= 1.05
     prior, sizes = prior.repeat(VIEWS, 1, 1), ((640, 480),) * VIEWS
-    alike, (known,) = adjust_with_lens(tracks, heldout, prior, cameras, sizes, ONE_CAMERA)
+    alike, (known,) = adjust_with_lens(tracks, prior, cameras, sizes, ONE_CAMERA)
     held = QuarterTurn(sizes, torch.arange(VIEWS) % 3 == 1)  # those were taken in portrait
     mixed, (lens,) = adjust_with_lens(
-        held.tracks(tracks), held.tracks(heldout), held.K(prior), held.cameras(cameras), held.turned_sizes, ONE_CAMERA
+        held.tracks(tracks), held.K(prior), held.cameras(cameras), held.turned_sizes, ONE_CAMERA
     )
     assert lens.views == VIEWS
     assert lens.focal_px == pytest.approx(known.focal_px, rel=2e-3)
@@ -170,6 +171,45 @@ def test_over_flat_ground_the_prior_stays(k1) -> None:
     assert result.lenses[0].focal_px == pytest.approx(FOCAL, rel=0.01)
     assert result.lenses[0].k1 == 0
     assert result.reconstruction.radial is None
+
+
+def test_a_strong_lens_over_flat_ground_does_not_become_a_bent_ground() -> None:
+    cameras = nadir()
+    tracks, heldout = taken(cameras, floor, k1=-0.15)
+    network = start(cameras, focal=FOCAL)
+    found = refine_cameras(network, tracks, heldout, lens=ONE_CAMERA)
+    (lens,) = found.lenses
+    assert lens.k1 == pytest.approx(-0.15, abs=0.05)
+    assert lens.focal_px == pytest.approx(FOCAL, rel=0.04)
+    pinhole = refine_cameras(network, tracks, heldout)
+    assert errors(pinhole.reconstruction, cameras)[0] > 2  # it bends the ground
+    assert errors(found.reconstruction, cameras)[0] < 1.5
+
+
+def test_a_lens_that_flat_ground_hides_is_told() -> None:
+    lens = CameraLens(
+        view=0, views=8, prior_px=600.0, free_px=700.0, share=0.1, focal_px=605.0, k1=0.0, k1_share=0.3
+    )  # fmt: skip
+    assert "near what was known, for the tracks hardly tell (alone: 700)" in lens.sentence
+    assert "distortion taken as none, for the tracks cannot tell it" in lens.sentence
+    assert "distortion taken as none" not in dataclasses.replace(lens, k1_share=0.9).sentence
+
+
+def test_what_is_not_evident_pulls_the_mean_to_the_prior() -> None:
+    free = Bundle(
+        world_from_cam=torch.eye(4).double()[None], K=K[None] * torch.tensor([1.2, 1.2, 1.0]).double()[:, None],
+        radial=torch.tensor([-0.2]).double(), points=torch.zeros(1, 3).double(), kept=torch.ones(1, 1).bool(),
+        adjusted=torch.ones(1).bool(), lens_covariance=torch.tensor([[[100.0, 0.0], [0.0, 1.0]]]).double(),
+    )  # fmt: skip
+    prior = LensPrior(camera_of=(0,), focal_sigma=0.05)
+    weighed = lens_module._weighed(0, K[None], free, prior)
+    # standard deviations of the tracks: 0.15 times those of the covariance, 1.5 for the focal length and 0.15 for k1
+    assert weighed.share == pytest.approx(0.05**2 / (0.05**2 + 1.5**2), rel=1e-6)
+    assert weighed.log_zoom == pytest.approx(weighed.share * math.log(1.2), rel=1e-6)
+    assert weighed.k1_share == pytest.approx(0.1**2 / (0.1**2 + 0.15**2))
+    assert weighed.k1 == 0  # the mean, -0.06, lies within 2.5 standard deviations of 0.08
+    sure = dataclasses.replace(free, lens_covariance=0.01 * free.lens_covariance)
+    assert lens_module._weighed(0, K[None], sure, prior).k1 == pytest.approx(-0.2 / 1.0225)
 
 
 def test_the_prior_does_not_move_where_adjusting_the_focal_length_fails(monkeypatch) -> None:

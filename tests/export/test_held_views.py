@@ -40,6 +40,18 @@ def test_a_view_with_false_tracks_is_not() -> None:
     assert held_views(Tracks(uv=uv, weight=tracks.weight), K, small_scene.arc(VIEWS)).tolist() == [True] * 4 + [False]
 
 
+def test_a_view_that_most_of_its_tracks_contradict_is_not() -> None:
+    """Enough of many tracks agree with any camera by chance: a wrong one is told by the rest of them."""
+    cameras = small_scene.arc(12)
+    tracks = small_scene.observe(small_scene.wall_points(1500, seed=0), cameras, noise_px=0.5, longest=3)
+    uv, seen = tracks.uv.clone(), tracks.visible[2].nonzero()[:, 0]
+    assert len(seen) > 150
+    wrong = seen[30:]
+    uv[2, wrong] = torch.rand(len(wrong), 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([640.0, 480.0])
+    held = held_views(Tracks(uv=uv, weight=tracks.weight), small_scene.K.expand(12, 3, 3), cameras)
+    assert [view for view in range(12) if not held[view]] == [2]
+
+
 def test_poor_cameras_are_no_lack_of_evidence() -> None:
     """A network that has hardly trained: the tracks are there, and adjustment would use them."""
     generator = torch.Generator().manual_seed(0)

@@ -22,6 +22,9 @@ from reliev3r.sfm.bundle_pycolmap import build_model, shared_cameras
 
 _log = logging.getLogger(__name__)
 _DENSE_POINTS = 100_000  # start for splats where there are no tracks
+_GENEROUS, _LEAST_ANGLE = 6.0, math.radians(0.1)
+"""Observations beyond this many median residuals are outliers, but never within that angle: as ``sfm.bundle_pycolmap``
+adjusts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +49,17 @@ def write_colmap(
     """Write a binary COLMAP model (PINHOLE, original resolution) into ``folder``, by custom ``.../sparse/0``.
 
     ``tracks`` [v, m] are in original pixels. Every observation becomes a 2D point of its image; those within
-    ``max_angle_deg`` of the point triangulated from their track, in front of the camera and with ``min_parallax_deg``
-    among them are linked to a 3D point. Image names are those of ``images`` (by default the capture's files), relative
-    to the ``images`` folder. Without tracks, or where none is consistent, the points are the confident pixels'
-    without observations.
+    ``max_angle_deg`` of the point triangulated from their track (less where most agree far better), in front of the
+    camera and with ``min_parallax_deg`` among them are linked to a 3D point. Image names are those of ``images`` (by
+    default the capture's files), relative to the ``images`` folder. Without tracks, or where none is consistent, the
+    points are the confident pixels' without observations.
     """
     names = [relative_to_images(file) for file in images or reconstruction.image_files]
     camera_of = shared_cameras(reconstruction.K_original, reconstruction.sizes)
     K, world_from_cam = reconstruction.K_original[camera_of], reconstruction.prediction.world_from_cam.double()
     if tracks is None:
         tracks = Tracks(uv=torch.zeros(len(names), 0, 2), weight=torch.zeros(len(names), 0))
-    points, kept = consistent_points(
-        tracks,
-        K,
-        world_from_cam,
-        max_angle=math.radians(max_angle_deg),
-        min_parallax=math.radians(min_parallax_deg),
-    )
+    points, kept = _triangulated(tracks, K, world_from_cam, math.radians(max_angle_deg), math.radians(min_parallax_deg))
     colours = track_colours(reconstruction, tracks, kept)
     model = build_model(
         names, reconstruction.sizes, K, world_from_cam, tracks, points, kept, camera_of=camera_of, colours=colours
@@ -77,6 +74,21 @@ def write_colmap(
     per_point = (error * kept).sum(0)[used] / kept.sum(0)[used]
     mean = per_point.mean().item() if len(per_point) else 0.0
     return ColmapSummary(points=model.num_points3D(), observations=int(kept.sum()), mean_reprojection_px=mean)
+
+
+def _triangulated(
+    tracks: Tracks, K: Tensor, world_from_cam: Tensor, max_angle: float, min_parallax: float
+) -> tuple[Tensor, Bool[Tensor, "v m"]]:
+    """Points and the observations that agree, outliers told by how well the others do."""
+    points, kept = consistent_points(tracks, K, world_from_cam, max_angle=max_angle, min_parallax=min_parallax)
+    if not kept.any():
+        return points, kept
+    error, _ = reprojection_errors(points, tracks, K, world_from_cam)
+    typical = float((error / K[:, 0, 0, None])[kept].median())
+    tight = max(_LEAST_ANGLE, _GENEROUS * typical)
+    if tight >= max_angle:
+        return points, kept
+    return consistent_points(tracks, K, world_from_cam, max_angle=tight, min_parallax=min_parallax)
 
 
 def relative_to_images(file: str) -> str:

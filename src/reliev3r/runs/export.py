@@ -9,9 +9,8 @@ from reliev3r.data.capture import Capture
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.export.lens import straightened_tracks
 from reliev3r.export.write import export_reconstruction
-from reliev3r.labels.store import load_tracks
 from reliev3r.runs.fit import finished_run
-from reliev3r.runs.outputs import best_of
+from reliev3r.runs.outputs import best_of, tracks_of
 from reliev3r.training.captures import labelled_capture
 
 
@@ -24,7 +23,7 @@ def export_run(
         UserError: not finished, ``out`` exists and ``overwrite`` is off, or photographs that are needed are gone.
     """
     best = best_of(run, network=network)
-    tracks = straightened_tracks(load_tracks(finished_run(run).labels), best)
+    tracks = straightened_tracks(tracks_of(run, finished_run(run).labels, network=network), best)
     return export_reconstruction(
         best, tracks, out, overwrite=overwrite, capture=_photographs(run) if network else run, keep=keep
     )

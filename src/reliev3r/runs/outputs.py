@@ -25,6 +25,8 @@ from reliev3r.export.write import ARRAYS, VIEW, only_views, write_folder
 from reliev3r.geometry.radial import undistorted
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
+from reliev3r.labels.store import load_tracks, read_tracks, write_tracks
+from reliev3r.labels.tracks.dense import dense_tracks
 from reliev3r.report.html import write_report
 from reliev3r.sfm.bundle_pycolmap import held_views
 from reliev3r.sfm.lens import LensPrior
@@ -56,6 +58,10 @@ WITHOUT_EVIDENCE = "cameras_without_evidence.json"
 """In a run's folder: the cameras that are guesses, in the format of ``cameras.json``."""
 
 
+TRACKS = "tracks.npz"
+"""In ``refined/``: what the cameras were adjusted on, in pixels of the capture's images, which exports triangulate."""
+
+
 def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineResult | None, list[str]]:
     """Write prediction, photographs, cameras, maps, point clouds, COLMAP model, figures and the report into ``out``.
 
@@ -73,7 +79,9 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineRes
     refined, notes, quality = None, list(fitted.notes), fitted.quality
     best, figures = network, {"network": dataclasses.asdict(quality)}
     if refine:
-        refined = refine_cameras(network, tracks, heldout, lens=_lens_prior(fitted.capture))
+        _log.info("matching the photographs once more, for more tracks to adjust on")
+        more = dense_tracks(fitted.capture, tracks)
+        refined = refine_cameras(network, more, heldout, lens=_lens_prior(fitted.capture))
         notes.append(refined.reason)
         shutil.rmtree(out / "refined", ignore_errors=True)  # of an earlier refinement
         figures["refined"] = {
@@ -83,6 +91,8 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineRes
         if refined.kept:
             best = refined.reconstruction
             best.save(out / "refined")
+            tracks = more
+            write_tracks(out / "refined" / TRACKS, tracks, {"of": "the cameras' last adjustment"})
             quality = assess(best.prediction, _on_the_grid(prepared.heldout, best))
             figures["refined"] |= dataclasses.asdict(quality)
     best = dataclasses.replace(best, capture=straightened_capture(fitted.capture, best))
@@ -142,6 +152,16 @@ def best_of(run: Path, *, network: bool = False) -> Reconstruction:
     if not isinstance(guessed, list) or not all(isinstance(name, str) for name in guessed):
         raise UserError(f"{run / 'quality.json'}: damaged; `reliev3r refine {run}` writes it anew")
     return _without(found, guessed)
+
+
+def tracks_of(run: Path, labels: Path, *, network: bool = False) -> Tracks:
+    """Those that the exports of a finished run triangulate: of its refinement, else of its ``labels``.
+
+    Raises:
+        UserError: damaged or gone.
+    """
+    dense = run / "refined" / TRACKS
+    return read_tracks(dense)[0] if dense.is_file() and not network else load_tracks(labels)
 
 
 def _guessed(reconstruction: Reconstruction, tracks: Tracks) -> list[str]:

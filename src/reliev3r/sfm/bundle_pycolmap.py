@@ -8,7 +8,7 @@ views) or by ``sfm.bundle_batched`` (many small samples).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from reliev3r.sfm.track_graph import connected_parts
 
 _MIN_OBSERVATIONS = 12
 """A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
+_MIN_SHARE = 1 / 3
 _MIN_PARALLAX = math.radians(0.5)
 _FLOOR_ANGLE = math.radians(0.1)
 """Observations within this angle are never called outliers: about the noise of feature detectors."""
@@ -56,6 +57,8 @@ _GENEROUS = 6.0
 epipolar distance) is 2.5 times smaller than that of a long track under the same noise; hence so generous."""
 _CEILING_ANGLE = math.radians(20)
 _JUDGED_TRACKS = 5000
+_UNKNOWN = 1e6
+"""Variance of a lens that no adjusted view shows, or that the residuals do not determine at all."""
 _MOST_RADIAL = 0.5
 """Lenses without a fisheye's name bend less."""
 
@@ -77,6 +80,9 @@ class Bundle:
     kept: Bool[Tensor, "v m"]
     adjusted: Bool[Tensor, " v"]
     """False for views with too few consistent observations: they follow the nearest adjusted view rigidly."""
+    lens_covariance: Float[Tensor, "v 2 2"] | None = None
+    """Of (logarithm of the focal length, k1) of each view's lens, everything else free to follow: a deviation of one
+    such standard deviation doubles the sum of squared residuals. 0 for what was fixed; None where nothing was free."""
 
 
 def adjust_bundle(
@@ -87,8 +93,9 @@ def adjust_bundle(
     *,
     camera_of: Sequence[int] | None = None,
     free_focal: bool = False,
-    distorted: Collection[int] = (),
+    free_radial: bool = False,
     radial: Float[Tensor, " v"] | None = None,
+    near: bool = False,
 ) -> Bundle:
     """Alternate triangulation, outlier filter and bundle adjustment (Cauchy loss) until the residuals stop falling.
 
@@ -98,8 +105,8 @@ def adjust_bundle(
     of the track graph is brought back to the incoming cameras by a similarity of its own.
 
     Intrinsics are fixed, unless ``camera_of`` says for each view which view's intrinsics it shares (fx = fy): with
-    ``free_focal`` one focal length a camera is adjusted, and k1 of those cameras that are among ``distorted``;
-    ``radial`` is where k1 starts.
+    ``free_focal`` one focal length a camera is adjusted, with ``free_radial`` k1; ``radial`` is what it starts from, or
+    stays. Cameras that are ``near`` the solution already are spared the coarse rounds.
 
     Raises:
         NotAdjusted: too few consistent tracks, a solver failure, or a focal length or distortion that runs away.
@@ -110,10 +117,10 @@ def adjust_bundle(
         K = shared_focal(K, camera_of)
     problem = _Problem(
         tracks=tracks, sizes=tuple(sizes), camera_of=tuple(camera_of or range(len(sizes))), focal=free_focal,
-        distorted=frozenset(distorted), square_pixels=camera_of is not None, reference=reference,
+        radial=free_radial, square_pixels=camera_of is not None, reference=reference,
     )  # fmt: skip
     best = _State(_median_angle(undistorted(tracks, K, radial), K, reference), reference, K, radial)
-    for stage in _STAGES:
+    for stage in _STAGES[-1:] if near else _STAGES:
         current = best
         for done in range(_MAX_ROUNDS):
             current = _round(problem, current, stage)
@@ -128,8 +135,9 @@ def adjust_bundle(
         raise NotAdjusted("the distortion of the lens ran away")
     points, kept, _ = _usable(undistorted(tracks, best.K, best.radial), best.K, best.cameras, best.residual)
     return Bundle(
-        world_from_cam=best.cameras, K=best.K, radial=best.radial, points=points, kept=kept, adjusted=kept.any(1)
-    )
+        world_from_cam=best.cameras, K=best.K, radial=best.radial, points=points, kept=kept, adjusted=kept.any(1),
+        lens_covariance=best.covariance,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +148,7 @@ class _Problem:
     sizes: tuple[tuple[int, int], ...]
     camera_of: tuple[int, ...]
     focal: bool
-    distorted: frozenset[int]
+    radial: bool
     square_pixels: bool
     reference: Tensor
 
@@ -154,6 +162,8 @@ class _State:
     cameras: Tensor
     K: Tensor
     radial: Tensor
+    covariance: Tensor | None = None
+    """As ``Bundle.lens_covariance``."""
 
     @property
     def pixels(self) -> float:
@@ -175,13 +185,18 @@ def _round(problem: _Problem, state: _State, stage: _Stage) -> _State:
         kept,
         camera_of=problem.camera_of,
         square_pixels=problem.square_pixels,
-        radial={camera: float(state.radial[camera]) for camera in problem.distorted},
+        radial={
+            camera: float(state.radial[camera])
+            for camera in set(problem.camera_of)
+            if problem.radial or state.radial[camera] != 0
+        },
     )
     loss_scale_px = stage.loss_scale * max(state.residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
-    _solve(model, parts, problem, loss_scale_px=loss_scale_px, iterations=stage.iterations)
+    covariance = _solve(model, parts, problem, loss_scale_px=loss_scale_px, iterations=stage.iterations)
     cameras, K, radial = _read(model, K, problem)
     cameras = _in_gauge(cameras, problem.reference, parts)
-    return _State(_median_angle(undistorted(problem.tracks, K, radial), K, cameras), cameras, K, radial)
+    residual = _median_angle(undistorted(problem.tracks, K, radial), K, cameras)
+    return _State(residual, cameras, K, radial, covariance)
 
 
 def shared_focal(K: Float[Tensor, "v 3 3"], camera_of: Sequence[int]) -> Float[Tensor, "v 3 3"]:
@@ -227,7 +242,8 @@ def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[
     """Views whose cameras the tracks [v, m] hold in place: enough observations agree with one set of cameras.
 
     What agrees is judged against the median residual, as for adjustment, so poor cameras are no reason; a view that
-    no track ties, or ties to a few others only, is one. All ``False`` where no view has enough.
+    no track ties, or ties to a few others only, is one, as is one where most tracks disagree: some agree with any
+    camera by chance. All ``False`` where no view has enough.
     """
     tracks = tracks.select_tracks((tracks.visible.sum(0) >= 2).nonzero()[:, 0])
     held = torch.zeros(len(K), dtype=torch.bool)
@@ -239,20 +255,25 @@ def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[
     except NotAdjusted:
         return held
     held[connected_parts(kept)[0]] = True
-    return held & (kept.sum(1) >= _MIN_OBSERVATIONS)
+    return held & (kept.sum(1) >= (_MIN_SHARE * tracks.visible.sum(1)).clamp_min(_MIN_OBSERVATIONS))
 
 
-def _solve(model: Any, parts: list[list[int]], problem: _Problem, *, loss_scale_px: float, iterations: int) -> None:
-    """Adjust the poses (and what is free of the lenses) of the views that belong to a part, in place."""
+def _solve(
+    model: Any, parts: list[list[int]], problem: _Problem, *, loss_scale_px: float, iterations: int
+) -> Tensor | None:
+    """Adjust the poses (and what is free of the lenses) of the views that belong to a part, in place.
+
+    Returns the covariance of the lenses, where they are free.
+    """
     import pycolmap
 
     options = pycolmap.BundleAdjustmentOptions(
-        refine_focal_length=problem.focal, refine_principal_point=False, refine_extra_params=bool(problem.distorted),
+        refine_focal_length=problem.focal, refine_principal_point=False, refine_extra_params=problem.radial,
         print_summary=False,
     )  # fmt: skip
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale_px
-    free = problem.focal or bool(problem.distorted)  # the valley between focal length and distance is flat and long
+    free = problem.focal or problem.radial  # the valley between focal length and distance is flat and long
     options.ceres.solver_options.function_tolerance = 1e-9 if free else 1e-6
     options.ceres.solver_options.max_num_iterations = iterations
     config = pycolmap.BundleAdjustmentConfig()
@@ -261,11 +282,29 @@ def _solve(model: Any, parts: list[list[int]], problem: _Problem, *, loss_scale_
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     verbosity, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 2  # else a warning for every rejected step
     try:
-        summary = pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+        adjuster: Any = pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
+        summary = adjuster.solve()
+        if not summary.is_solution_usable():
+            raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
+        return _lens_covariance(model, adjuster, problem, 2 * summary.ceres_summary.final_cost) if free else None
     finally:
         pycolmap.logging.minloglevel = verbosity
-    if not summary.is_solution_usable():
-        raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
+
+
+def _lens_covariance(model: Any, adjuster: Any, problem: _Problem, squares: float) -> Tensor:
+    """As ``Bundle.lens_covariance``, of a problem whose residuals' squares sum up to ``squares``."""
+    import pycolmap
+
+    found = pycolmap.estimate_ba_covariance(pycolmap.BACovarianceOptions(), model, adjuster)
+    covariance = torch.zeros(len(problem.sizes), 2, 2, dtype=torch.float64)
+    for view, camera in enumerate(problem.camera_of):
+        params = model.camera(camera + 1).params  # (focal, cx, cy[, k1])
+        free = torch.tensor([problem.focal, problem.radial]).nonzero()[:, 0]
+        unit = torch.tensor([1 / params[0], 1.0], dtype=torch.float64)[free]
+        own = None if found is None else found.get_other_params_cov(params)
+        block = _UNKNOWN * torch.eye(len(free)).double() if own is None else squares * torch.from_numpy(own)
+        covariance[view].index_put_((free[:, None], free), unit[:, None] * block * unit)
+    return covariance
 
 
 def _read(model: Any, K: Tensor, problem: _Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,10 +315,7 @@ def _read(model: Any, K: Tensor, problem: _Problem) -> tuple[Tensor, Tensor, Ten
     K = K.clone()
     if problem.focal:
         K[:, 0, 0] = K[:, 1, 1] = torch.tensor([lens.focal_length for lens in lenses], dtype=K.dtype)
-    k1 = [
-        float(lens.params[-1]) if camera in problem.distorted else 0.0
-        for lens, camera in zip(lenses, problem.camera_of, strict=True)
-    ]
+    k1 = [float(lens.params[-1]) if lens.model_name == "SIMPLE_RADIAL" else 0.0 for lens in lenses]
     return invert(rigid_from(matrices[:, :, :3], matrices[:, :, 3])), K, torch.tensor(k1, dtype=K.dtype)
 
 

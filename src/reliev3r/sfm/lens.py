@@ -1,11 +1,10 @@
-"""Which lens the tracks speak for: focal length with a prior, and radial distortion where it is evident.
+"""Which lens the tracks speak for: focal length and radial distortion, each with a prior.
 
-Bundle adjustment finds some focal length on any scene. On a flat one seen from straight above, focal length and height
-(or a bent ground) do the same to the images, and what is found is the remains of matching errors and of whatever the
-model lacks. So the tracks have a say by how much *held-out* tracks care: the squared error is a parabola in the
-logarithm of the focal length, known at two places, that of the prior and the one that adjustment finds. The deviation
-that raises the error as much as unmodelled errors might (:data:`_UNMODELLED`) is the tracks' standard deviation;
-theirs and the prior's are weighed as two measurements.
+Bundle adjustment finds some lens on any scene. On a flat one seen from straight above, focal length and height, or
+distortion and a bent ground, do the same to the images, and what is found is the remains of matching errors and of
+whatever the model lacks. So what the free adjustment finds is weighed against the prior as one measurement against
+another. The covariance of its lens, everything else free to follow, says how far the lens can move before the squared
+error rises by as much as unmodelled errors might account for (:data:`_UNMODELLED`): that is the tracks' uncertainty.
 """
 
 from __future__ import annotations
@@ -20,17 +19,19 @@ from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.sfm.bundle_pycolmap import Bundle, NotAdjusted, adjust_bundle, shared_focal
-from reliev3r.sfm.heldout_error import observation_errors
 from reliev3r.sfm.quarter_turn import QuarterTurn
 
-_UNMODELLED = 0.2
-"""Systematic errors as a share of the held-out error: a focal length within what they could do is as good."""
-_EVIDENT = 0.97
-"""A lens is distorted where distortion lowers the held-out error of its views to this share, or less."""
-_FALSE = 4.0
-"""Held-out observations beyond this many medians are taken for false matches: they would drown every difference."""
-_MIN_JUDGES = 20
-"""A camera with fewer held-out observations keeps its prior, and has no distortion."""
+_UNMODELLED = 0.15
+"""Systematic errors as a share of the error: a lens within what they could do is as good."""
+_RADIAL_SIGMA = 0.1
+"""Prior standard deviation of k1, around 0."""
+_WELL_TOLD = 0.85
+"""Where the tracks' share in k1 is at least this, scene and cameras hold it fast."""
+_EVIDENT = 2.5
+"""Standard deviations from 0 that make a k1 evident elsewhere, where a bent ground might stand in for it: false matches
+over flat ground alone bring up k1 of 1.7 standard deviations."""
+_SETTLED = 0.002
+"""A lens within this of another, in the logarithm of its focal length and in k1, is as good as the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +56,14 @@ class CameraLens:
     prior_px: float
     """Focal length that was known before, as ``free_px`` and ``focal_px`` in original pixels."""
     free_px: float | None
-    """What the tracks alone would have; None where adjusting it failed."""
+    """What the tracks alone would have; None where adjusting it failed, or no track holds a view of the camera."""
     share: float
-    """Weight of the tracks against the prior, 0 to 1."""
+    """How much of the focal length is the tracks' word and not the prior's, 0 to 1."""
     focal_px: float
     k1: float
     """0 where no distortion is evident."""
+    k1_share: float | None = None
+    """How much the tracks tell about k1, 0 to 1; None where it was not asked for."""
 
     @property
     def sentence(self) -> str:
@@ -74,144 +77,113 @@ class CameraLens:
             )
         else:
             told = f"focal length {self.prior_px:.0f} -> {self.focal_px:.0f} px"
-        return f"{told}, {f'radial distortion k1 = {self.k1:.4f}' if self.k1 else 'no distortion'}"
+        if self.k1:
+            return f"{told}, radial distortion k1 = {self.k1:.4f}"
+        if self.k1_share is not None and self.k1_share < _WELL_TOLD:
+            return (
+                f"{told}, distortion taken as none, for the tracks cannot tell it from bent ground (a flat scene seen "
+                "straight on?): add oblique photographs, or state the lens by --intrinsics FILE"
+            )
+        return f"{told}, no distortion"
 
 
 def adjust_with_lens(
     tracks: Tracks,
-    judges: Tracks,
     K: Float[Tensor, "v 3 3"],
     world_from_cam: Float[Tensor, "v 4 4"],
     sizes: Sequence[tuple[int, int]],
     prior: LensPrior,
 ) -> tuple[Bundle, tuple[CameraLens, ...]]:
-    """Bundle adjustment on ``tracks``, with the lens that ``judges`` (both [v, m] in original pixels) speak for.
+    """Bundle adjustment on ``tracks`` [v, m] (original pixels), with the lens that they and the prior speak for.
 
     Views that lie across (portrait among landscape pictures of one camera) share its lens. ``K`` is the prior's. Up to
-    seven adjustments, each from the last one's cameras.
+    three adjustments, each from the last one's cameras: under the prior, with free lenses, and, unless one of these is
+    what they are weighed to, under the outcome.
 
     Raises:
         NotAdjusted: as :func:`~reliev3r.sfm.bundle_pycolmap.adjust_bundle`, under the prior itself.
     """
-    turn = QuarterTurn.of(sizes, prior.camera_of)
-    shared = shared_focal(turn.K(K.double()), prior.camera_of)
-    search = _Search(turn.tracks(tracks), turn.tracks(judges), shared, turn.turned_sizes, prior)
-    world_from_cam = turn.cameras(world_from_cam)
-    plain = search.at_prior_and_free(world_from_cam, [])
-    found = plain
-    if prior.distortion:
-        cameras = list(dict.fromkeys(prior.camera_of))
-        bent = search.at_prior_and_free(plain.at_prior.world_from_cam, cameras)
-        evident = [camera for camera in cameras if search.is_evident(camera, bent, plain)]
-        if evident == cameras:
-            found = bent
-        elif evident:
-            found = search.at_prior_and_free(bent.at_prior.world_from_cam, evident)
-    bundle, lenses = search.weighed(found)
+    camera_of, turn = prior.camera_of, QuarterTurn.of(sizes, prior.camera_of)
+    tracks, world_from_cam, sizes = turn.tracks(tracks), turn.cameras(world_from_cam), turn.turned_sizes
+    cameras = list(dict.fromkeys(camera_of))
+    K = shared_focal(turn.K(K.double()), camera_of)
+    known = adjust_bundle(tracks, K, world_from_cam, sizes, camera_of=camera_of)
+    try:
+        free = adjust_bundle(
+            tracks, K, known.world_from_cam, sizes, camera_of=camera_of, free_focal=True,
+            free_radial=prior.distortion, near=True,
+        )  # fmt: skip
+    except NotAdjusted:
+        free = None
+    weighed = {camera: _weighed(camera, K, free, prior) for camera in cameras}
+    bundle = _settled(tracks, K, sizes, prior, known, free, weighed)
+    lenses = tuple(
+        CameraLens(
+            view=camera, views=camera_of.count(camera), prior_px=float(K[camera, 0, 0]),
+            free_px=weighed[camera].free_px, share=weighed[camera].share, focal_px=float(bundle.K[camera, 0, 0]),
+            k1=float(bundle.radial[camera]),
+            k1_share=None if weighed[camera].free_px is None or not prior.distortion else weighed[camera].k1_share,
+        )
+        for camera in cameras
+    )  # fmt: skip
     return turn.back(bundle), lenses
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two adjustments of one model, and the held-out errors [v, m] under both."""
+@dataclass(frozen=True, kw_only=True)
+class _Weighed:
+    """A camera's lens between the prior's and the tracks' own."""
 
-    at_prior: Bundle
-    known: Tensor
-    free: Bundle | None
-    """None where it failed."""
-    found: Tensor | None
-    distorted: tuple[int, ...]
+    log_zoom: float
+    """Logarithm of its focal length over the prior's."""
+    k1: float
+    share: float
+    k1_share: float
+    free_px: float | None
 
 
-class _Search:
-    """Adjustments of one problem."""
+def _weighed(camera: int, K: Tensor, free: Bundle | None, prior: LensPrior) -> _Weighed:
+    """The mean of two measurements of (log focal, k1); its mean given k1 = 0 where no distortion is evident."""
+    members = [view for view, own in enumerate(prior.camera_of) if own == camera]
+    if free is None or free.lens_covariance is None or not free.adjusted[members].any():
+        return _Weighed(log_zoom=0.0, k1=0.0, share=0.0, k1_share=0.0, free_px=None)
+    found = torch.stack([(free.K[camera, 0, 0] / K[camera, 0, 0]).log(), free.radial[camera]])
+    known = torch.tensor([prior.focal_sigma**2, _RADIAL_SIGMA**2 if prior.distortion else 0.0]).double().diag()
+    tracks = _UNMODELLED**2 * free.lens_covariance[camera]
+    gain = known @ torch.linalg.pinv(known + tracks)
+    mean, covariance = gain @ found, known - gain @ known
+    log_zoom, k1 = mean.tolist()
+    least = _SETTLED if gain[1, 1] >= _WELL_TOLD else _EVIDENT * math.sqrt(max(float(covariance[1, 1]), 0.0))
+    if prior.distortion and abs(k1) < least:
+        log_zoom, k1 = log_zoom - k1 * float(covariance[0, 1] / covariance[1, 1]), 0.0
+    return _Weighed(
+        log_zoom=log_zoom,
+        k1=k1,
+        share=float(gain[0, 0]),
+        k1_share=float(gain[1, 1]),
+        free_px=float(free.K[camera, 0, 0]),
+    )
 
-    def __init__(
-        self, tracks: Tracks, judges: Tracks, K: Tensor, sizes: tuple[tuple[int, int], ...], prior: LensPrior
-    ) -> None:
-        self.tracks, self.judges, self.K, self.sizes, self.prior = tracks, judges, K, sizes, prior
-        self.members = {
-            camera: [view for view, own in enumerate(prior.camera_of) if own == camera] for camera in prior.camera_of
-        }
 
-    def at_prior_and_free(self, cameras: Tensor, distorted: Sequence[int]) -> _Pair:
-        """With the focal lengths of the prior, then with free ones."""
-        at_prior = self._adjusted(self.K, cameras, distorted)
-        try:
-            free = self._adjusted(self.K, at_prior.world_from_cam, distorted, at_prior.radial, free_focal=True)
-        except NotAdjusted:
-            free = None
-        found = None if free is None else self._errors(free)
-        return _Pair(at_prior, self._errors(at_prior), free, found, tuple(distorted))
+def _settled(
+    tracks: Tracks, K: Tensor, sizes: Sequence[tuple[int, int]], prior: LensPrior, known: Bundle, free: Bundle | None,
+    weighed: dict[int, _Weighed],
+) -> Bundle:  # fmt: skip
+    """The adjustment under the weighed lenses, if need be a new one."""
+    wanted = K.clone()
+    zoom = torch.tensor([math.exp(weighed[camera].log_zoom) for camera in prior.camera_of], dtype=K.dtype)
+    wanted[:, [0, 1], [0, 1]] *= zoom[:, None]
+    radial = torch.tensor([weighed[camera].k1 for camera in prior.camera_of], dtype=K.dtype)
 
-    def is_evident(self, camera: int, bent: _Pair, plain: _Pair) -> bool:
-        """Whether distortion explains a camera's held-out observations clearly better, each model at its best."""
-        with_it, without = self._root_mean_squares(camera, self._better(camera, bent), self._better(camera, plain))
-        return with_it <= _EVIDENT * without
+    def is_it(bundle: Bundle) -> bool:
+        other = (bundle.K[:, 0, 0] / wanted[:, 0, 0]).log().abs() > _SETTLED
+        bent = (bundle.radial - radial).abs() > torch.where(radial == 0, 0.0, _SETTLED)
+        return not bool((other | bent).any())
 
-    def weighed(self, pair: _Pair) -> tuple[Bundle, tuple[CameraLens, ...]]:
-        """The adjustment with each camera's focal length between the prior's and the free one."""
-        shares = {camera: self._share(pair, camera) for camera in self.members}
-        if pair.free is None or max(shares.values()) < 0.01:
-            bundle = pair.at_prior
-        elif min(shares.values()) > 0.99:
-            bundle = pair.free
-        else:
-            K = self.K.clone()
-            for camera, members in self.members.items():
-                known, found = self.K[camera, 0, 0], pair.free.K[camera, 0, 0]
-                K[members, 0, 0] = K[members, 1, 1] = known * (found / known) ** shares[camera]
-            start = pair.free if min(shares.values()) > 0.5 else pair.at_prior
-            bundle = self._adjusted(K, start.world_from_cam, pair.distorted, start.radial)
-        lenses = [
-            CameraLens(
-                view=camera, views=len(members), prior_px=float(self.K[camera, 0, 0]),
-                free_px=None if pair.free is None else float(pair.free.K[camera, 0, 0]), share=shares[camera],
-                focal_px=float(bundle.K[camera, 0, 0]), k1=float(bundle.radial[camera]),
-            )
-            for camera, members in self.members.items()
-        ]  # fmt: skip
-        return bundle, tuple(lenses)
-
-    def _share(self, pair: _Pair, camera: int) -> float:
-        if pair.free is None or pair.found is None:
-            return 0.0
-        known, found = self._root_mean_squares(camera, pair.known, pair.found)
-        if not found < known:
-            return 0.0
-        change = float((pair.free.K[camera, 0, 0] / self.K[camera, 0, 0]).log())
-        if abs(change) < 1e-6:
-            return 0.0
-        sigma = change**2 * (_UNMODELLED * found) ** 2 / (known**2 - found**2)  # squared, that of the tracks
-        return self.prior.focal_sigma**2 / (self.prior.focal_sigma**2 + sigma)
-
-    def _adjusted(
-        self, K: Tensor, cameras: Tensor, distorted: Sequence[int], radial: Tensor | None = None, *,
-        free_focal: bool = False,
-    ) -> Bundle:  # fmt: skip
-        return adjust_bundle(
-            self.tracks, K, cameras, self.sizes, camera_of=self.prior.camera_of, free_focal=free_focal,
-            distorted=distorted, radial=radial,
-        )  # fmt: skip
-
-    def _errors(self, bundle: Bundle) -> Tensor:
-        """Of all held-out observations."""
-        errors, _ = observation_errors(self.judges, bundle.K, bundle.world_from_cam, self.sizes, bundle.radial)
-        return errors
-
-    def _better(self, camera: int, pair: _Pair) -> Tensor:
-        if pair.found is None:
-            return pair.known
-        known, found = self._root_mean_squares(camera, pair.known, pair.found)
-        return pair.found if found < known else pair.known
-
-    def _root_mean_squares(self, camera: int, a: Tensor, b: Tensor) -> tuple[float, float]:
-        """Of the errors under two adjustments, over the same true matches in a camera's views: those that either of
-        the two explains. NaN, which no comparison accepts, where too few judge."""
-        judged = self.judges.visible[self.members[camera]]
-        a, b = a[self.members[camera]][judged], b[self.members[camera]][judged]
-        if len(a) < _MIN_JUDGES:
-            return math.nan, math.nan
-        least = torch.minimum(a, b)
-        true = least <= _FALSE * least.median()
-        return float(a[true].square().mean().sqrt()), float(b[true].square().mean().sqrt())
+    for done in (known, free):
+        if done is not None and is_it(done):
+            return done
+    share = min(lens.share for lens in weighed.values())
+    start = known if free is None or share < 0.5 else free
+    return adjust_bundle(
+        tracks, wanted, start.world_from_cam, sizes, camera_of=prior.camera_of, radial=radial, near=True
+    )

@@ -66,7 +66,7 @@ def refine_cameras(
         if lens is None:
             bundle = adjust_bundle(tracks, K, cameras, sizes)
         else:
-            bundle, lenses = adjust_with_lens(tracks, judges, K, cameras, sizes, lens)
+            bundle, lenses = adjust_with_lens(tracks, K, cameras, sizes, lens)
         refined = _with_bundle(reconstruction, tracks, bundle)
         after = heldout_error(*observation_errors(judges, bundle.K, bundle.world_from_cam, sizes, bundle.radial))
     except (NotAdjusted, RuntimeError, ValueError) as error:  # pycolmap and torch raise the latter two

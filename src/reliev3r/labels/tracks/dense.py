@@ -1,0 +1,124 @@
+"""Three times the tracks, for the last bundle adjustment: COLMAP's SIFT (pycolmap) on the pairs that belong together.
+
+Training takes few tracks, evenly spread over the pairs. Cameras at the edge of a set hang on what little they share
+with the others; there every further match counts. These tracks are for adjustment and export and not for training.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from reliev3r.core.progress import Progress
+from reliev3r.core.types import Tracks
+from reliev3r.data.capture import Capture
+from reliev3r.data.masks import without_masked
+from reliev3r.labels.tracks.pairwise import working_image
+from reliev3r.labels.tracks.union import PairMatches, thin, tracks_from_matches
+
+_LONG_SIDE = 1600
+"""Larger images are matched at this size in pixels."""
+_FEATURES = 6000
+"""Keypoints an image, the largest."""
+_LEAST = 15
+"""Verified matches of a pair that count, and known tracks that tie a pair."""
+_PARTNERS = 16
+"""Views that a view is matched with: those that share most with it."""
+_MOST = 12000
+"""Tracks of up to 32 views, and in proportion of more."""
+
+
+def dense_tracks(capture: Capture, known: Tracks, *, progress: Progress | None = None) -> Tracks:
+    """Tracks [v, m] in original pixels of the views that tracks ``known`` tie to each other, the ``known`` first.
+
+    A view that is tied to none gets none: where its camera is a guess, many matches would agree with it by chance.
+    Masked pixels get none. pycolmap runs on one thread and seeded.
+
+    Raises:
+        UserError: unreadable images.
+    """
+    views, count = known.weight.shape
+    pairs = _tied(known)
+    if not pairs:
+        return known
+    import pycolmap
+
+    pycolmap.set_random_seed(0)
+    level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 3  # its log would run through ours
+    try:
+        with tempfile.TemporaryDirectory(prefix="reliev3r-dense-") as folder:
+            scale = _features(capture, Path(folder), progress)
+            found = _matched(pycolmap, Path(folder), pairs, views)
+    finally:
+        pycolmap.logging.minloglevel = level
+    uv = found.uv * torch.from_numpy(scale).float()[:, None]
+    found = without_masked(Tracks(uv=uv, weight=found.weight), capture.masks)
+    found = thin(found, max(1, round(_MOST * max(1, views / 32)) - count))
+    return Tracks(uv=torch.cat([known.uv, found.uv], dim=1), weight=torch.cat([known.weight, found.weight], dim=1))
+
+
+def _tied(known: Tracks) -> list[tuple[int, int]]:
+    """Pairs of views that share enough; of each view those with its closest partners."""
+    seen = known.visible.double()
+    shared = (seen @ seen.T).fill_diagonal_(0)
+    closest = shared.topk(min(_PARTNERS, len(shared)), dim=1)
+    chosen = torch.zeros_like(shared, dtype=torch.bool).scatter_(1, closest.indices, closest.values >= _LEAST)
+    return [(first, second) for first, second in (chosen | chosen.T).triu(1).nonzero().tolist()]
+
+
+def _name(view: int) -> str:
+    return f"{view:05d}.png"
+
+
+def _features(capture: Capture, folder: Path, progress: Progress | None) -> Float[np.ndarray, "v 2"]:
+    """Keypoints of all images into COLMAP's database; original pixels per pixel of theirs."""
+    import pycolmap
+
+    (folder / "images").mkdir()
+    scale = []
+    for view, frame in enumerate(capture.frames):
+        image = working_image(capture.image(view), _LONG_SIDE, grey=True)
+        cv2.imwrite(str(folder / "images" / _name(view)), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        scale.append([frame.width / image.shape[1], frame.height / image.shape[0]])
+        if progress:
+            progress(view + 1, len(capture.frames), "images for more tracks")
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu, options.num_threads, options.max_image_size = False, 1, _LONG_SIDE
+    options.sift.first_octave, options.sift.max_num_features = 0, _FEATURES
+    pycolmap.extract_features(
+        folder / "database.db", folder / "images", [_name(view) for view in range(len(scale))],
+        pycolmap.CameraMode.PER_IMAGE, pycolmap.ImageReaderOptions(), options, pycolmap.Device.cpu,
+    )  # fmt: skip
+    return np.array(scale)
+
+
+def _matched(pycolmap: Any, folder: Path, pairs: list[tuple[int, int]], views: int) -> Tracks:
+    """Verified matches of the pairs, joined to tracks in the database's pixels."""
+    listed = folder / "pairs.txt"
+    listed.write_text("".join(f"{_name(a)} {_name(b)}\n" for a, b in pairs), encoding="utf8")
+    matching, pairing = pycolmap.FeatureMatchingOptions(), pycolmap.ImportedPairingOptions()
+    matching.use_gpu, matching.num_threads, pairing.match_list_path = False, 1, str(listed)
+    pycolmap.match_image_pairs(folder / "database.db", matching, pairing, device=pycolmap.Device.cpu)
+    with pycolmap.Database.open(folder / "database.db") as database:
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        points = [np.asarray(database.read_keypoints(ids[_name(view)]), np.float64)[:, :2] for view in range(views)]
+        matches = []
+        for first, second in pairs:
+            a, b = ids[_name(first)], ids[_name(second)]
+            if not database.exists_two_view_geometry(a, b):
+                continue
+            geometry = database.read_two_view_geometry(a, b)
+            index = np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
+            if len(index) >= _LEAST:
+                pair = PairMatches(
+                    first=first, second=second, index_first=index[:, 0], index_second=index[:, 1],
+                    doubt=np.zeros(len(index)), F=np.asarray(geometry.F), against=np.zeros((0, 2), np.int64),
+                )  # fmt: skip
+                matches.append(pair)
+    return tracks_from_matches(points, matches)
