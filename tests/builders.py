@@ -9,9 +9,13 @@ from pathlib import Path
 
 import torch
 
+from reliev3r.core.files import file_hash, write_sealed
 from reliev3r.core.types import CameraLabels, DepthLabels, FullLabels, Prediction, PseudoLabels, Tracks, Truth, Views
+from reliev3r.data.capture import Capture
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
+from reliev3r.labels.pipeline import _frame_entry
+from reliev3r.labels.store import FORMAT
 from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
@@ -33,6 +37,17 @@ def capture(folder: Path, **changes) -> Path:
     """A rendered room written to ``folder``: five views of 240 x 180 along 35 degrees, with truth."""
     settings = {"seed": 3, "views": 5, "width": 240, "height": 180, "span": 35.0, "supersample": 1, **changes}
     return write_capture(folder, SynthConfig(**settings))
+
+
+def write_manifest(labels: Path, captured: Capture, *, K_source: str | None) -> None:
+    """What a finished labelling says of its frames, and nothing else of it."""
+    frames = [
+        _frame_entry(frame, file_hash(frame.path)) | {"image_bytes": frame.path.stat().st_size}
+        for frame in captured.frames
+    ]
+    experts = {kind: {"name": "none"} for kind in ("depth", "tracks")}
+    about = {"format": FORMAT, "experts": experts, "ambiguity": "scale", "files": {}, "K_source": K_source}
+    write_sealed(labels / "manifest.json", {**about, "frames": frames})
 
 
 def intrinsics(*batch: int, size: tuple[int, int] = SIZE, fov: float = 1.2) -> torch.Tensor:

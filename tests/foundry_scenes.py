@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
 from layouts import Room
 
-from reliev3r.core.files import file_hash
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
 from reliev3r.export.trainers.scene import TrainingScene
 from reliev3r.labels.depth.precomputed import FolderDepth
 from reliev3r.labels.pipeline import label_capture
-from reliev3r.labels.quality.assess import LabelQuality, write_quality
+from reliev3r.labels.quality.assess import assess_labels, write_quality
 from reliev3r.labels.quality.label_verdict import Finding
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
@@ -94,5 +94,4 @@ def write_labels(
         np.save(maps / f"{name}.npy", (room.depth[index] * factor).astype(np.float32))
     label_capture(opened, depth=FolderDepth(folder=maps), tracks=ExactTracks(room, blind=blind), out=out)
     findings = (LONELY,) if verdict == "unusable" else ()
-    manifest = file_hash(out / "manifest.json")
-    write_quality(out, LabelQuality(verdict=verdict, findings=findings, figures={}, labels_sha256=manifest))
+    write_quality(out, dataclasses.replace(assess_labels(out, opened), verdict=verdict, findings=findings))

@@ -17,13 +17,12 @@ from torch import nn
 import builders
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import file_hash, write_sealed
+from reliev3r.core.files import file_hash
 from reliev3r.core.progress import silent
 from reliev3r.core.types import Loss, Prediction, Tracks, Views
 from reliev3r.data.capture import load_capture
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.labels.store import FORMAT
 from reliev3r.model.load import load_network, weights_hash
 from reliev3r.model.lora import LoraConfig
 from reliev3r.model.network import PRESETS, NetworkConfig, Reliev3R
@@ -246,8 +245,7 @@ def test_frames_of_a_video_are_those_that_were_labelled(tmp_path) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     asked = load_capture(video, views=5, cache=out)
-    frames = [{"name": name, "K": None} for name in asked.names]
-    write_sealed(out / "manifest.json", {"format": FORMAT, "frames": frames, "K_source": None})
+    builders.write_manifest(out, asked, K_source=None)
     capture = labelled_capture(CaptureTask(name="store", path=video, out=out))
     assert len(asked.names) == 5
     assert capture.names == asked.names

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import builders
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import write_sealed
 from reliev3r.data.capture import load_capture
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.data.truth import CameraFile
 from reliev3r.export.images import write_images
 from reliev3r.labels.depth.precomputed import FolderDepth
-from reliev3r.labels.store import FORMAT
 from reliev3r.training.captures import labelled_capture
 
 SIZE = (200, 160)
@@ -166,9 +165,8 @@ def test_what_the_lens_did_not_see_does_not_count(tmp_path) -> None:
 def test_labels_remember_the_lens(tmp_path) -> None:
     folder = photographs(tmp_path / "photos", "RADIAL")
     capture = with_intrinsics(load_capture(folder), shared(tmp_path, camera_model="RADIAL", **LENSES["RADIAL"]))
-    frames = [{"name": frame.name, "K": frame.K.tolist(), "lens": frame.rectification.lens} for frame in capture.frames]
     out = tmp_path / "labels"
-    write_sealed(out / "manifest.json", {"format": FORMAT, "frames": frames, "K_source": "calibration.json"})
+    builders.write_manifest(out, capture, K_source="calibration.json")
     again = labelled_capture(CaptureTask(name="photos", path=folder, out=out))
     assert_straight(again.image(0))
 

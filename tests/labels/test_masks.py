@@ -8,6 +8,8 @@ import torch
 from counting_experts import CountingDepth, CountingTracks
 from PIL import Image
 
+import builders
+from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.labels.pipeline import label_capture
@@ -90,3 +92,17 @@ def test_an_expert_that_knows_nothing_is_no_good_label(photos, tmp_path) -> None
         assert (None if figures.depth is None else figures.depth.invalid) == invalid
         assert ("sky" in {finding.code for finding in judge_labels(figures)[1]}) == (invalid == 1.0)
     assert torch.equal(labels.tracks.weight, torch.ones(3, 2))
+
+
+def test_a_converted_capture_keeps_its_masks(tmp_path) -> None:
+    capture = builders.capture(tmp_path / "room", views=2, width=80, height=60)
+    name = load_capture(capture).names[1]
+    paint(capture, f"{name}.png", left=True, size=(80, 60))
+    assert main(["convert", f"capture:{capture}", "--out", str(tmp_path / "copy")]) == 0
+    kept = list(load_capture(tmp_path / "copy").masks())
+    assert kept[0] is None
+    assert not kept[1][:, :40].any()
+    assert kept[1][:, 40:].all()
+    (capture / "masks" / f"{name}.png").write_text("no image")
+    assert main(["convert", f"capture:{capture}", "--out", str(tmp_path / "other")]) == 2
+    assert not (tmp_path / "other").exists()

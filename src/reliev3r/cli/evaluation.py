@@ -109,8 +109,8 @@ def rank(argv: list[str]) -> int:
         """Rank systems on footage without ground truth, by matches found anew in its images."""
 
         system: Positional[tuple[str, ...]]
-        """As of evaluate: reconstruct[:MODEL], model:MODEL[@SIZE], colmap, fit:RUN, fit:RUN@refined, or names of
-        --systems."""
+        """As of evaluate: reconstruct[:MODEL], model:MODEL[@SIZE], colmap, fit:RUN, fit:RUN@refined, or a name of the
+        TOML file of systems."""
         footage: Path
         """A folder of images, a video, or a folder of captures."""
         out: Path | None = None

@@ -159,7 +159,7 @@ class Reconstruction:
         numbers = {**parts, "world_from_cam": self.prediction.world_from_cam[found]}
         for name in (each for each in shapes if each != "image"):
             values = numbers[name]
-            if not values.is_floating_point() or not values.isfinite().all() or values.abs().max() > _HUGE:
+            if not values.is_floating_point() or not values.isfinite().all() or (values.abs() > _HUGE).any():
                 raise UserError(f"{file}: its {name} is not all finite numbers of a possible size; predict again")
         if self.image.dtype != torch.uint8:
             raise UserError(f"{file}: its image is not of 8 bits; predict again")

@@ -16,6 +16,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_directory, link_or_copy
 from reliev3r.core.progress import Progress
 from reliev3r.data.images import is_turned
+from reliev3r.data.masks import MASKS, read_mask
 from reliev3r.data.truth import Scene, TruthSource
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ _FAR = 40.0  # where the far end of a scene of unknown unit is put: what lies fu
 
 
 def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Progress | None = None) -> Path:
-    """Write ``out``/{images/, cameras.json, depth/}; images are hard links, or written anew as PNG where they are
-    rectified or turned.
+    """Write ``out``/{images/, cameras.json, depth/, masks/}; images and masks are hard links, images
+    are written anew as PNG where they are rectified or turned. Masks of rectified images are left out, and told.
 
     ``cameras.json`` keeps K, the order in time and, of rectified images, the lenses that they were taken through.
     Depth beyond 65.5 m is unknown in the copy. A scene whose unit is unknown is scaled, poses and depth alike, so that
@@ -48,6 +49,10 @@ def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Prog
             if progress:
                 progress(index, len(scene.capture.frames), frame.name)
             image, pose, depth_file = _write_image(scene, index, folder), None, None
+            if frame.mask is not None and frame.rectification is None:
+                read_mask(frame.mask, (frame.width, frame.height))
+                (folder / MASKS).mkdir(exist_ok=True)
+                link_or_copy(frame.mask, folder / MASKS / f"{frame.name}.png")
             if source is not None:
                 pose = source.camera(frame.name).world_from_cam.numpy().copy()
                 pose[:3, 3] *= scale
@@ -65,6 +70,8 @@ def convert_scene(scene: Scene, out: Path, *, truth: bool = True, progress: Prog
         write_frames(
             folder / CAMERAS_JSON, frames, source=scene.name, caveats=list(scene.caveats), **unit, **_about(scene)
         )  # fmt: skip
+    if masked := sum(frame.mask is not None and frame.rectification is not None for frame in scene.capture.frames):
+        logger.warning("%s: %d masks are not in the copy: their images were rectified; draw them anew", out, masked)
     if cut:
         logger.warning("%s: %d depth values beyond %.1f m are unknown in the copy", out, cut, FURTHEST)
     if progress:

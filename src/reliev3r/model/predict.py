@@ -25,21 +25,13 @@ logger = logging.getLogger(__name__)
 @torch.no_grad()
 def predict(model: nn.Module, views: Views, *, bf16: bool = False) -> Prediction:
     """Prediction [v ...] of unbatched ``views``, on the CPU, float32; the model's mode and device stay as they are.
-    ``bf16``: under autocast.
-
-    Raises:
-        UserError: it is not finite.
-    """
+    ``bf16``: under autocast."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         prediction = model(views.map(lambda x: x[None].to(device))).map(lambda x: x[0].cpu()).to(torch.float32)
     model.train(training)
-    tied = slice(None) if prediction.reached is None else prediction.reached
-    parts = (prediction.depth, prediction.rays, prediction.conf, prediction.world_from_cam[tied])
-    if not all(bool(part.isfinite().all()) for part in parts):
-        raise UserError("the network predicts numbers that are not finite: its weights are damaged; take others")
     return prediction
 
 
@@ -72,8 +64,8 @@ def reconstruct_capture(
         device: of a network that is named: auto (the accelerator where there is one), cpu, cuda, ...
 
     Raises:
-        UserError: a bad checkpoint, one that does not say its image size, or unknown intrinsics that it does not
-            predict.
+        UserError: a bad checkpoint, one that does not say its image size, unknown intrinsics that it does not predict,
+            or a prediction that is not finite.
     """
     name = model if isinstance(model, Path | str) else None
     network = load_model(model) if isinstance(model, Path | str) else model
@@ -88,6 +80,7 @@ def reconstruct_capture(
     sample, regions = network_views(capture, long_side=size, patch=network.patch_size)
     told = {} if name is None else {"checkpoint_sha256": weights_hash(name)}
     prediction = predict(network.to(place), sample, bf16=bf16)
+    _refuse_not_finite(prediction)
     tied = prediction.reached
     return Reconstruction(
         prediction=dataclasses.replace(prediction, reached=None),
@@ -132,3 +125,10 @@ def matrices_in_bf16(model: Reliev3R) -> Reliev3R:
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 module.to(torch.bfloat16)
     return model
+
+
+def _refuse_not_finite(prediction: Prediction) -> None:
+    tied = slice(None) if prediction.reached is None else prediction.reached
+    parts = (prediction.depth, prediction.rays, prediction.conf, prediction.world_from_cam[tied])
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise UserError("the network predicts numbers that are not finite: its weights are damaged; take others")

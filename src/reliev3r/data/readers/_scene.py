@@ -64,7 +64,17 @@ class ShotTruth:
     def depth(self, name: str) -> np.ndarray | None:
         """As :class:`reliev3r.data.truth.TruthSource` says."""
         shot = self._shot(name)
-        return None if shot.depth is None else shot.depth()
+        depth = None if shot.depth is None else shot.depth()
+        if depth is not None:
+            self._refuse_another_shape(name, depth.shape)
+        return depth
+
+    def _refuse_another_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """A depth map may be smaller than its image, by the same factor both ways up to two pixels."""
+        (height, width), image = shape, self._sizes[name]
+        if abs(width * image[1] - height * image[0]) > 2 * max(image):
+            raise UserError(f"{self.root}: the depth of frame '{name}' is {width}x{height}, but its image is "
+                            f"{image[0]}x{image[1]}; restore the dataset's own files")  # fmt: skip
 
     def _shot(self, name: str) -> Shot:
         if name not in self._shots:
