@@ -99,7 +99,7 @@ def test_a_converted_capture_keeps_its_masks(tmp_path) -> None:
     name = load_capture(capture).names[1]
     paint(capture, f"{name}.png", left=True, size=(80, 60))
     assert main(["convert", f"capture:{capture}", "--out", str(tmp_path / "copy")]) == 0
-    kept = list(load_capture(tmp_path / "copy").masks())
+    kept = list(load_capture(tmp_path / "copy").masks)
     assert kept[0] is None
     assert not kept[1][:, :40].any()
     assert kept[1][:, 40:].all()
