@@ -17,10 +17,12 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from bad_files import Case, all_cases
@@ -122,7 +124,7 @@ def _forked(case: Case, verb: str, base: Path, root: Path, seconds: float) -> tu
 
 
 def _be_the_child(case: Case, verb: str, base: Path, root: Path, seconds: float) -> None:
-    code = 1
+    code, listener = 1, None
     try:
         os.setsid()
         signal.alarm(0)
@@ -136,7 +138,7 @@ def _be_the_child(case: Case, verb: str, base: Path, root: Path, seconds: float)
             "TMPDIR": str(root / "tmp"),
         }
         tempfile.tempdir = None
-        _limit(case, seconds)
+        listener = _limit(case, base, seconds)
         from reliev3r.cli import main as reliev3r
         from reliev3r.cli import viewing
 
@@ -153,7 +155,12 @@ def _be_the_child(case: Case, verb: str, base: Path, root: Path, seconds: float)
                 sys.stdout.flush()
         except OSError:
             print("Exception ignored on flushing sys.stdout", file=sys.stderr)
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
+        if listener is not None:
+            listener.stdin.close()
+            os.close(2)
+            listener.wait()
         os._exit(code)
 
 
@@ -181,7 +188,9 @@ def _redirect(case: Case, base: Path) -> None:
         sys.stdout = None  # as Python has it then
 
 
-def _limit(case: Case, seconds: float) -> None:
+def _limit(case: Case, base: Path, seconds: float) -> subprocess.Popen | None:
+    """Returns what writes down errors where this process may write no more files."""
+    listener = None
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 2))
@@ -190,9 +199,12 @@ def _limit(case: Case, seconds: float) -> None:
         if fault.startswith("full "):
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             bytes_ = int(fault.split()[1])
-            os.dup2(os.memfd_create("stderr"), 1)  # what is said does not count
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is said does not count
+            listener = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=os.open(base / "stderr", os.O_WRONLY))
+            os.dup2(listener.stdin.fileno(), 2)
             resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, bytes_))
     _as_anybody()
+    return listener
 
 
 def _as_anybody() -> None:
