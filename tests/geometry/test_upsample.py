@@ -36,7 +36,10 @@ def test_a_plane_stays_a_plane_whatever_is_painted_on_it() -> None:
 def test_a_jump_follows_the_photograph_and_nothing_floats_between_its_surfaces() -> None:
     """The border lies inside a coarse pixel, which colour alone can tell."""
     for border in (0.5, 0.515, 0.53, 0.546):
-        near, far = (slanted(size, 0.5, 0.05) for size in (COARSE, FINE)), (slanted(size, 0.2, 0.0) for size in (COARSE, FINE))
+        near, far = (
+            (slanted(size, 0.5, 0.05) for size in (COARSE, FINE)),
+            (slanted(size, 0.2, 0.0) for size in (COARSE, FINE)),
+        )
         (near_coarse, near_fine), (far_coarse, far_fine) = near, far
         depth = halves(COARSE, border, near_coarse, far_coarse)
         conf = halves(COARSE, border, torch.tensor(1.8), torch.tensor(0.3))

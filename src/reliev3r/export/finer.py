@@ -19,26 +19,26 @@ from reliev3r.geometry.upsample import upsample_depth
 _log = logging.getLogger(__name__)
 
 DEPTH_SIZE = 512
-"""Long side of exported maps in pixels, unless told otherwise; 0: as they were predicted."""
+"""Long side of exported maps in pixels, unless told otherwise."""
 MOST_PIXELS = 16_000_000
 """Of all maps together: 81 views of 512 x 384."""
 
 
 def finer(
-    reconstruction: Reconstruction, capture: Capture | Path | str | None, depth_size: int = DEPTH_SIZE
+    reconstruction: Reconstruction, capture: Capture | Path | str | None, depth_size: int | None = None
 ) -> Reconstruction:
     """The same cameras with depth, confidence and colours of a finer grid over the same regions.
 
     :func:`~reliev3r.geometry.upsample.upsample_depth` is guided by the photographs of ``capture``. The long side is
-    ``depth_size``, or what the largest region has in the photographs, or what :data:`MOST_PIXELS` leave, whichever is
-    the least; maps that are not coarser than that stay, as do those of systems without depth and of a capture that is
-    not there or a video that is not open. ``meta["maps"]`` says what was done.
+    ``depth_size`` (:data:`DEPTH_SIZE`; 0: as predicted), what the largest region has in the photographs, or what
+    :data:`MOST_PIXELS` leave, whichever is the least. Maps that are not coarser stay, as do those of systems without
+    depth, and where no capture is given or it is a video that is not open. ``meta["maps"]`` says what was done.
 
     Raises:
         UserError: the capture has no such frames, or is not of the sizes that were reconstructed.
     """
     views, height, width = reconstruction.prediction.depth.shape
-    size = finer_size(reconstruction, depth_size)
+    size = finer_size(reconstruction, DEPTH_SIZE if depth_size is None else depth_size)
     if size is None or not reconstruction.predicts_depth or capture is None:
         return reconstruction
     if not isinstance(capture, Capture):

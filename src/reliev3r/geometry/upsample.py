@@ -25,7 +25,7 @@ def upsample_depth(
     coarse: Float[Tensor, "h w 3"],
     fine: Float[Tensor, "H W 3"],
 ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
-    """z-depth and confidence at the pixels of ``fine``: the photograph, RGB in [0, 1], over the same area as ``coarse``.
+    """z-depth and confidence at the pixels of ``fine``: the photograph, RGB in [0, 1], over the area of ``coarse``.
 
     Where coarse neighbours lie on one surface, inverse depth (linear over the image of a plane) and confidence are
     interpolated. Near a jump each pixel takes one of the surfaces around it, the one whose coarse pixels are near in
@@ -80,7 +80,9 @@ def _chosen(
     for own in value.gather(0, weight.topk(_SURFACES, dim=0).indices):
         agree = weight * ((value - own).abs() <= _JUMP * own)
         support = agree.sum(0)
-        mean = torch.stack([(agree * value).sum(0), (agree * certain).sum(0)], dim=-1) / support.clamp_min(1e-30)[:, None]
+        mean = (
+            torch.stack([(agree * value).sum(0), (agree * certain).sum(0)], dim=-1) / support.clamp_min(1e-30)[:, None]
+        )
         better = support > most
         best = torch.where(better[:, None], mean, best)
         most = torch.where(better, support, most)
