@@ -17,15 +17,15 @@ from reliev3r.export.finer import finer, finer_size
 from reliev3r.export.write import export_reconstruction
 
 
-@pytest.fixture
-def scene(tmp_path):
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
     """The truth at 24 x 28 pixels as if it had been predicted from photographs of 640 x 480."""
-    (tmp_path / "photos").mkdir()
+    photos = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for view in range(4):
         picture = random.integers(0, 256, (480, 640, 3), dtype=np.uint8)
-        Image.fromarray(picture).save(tmp_path / "photos" / f"frame{view}.png")
-    capture = load_capture(tmp_path / "photos")
+        Image.fromarray(picture).save(photos / f"frame{view}.png", compress_level=0)
+    capture = load_capture(photos)
     files = tuple(frame.file for frame in capture.frames)
     return dataclasses.replace(small_scene.reconstruction(), capture=capture, image_files=files)
 
@@ -74,7 +74,7 @@ def test_files_say_how_fine_they_are(scene, tmp_path) -> None:
 @pytest.mark.parametrize("name", ["scene.ply", "scene.glb"])
 def test_points_alone_are_finer_where_the_photographs_are_there(scene, tmp_path, name) -> None:
     export_reconstruction(scene, None, tmp_path / "coarse" / name, depth_size=0)
-    export_reconstruction(scene, None, tmp_path / "fine" / name, depth_size=56, capture=tmp_path / "photos")
+    export_reconstruction(scene, None, tmp_path / "fine" / name, depth_size=56, capture=scene.capture.root)
     coarse, fine = (
         sum(isinstance(part, trimesh.PointCloud) and len(part.vertices) for part in parts_of(tmp_path / way / name))
         for way in ("coarse", "fine")
