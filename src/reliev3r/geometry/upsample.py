@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from reliev3r.geometry.sampling import depth_edges, resize_linear
 
-_JUMP = 0.05
+_JUMP = 0.1
 """Of the depth: what lies further apart are two surfaces."""
 _REACH = 3
 """Coarse pixels to each side that a pixel near a jump looks at."""
