@@ -11,7 +11,7 @@ from reliev3r.core.types import Prediction, Tracks
 from reliev3r.evaluation.heldout_quality import assess
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
-from reliev3r.losses.tracks import heldout_angles
+from reliev3r.losses.tracks import heldout_angles, heldout_depths
 
 FINE = {"height": 90, "width": 120}
 """Pixels small enough for bilinear depth of a plane to be exact to 0.01 degrees."""
@@ -31,6 +31,28 @@ def test_angles_by_hand():
     tracks = Tracks(uv=torch.full((2, 1, 2), 2.0).double(), weight=torch.ones(2, 1).double())
     angles = heldout_angles(two_views(), tracks)
     assert angles.tolist() == pytest.approx([math.degrees(math.atan2(1, 2))] * 2)
+
+
+def test_depths_by_hand():
+    """The second view's depth is 2 % larger; a camera further back sees the same point further away."""
+    tracks = Tracks(uv=torch.full((2, 1, 2), 2.0).double(), weight=torch.ones(2, 1).double())
+    prediction = two_views()
+    assert heldout_depths(prediction, tracks).tolist() == pytest.approx([0, 0])
+    deeper = prediction.depth * torch.tensor([1.0, 1.02]).double()[:, None, None]
+    found = heldout_depths(dataclasses.replace(prediction, depth=deeper), tracks)
+    assert found.tolist() == pytest.approx([math.log(1.02)] * 2)
+    prediction.world_from_cam[1, 2, 3] = -1.0  # each now sees the other's point at 1 or 3, its own at 2
+    assert sorted(heldout_depths(prediction, tracks).tolist()) == pytest.approx([math.log(1.5), math.log(2)])
+
+
+def test_a_right_prediction_agrees_on_depth_whatever_its_scale():
+    truth = make_truth(**FINE)
+    assert heldout_depths(perfect(truth), exact_tracks(truth)).median() < 1e-3
+    before, after = (
+        heldout_depths(disturbed(truth), exact_tracks(truth)),
+        heldout_depths(moved(disturbed(truth)), exact_tracks(truth)),
+    )
+    assert torch.allclose(before, after, atol=1e-6)
 
 
 def test_a_right_prediction_has_no_angle_and_no_alarm():

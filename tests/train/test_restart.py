@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_loop import batches, network, weak, weights
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +25,7 @@ from reliev3r.training.checkpoint import (
     TrainingState,
     best_record,
     load_newest_state,
+    owned_network,
     recover,
     save_best,
     save_state,
@@ -239,12 +241,39 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(tmp_path) -> None:
     assert (found.optimizer["state"][0]["exp_avg"] == 7).all()
 
 
+def test_the_best_weights_are_of_the_moment_they_were_best(tmp_path) -> None:
+    writer, best = StateWriter(tmp_path), torch.nn.BatchNorm1d(2)
+    best.weight.data.fill_(7)
+    best.running_mean.fill_(7)
+    best.weight.requires_grad_(False)
+    writer.write_best(best, {"step": 3.0})
+    writer.write(state(4))  # in the order they came: a checkpoint that knows of an evaluation follows what it found
+    with torch.no_grad():
+        best.weight.zero_()
+        best.running_mean.zero_()
+    writer.wait()
+    assert best_record(tmp_path) == {"step": 3.0}
+    found = load_file(tmp_path / "best" / "model.safetensors")
+    assert (found["weight"] == 7).all()
+    assert (found["running_mean"] == 7).all()
+    assert not owned_network(best).weight.requires_grad
+
+
+def test_tied_weights_stay_one_in_a_copy() -> None:
+    tied = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    own = owned_network(tied)
+    assert own[1].weight is own[0].weight
+    assert own[0].weight.data_ptr() != tied[0].weight.data_ptr()
+
+
 def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path) -> None:
     write_json(tmp_path / "file", {})
     writer = StateWriter(tmp_path / "file")
-    writer.write(state(1))
-    with pytest.raises(UserError, match="cannot be written"):
-        writer.wait()
+    for begin in (lambda: writer.write(state(1)), lambda: writer.write_best(torch.nn.Linear(2, 2), {"step": 1.0})):
+        begin()
+        with pytest.raises(UserError, match="cannot be written"):
+            writer.wait()
 
 
 # The meter -----------------------------------------------------------------------------------------------------------

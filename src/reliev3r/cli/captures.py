@@ -212,12 +212,18 @@ def export(argv: list[str]) -> int:
         """The network's own cameras, where the run has refined ones."""
         keep: float = 0.8
         """Share of the pixels, the most confident ones, in point clouds."""
+        depth_size: int | None = None
+        """Long side in pixels of depth maps and of those that become points, upsampled by the photographs: 512, or what
+        these have, unless given; 0: as they were predicted."""
         overwrite: bool = False
 
     given = parse(Export, "export", argv)
     from reliev3r.runs.export import export_run
 
-    paths = export_run(given.run, given.out, network=given.network, overwrite=given.overwrite, keep=given.keep)
+    paths = export_run(
+        given.run, given.out, network=given.network, overwrite=given.overwrite, keep=given.keep,
+        depth_size=given.depth_size,
+    )  # fmt: skip
     for path in paths:
         print(path)
     return 0

@@ -172,6 +172,7 @@ class Reconstruction:
         keep: float = 0.8,
         tracks: Tracks | None = None,
         capture: Any = None,
+        depth_size: int | None = None,
     ) -> list[Path]:
         """Write cameras, depth and points for other programs; returns the files that were written.
 
@@ -183,11 +184,15 @@ class Reconstruction:
             keep: share of the pixels, the most confident ones, in point clouds.
             tracks: [v, m] in original pixels; they give the COLMAP model its points.
             capture: the capture that was reconstructed, or its path; by default the one that is open, if it is. Its
-                photographs go into ``images/`` beside COLMAP's and nerfstudio's files, upright.
+                photographs go into ``images/`` beside COLMAP's and nerfstudio's files, upright, and guide finer maps.
+            depth_size: long side in pixels of depth maps and of those that become points; by default 512 or what the
+                photographs have, 0: as they were predicted (``.npz`` always is).
 
         Raises:
             UserError: an unknown suffix, a file that exists already, or nothing to write.
         """
         from reliev3r.export.write import export_reconstruction  # the one import that points up: `scene.export(...)`
 
-        return export_reconstruction(self, tracks, path, overwrite=overwrite, capture=capture, keep=keep)
+        return export_reconstruction(
+            self, tracks, path, overwrite=overwrite, capture=capture, keep=keep, depth_size=depth_size
+        )

@@ -52,9 +52,10 @@ def data_uri(picture: UInt8[np.ndarray, "h w 3"], *, quality: int = 82) -> str:
 def write_maps(reconstruction: Reconstruction, folder: Path | str) -> None:
     """Write ``NAME.depth.npy``, ``NAME.conf.npy`` (float32 [h, w]), a PNG of each, and ``maps.json``, into ``folder``.
 
-    Depth is z in the reconstruction's unit, confidence lies in (0, 2). The maps have the network's resolution and
-    cover the part (left, top, width, height) of the original image that ``maps.json`` gives for each frame, in pixels
-    with (0, 0) at the corner. The pictures share one colour scale each, its ends given there too: depth turbo on a
+    Depth is z in the reconstruction's unit, confidence lies in (0, 2). ``maps.json`` gives for each frame the part
+    (left, top, width, height) of the original image that its maps cover, in pixels with (0, 0) at the corner, and K in
+    pixels of the maps, and says how fine they were predicted (``upsampled_from``; absent where they are as predicted).
+    A depth of 0 is unknown. The pictures share one colour scale each, its ends given there too: depth turbo on a
     logarithmic scale (blue is near), confidence viridis (yellow is sure). The folder is replaced as a whole.
     """
     prediction = reconstruction.prediction
@@ -71,8 +72,14 @@ def write_maps(reconstruction: Reconstruction, folder: Path | str) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)  # a frame's name may hold folders
                 np.save(target, values, allow_pickle=False)
                 cv2.imwrite(str(target.with_suffix(".png")), pictures[kind][..., ::-1])
-        regions = dict(zip(reconstruction.names, reconstruction.regions.tolist(), strict=True))
-        write_json(temporary / "maps.json", {"colour_scales": scales, "regions": regions})
+        told = {
+            "size": list(prediction.depth.shape[-2:]),
+            **reconstruction.meta.get("maps", {}),
+            "colour_scales": scales,
+            "regions": dict(zip(reconstruction.names, reconstruction.regions.tolist(), strict=True)),
+            "K": dict(zip(reconstruction.names, prediction.K.double().tolist(), strict=True)),
+        }
+        write_json(temporary / "maps.json", told)
 
 
 def write_npz(reconstruction: Reconstruction, path: Path | str) -> None:

@@ -14,6 +14,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.export.cameras import write_cameras, write_transforms
 from reliev3r.export.colmap import write_colmap
+from reliev3r.export.finer import finer
 from reliev3r.export.images import IMAGES, write_images
 from reliev3r.export.maps import write_maps, write_npz
 from reliev3r.export.points import write_glb, write_ply
@@ -24,8 +25,10 @@ _log = logging.getLogger(__name__)
 TRANSFORMS, VIEW = "transforms.json", "view.html"
 CAMERA_FILES = (CAMERAS_JSON, TRANSFORMS, "sparse/0", VIEW)
 ARRAYS, MAPS = "scene.npz", "depth"
-DEPTH_FILES = ("scene.ply", "scene.glb", ARRAYS, MAPS)
-"""What a folder of results holds (docs/conventions.md); the latter only of systems that predict depth."""
+FINE_FILES = ("scene.ply", "scene.glb", MAPS)
+DEPTH_FILES = (*FINE_FILES, ARRAYS)
+"""What a folder of results holds (docs/conventions.md); the latter only of systems that predict depth. Fine ones are of
+maps upsampled by the photographs (:func:`~reliev3r.export.finer.finer`), the others of what was predicted."""
 
 
 def export_reconstruction(
@@ -36,6 +39,7 @@ def export_reconstruction(
     overwrite: bool = False,
     capture: Capture | Path | str | None = None,
     keep: float = 0.8,
+    depth_size: int | None = None,
 ) -> list[Path]:
     """Write one file, or all formats into a folder, and return what was written.
 
@@ -60,9 +64,11 @@ def export_reconstruction(
         if target.exists() and not overwrite:
             raise UserError(f"{target}: exists already; choose another name or allow overwriting")
     if not path.suffix:
-        return write_folder(reconstruction, tracks, path, capture=capture, keep=keep)
+        return write_folder(reconstruction, tracks, path, capture=capture, keep=keep, depth_size=depth_size)
     reconstruction, tracks = found_views(reconstruction, tracks)
     located = _images(reconstruction, capture, path.parent) if path.name == TRANSFORMS else None
+    if path.suffix in (".ply", ".glb"):
+        reconstruction = finer(reconstruction, capture, depth_size)
     _write(reconstruction, tracks, path, images=located, keep=keep)
     return [path]
 
@@ -76,14 +82,15 @@ def write_folder(
     keep: float = 0.8,
     without: Collection[str] = (),
     copy_images: bool = False,
+    depth_size: int | None = None,
 ) -> list[Path]:
     """Write ``images/``, :data:`CAMERA_FILES` and :data:`DEPTH_FILES` except ``without``, over what is there; returns
     their paths.
 
     ``tracks`` [v, m] in original pixels give the COLMAP model its points; the photographs are those of ``capture``
     (:func:`~reliev3r.export.images.write_images`), by default of the one that is open, as copies where
-    ``copy_images`` says so; ``keep`` is the share of pixels in the point clouds. Views whose camera was not found are
-    left out.
+    ``copy_images`` says so; ``keep`` is the share of pixels in the point clouds; ``depth_size`` is the long side
+    of the maps that :data:`FINE_FILES` show. Views whose camera was not found are left out.
 
     Raises:
         UserError: no camera was found, or the folder cannot be written.
@@ -92,8 +99,10 @@ def write_folder(
     names = [name for name in _contents(reconstruction) if name not in without]
     points = "scene.ply" if "scene.ply" in names else None
     images = _images(reconstruction, capture, folder, copy=copy_images)
+    fine = finer(reconstruction, reconstruction.capture if capture is None else capture, depth_size)
     for name in names:
-        _write(reconstruction, tracks, folder / name, images=images, keep=keep, points=points)
+        shown = fine if name in FINE_FILES else reconstruction
+        _write(shown, tracks, folder / name, images=images, keep=keep, points=points)
     return [folder / name for name in ([IMAGES] if images else []) + names]
 
 

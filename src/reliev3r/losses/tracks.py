@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reliev3r.core.types import Prediction, Tracks
 from reliev3r.geometry.camera import rays_from_uv, transform, unproject
-from reliev3r.geometry.rigid import angle_between
+from reliev3r.geometry.rigid import angle_between, invert
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.geometry.statistics import weighted_mean
 
@@ -225,3 +225,22 @@ def heldout_angles(
         towards = points - world_from_cam[i, :3, 3]
         angles.append(angle_between(ray.expand_as(towards), towards)[pairs])
     return torch.cat(angles).rad2deg()
+
+
+def heldout_depths(prediction: Prediction, tracks: Tracks) -> Float[Tensor, " n"]:
+    """How far two views disagree about a track's depth, over the ordered pairs of :func:`heldout_angles`.
+
+    At camera i: |log| of the depth of the point that view j predicts over the depth that view i predicts for the track,
+    0.05 for 5 percent; a point behind camera i counts as very near. Zero for one wrong scale that all share, so it says
+    how well depth and cameras fit together, not that they are right. float64, [n].
+    """
+    uv, world_from_cam = tracks.uv.double(), prediction.world_from_cam.double()
+    depth = sample_bilinear(prediction.depth.double(), uv)
+    points = transform(world_from_cam, unproject(uv, depth, prediction.K.double()))
+    differences = []
+    for view, (cam_from_world, own, seen) in enumerate(zip(invert(world_from_cam), depth, tracks.visible)):
+        pairs = tracks.visible & seen
+        pairs[view] = False
+        there = (points @ cam_from_world[2, :3] + cam_from_world[2, 3]).clamp_min(1e-6)
+        differences.append((there / own).log().abs()[pairs])
+    return torch.cat(differences)

@@ -28,7 +28,8 @@ PALETTE = ("#4c8bf5", "#e8710a", "#12a594", "#c44dd6", "#c79a00", "#d64d6a", "#7
 _INK = "#123456"  # stands for the page's text colour until the SVG is on the page
 _MOST_STEPS = 300
 _CURVES_APART = (
-    "step", "seconds", "lr", "heldout_deg", "grad_norm", "images_per_s", "waiting_for_data", "memory_gb", "mfu",
+    "step", "seconds", "lr", "heldout_deg", "heldout_depth", "grad_norm", "images_per_s", "waiting_for_data",
+    "memory_gb", "mfu",
 )  # fmt: skip
 
 
@@ -120,11 +121,12 @@ def _limits(points: np.ndarray, centres: np.ndarray, margin: float, aspect: floa
 
 
 def curve_svgs(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(title, SVG) of the loss and its parts, the held-out angle, and the learning rate, as far as they were logged."""
+    """(title, SVG) of the loss and its parts, what held-out tracks say, and the learning rate, as far as logged."""
     parts = sorted({name for row in metrics for name in row} - {*_CURVES_APART, "loss"})
     groups = [
         ("Loss and its parts", ["loss", *parts], True),
         ("Median angle of held-out tracks (degrees)", ["heldout_deg"], True),
+        ("Median disagreement of two views about depth (log)", ["heldout_depth"], True),
         ("Learning rate", ["lr"], False),
         ("Norm of the gradient", ["grad_norm"], True),
     ]

@@ -15,8 +15,9 @@ from reliev3r.training.captures import labelled_capture
 
 
 def export_run(
-    run: Path, out: Path, *, network: bool = False, overwrite: bool = False, keep: float = 0.8
-) -> list[Path]:
+    run: Path, out: Path, *, network: bool = False, overwrite: bool = False, keep: float = 0.8,
+    depth_size: int | None = None,
+) -> list[Path]:  # fmt: skip
     """Write the best there is of a run, or the ``network``'s own word, as the suffix of ``out`` says.
 
     Raises:
@@ -25,7 +26,13 @@ def export_run(
     best = best_of(run, network=network)
     tracks = straightened_tracks(tracks_of(run, finished_run(run).labels, network=network), best)
     return export_reconstruction(
-        best, tracks, out, overwrite=overwrite, capture=_photographs(run) if network else run, keep=keep
+        best,
+        tracks,
+        out,
+        overwrite=overwrite,
+        capture=_photographs(run) if network else run,
+        keep=keep,
+        depth_size=depth_size,
     )
 
 

@@ -37,18 +37,20 @@ from reliev3r.labels.quality.assess import quality_of
 from reliev3r.labels.quality.label_verdict import check_labels
 from reliev3r.labels.registry import depth_expert, track_expert
 from reliev3r.labels.store import load_labels, refuse_other_images
-from reliev3r.losses.tracks import heldout_angles
+from reliev3r.losses.tracks import heldout_angles, heldout_depths
 from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.heads import set_initial_focal
 from reliev3r.model.load import RANDOM, Model, initial_network, load_model
 from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.predict import predict
+from reliev3r.runs.last_third import last_third
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.runs.run_folder import Resume, RunFolder, absolute, start_of
 from reliev3r.training.batches import BatchConfig, CaptureBatches
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loop import TrainResult, train
+from reliev3r.training.monitor import read_metrics
 from reliev3r.training.schedule import teacher_share, weak_settings
 
 logger = logging.getLogger(__name__)
@@ -172,7 +174,7 @@ def _fit(
     quality = assess(reconstruction.prediction, prepared.heldout)
     model.facts["Measured on held-out tracks, without ground truth"] = quality.summary
     model.write_card(out / "checkpoint")
-    notes += list(quality.alarms)
+    notes += [*quality.alarms, *last_third(read_metrics(out / "metrics.jsonl"))]
     report("outputs", 0, 1, "writing cameras, points and the report")
     fitted = Fitted(
         capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction, quality=quality,
@@ -311,7 +313,10 @@ def train_prepared(
     def evaluate(network: torch.nn.Module) -> dict[str, float]:
         prediction = predict(network, prepared.views)
         angles = heldout_angles(prediction, prepared.heldout)
-        return {"heldout_deg": float(angles.median()) if angles.numel() else 0.0}
+        if not angles.numel():
+            return {"heldout_deg": 0.0}
+        depths = heldout_depths(prediction, prepared.heldout)
+        return {"heldout_deg": float(angles.median()), "heldout_depth": float(depths.median())}
 
     batches = CaptureBatches(prepared.views, prepared.labels, config.batch, seed=config.seed)
     return train(

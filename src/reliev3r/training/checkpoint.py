@@ -6,6 +6,7 @@ leaves a whole checkpoint: what replaces another one is there before that one go
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
@@ -70,12 +71,12 @@ def save_state(folder: Path, state: TrainingState, *, keep: int = 2) -> Path:
 
 
 class StateWriter:
-    """Writes checkpoints in a thread, one at a time, while training goes on."""
+    """Writes checkpoints in a thread, one after another in the order they came, while training goes on."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._last: Future[Path] | None = None
+        self._last: Future[Any] | None = None
 
     def write(self, state: TrainingState) -> None:
         """Begin to write a copy of ``state``; where the last one is still being written, wait for it.
@@ -85,6 +86,11 @@ class StateWriter:
         """
         self.wait()
         self._last = self._thread.submit(save_state, self._folder, owned_copy(state))
+
+    def write_best(self, network: nn.Module, record: dict[str, float]) -> None:
+        """Begin to write a copy of ``network`` as :func:`save_best` does; waits and raises as :meth:`write` does."""
+        self.wait()
+        self._last = self._thread.submit(save_best, self._folder, owned_network(network), dict(record))
 
     def wait(self) -> None:
         """Until all that was begun is on disk.
@@ -106,6 +112,15 @@ def owned_copy(state: TrainingState) -> TrainingState:
     return dataclasses.replace(
         state, model=_copied(state.model), ema=_copied(state.ema), optimizer=_copied(state.optimizer)
     )  # fmt: skip
+
+
+def owned_network(network: nn.Module) -> nn.Module:
+    """The same on the CPU, with memory of its own; a GPU holds no second copy meanwhile."""
+    own: dict[int, Any] = {}  # what deepcopy takes in place of a tensor
+    for weight in network.parameters():
+        own[id(weight)] = nn.Parameter(_copied(weight), requires_grad=weight.requires_grad)
+    own |= {id(value): _copied(value) for value in network.buffers()}
+    return copy.deepcopy(network, own)
 
 
 def _copied(tree: Any) -> Any:

@@ -26,7 +26,6 @@ from reliev3r.training.checkpoint import (
     best_record,
     load_newest_state,
     recover,
-    save_best,
 )
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loader import Batches, Feed
@@ -132,6 +131,7 @@ def train(
         run.hand_over()
         if evaluate is not None:
             run.evaluate(evaluate)
+            run.writer.wait()
         run.close()
         return TrainResult(steps=run.done, seconds=run.elapsed, finished=True, best=run.best)
 
@@ -331,7 +331,7 @@ class _Run:
         ):
             self.best = {"step": float(self.done), **values}
             if self.workers.first:
-                save_best(self.folder, network, self.best)
+                self.writer.write_best(network, self.best)
 
     def evaluation_model(self) -> nn.Module:
         """The model as it would be kept now: whole, and a copy where what is trained is sharded or averaged."""
@@ -382,7 +382,7 @@ class _Run:
         """After an interruption; in the middle of a step (a second Ctrl-C) there is nothing sound to save."""
         if self.between_steps:
             self.save()
-            self.writer.wait()
+        self.writer.wait()
         self.close()
 
     def close(self) -> None:
