@@ -21,7 +21,7 @@ from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import so3_exp
 from reliev3r.runs.rank import _leave_out, _notes, _with_K, on_frames, rank
-from reliev3r.sfm.incremental import CameraSolve
+from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.verdict.agreement import Agreement, agreement, nothing, tied_pairs
 from reliev3r.verdict.evidence import Evidence
 from reliev3r.verdict.pairs import rays_of_pair, short_of_meeting
