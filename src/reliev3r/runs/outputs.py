@@ -126,6 +126,8 @@ def write_outputs(
     )
     report("outputs", 1, 1, "")
     said = [] if refined is None else [refined.reason]
+    if refined is not None and refined.kept:
+        said.append(f"under the refined cameras: {quality.summary}")
     return refined, said + alarms[len(quality.alarms) :]
 
 
