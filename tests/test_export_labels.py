@@ -216,6 +216,7 @@ def test_depth_that_no_track_brings_to_scale_is_left_out(store, tmp_path) -> Non
     assert "are needed to bring it to scale" in told
 
 
+@pytest.mark.usefixtures("exported")  # it judges one capture unusable
 def test_the_verb(store, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("reliev3r.core.many.local.LocalPool", lambda job, workers: Here(job))
     captures, labels, _ = store
