@@ -43,7 +43,7 @@ from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import so3_exp
 from reliev3r.labels.registry import track_expert
 from reliev3r.runs.rank import compare
-from reliev3r.sfm.incremental import solve_cameras
+from reliev3r.sfm.solve_cameras import solve_cameras
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 VIEWS, LONG_SIDE = 8, 96

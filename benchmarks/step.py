@@ -26,7 +26,7 @@ from reliev3r.core.files import write_json
 from reliev3r.core.types import CameraLabels, DepthLabels, PseudoLabels, Tracks, Views
 from reliev3r.geometry.camera import K_from_fov
 from reliev3r.losses.weak import ObjectiveConfig, objective
-from reliev3r.model.network import PRESETS, Reliev3R, parameter_counts
+from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.transformer import Recompute
 from reliev3r.training.batches import BatchConfig, CaptureBatches
 from reliev3r.training.parallel import blocks_of, compile_blocks
@@ -104,7 +104,7 @@ def measure(preset: str, repeats: int, recompute: Recompute, compiled: str) -> d
     )
     return {
         "preset": preset, "recompute": recompute, "compile": compiled,
-        "parameters": parameter_counts(model)["total"], "views": SHAPES[preset],
+        "parameters": sum(p.numel() for p in model.parameters()), "views": SHAPES[preset],
         "device": name, "threads": torch.get_num_threads(), "precision": precision,
         "seconds": medians, "step_seconds": total, "share": {part: value / total for part, value in medians.items()},
         "views_per_second": SHAPES[preset][0] / total,

@@ -117,6 +117,7 @@ def test_a_network_that_gets_better_is_called_better_and_the_way_back_worse() ->
     assert judge(poor, good, [capture()], config=CONFIG).verdict == "better"
     back = judge(good, poor, [capture()], config=CONFIG)
     assert back.verdict == "worse"
+    assert " degrees (" in back.reasons[0]
     angle = next(figure for figure in back.figures if figure.name == "angle")
     assert angle.change[1] > CONFIG.margin
     assert angle.after > 2 * angle.before

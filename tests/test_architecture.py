@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import reliev3r
 
 SOURCE = Path(reliev3r.__file__).parent
+ROOT = Path(__file__).parents[1]
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "geometry": {"core"},
@@ -136,6 +138,32 @@ def test_the_house_stays_small() -> None:
     assert len(MODULES) <= MOST_MODULES
     long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > MOST_LINES}
     assert not long
+
+
+SCRIPTS = [path for folder in ("benchmarks", "studies", "examples") for path in (ROOT / folder).rglob("*.py")]
+
+
+@pytest.mark.skipif(not SCRIPTS, reason="an installed package has no scripts beside it")
+def test_scripts_import_what_is_there() -> None:
+    """Nothing else runs most of them, so a name that moved would be found years later."""
+    missing = [
+        f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
+        for path in SCRIPTS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8")))
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "reliev3r"
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in MODULES and alias.name not in names_in(node.module)
+    ]
+    assert not missing
+
+
+@cache
+def names_in(module: str) -> set[str]:
+    """All that a module of ours defines or imports; nothing of a module that is not there."""
+    nodes = list(ast.walk(ast.parse(MODULES[module].read_text(encoding="utf8")))) if module in MODULES else []
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return defined | stored | {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
 
 
 def test_packages_are_a_docstring_and_no_second_door() -> None:

@@ -216,6 +216,7 @@ def test_depth_that_no_track_brings_to_scale_is_left_out(store, tmp_path) -> Non
     assert "are needed to bring it to scale" in told
 
 
+@pytest.mark.usefixtures("exported")  # it judges one capture unusable
 def test_the_verb(store, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("reliev3r.core.many.local.LocalPool", lambda job, workers: Here(job))
     captures, labels, _ = store
@@ -230,6 +231,7 @@ def test_the_verb(store, tmp_path, monkeypatch, capsys) -> None:
     assert "not ground truth" in json.loads((tmp_path / "one" / "bad" / "scene_meta.json").read_text())["notice"]
     note = json.loads((tmp_path / "one" / "bad" / "pseudo_labels.json").read_text())
     assert (note["verdict"], note["reasons"]) == ("unusable", ["nothing ties the images; take others"])
+    assert main([*one, str(tmp_path / "none"), "image_size=48"]) == 3  # left out: nothing is there to train on
     assert main([*one, str(tmp_path / "two"), "register=false", "--keep-unusable"]) == 3
     assert "register=false" in capsys.readouterr().out
     assert main([*words, str(tmp_path / "three"), "--workers", "0"]) == 2

@@ -21,7 +21,7 @@ from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import so3_exp
 from reliev3r.runs.rank import _leave_out, _notes, _with_K, on_frames, rank
-from reliev3r.sfm.incremental import CameraSolve
+from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.verdict.agreement import Agreement, agreement, nothing, tied_pairs
 from reliev3r.verdict.evidence import Evidence
 from reliev3r.verdict.pairs import rays_of_pair, short_of_meeting
@@ -141,6 +141,9 @@ def test_a_refined_lens_is_taken_out_of_the_matches() -> None:
     refined = dataclasses.replace(wall(), radial=(0.5,) * VIEWS)
     assert mean(agreement(refined, evidence(k1=0.5))) == pytest.approx(mean(agreement(wall(), evidence())), abs=1e-3)
     assert mean(agreement(wall(), evidence(k1=0.5))) < mean(agreement(refined, evidence(k1=0.5))) - 0.03
+    other = torch.tensor([[1.2, 1, 1], [1, 1.2, 1], [1, 1, 1]])  # k1 belongs to the focal length it was found with
+    guessed = dataclasses.replace(evidence(k1=0.5), K=evidence().K * other)
+    assert mean(agreement(refined, guessed)) == pytest.approx(mean(agreement(refined, evidence(k1=0.5))), abs=1e-3)
 
 
 def test_a_wrong_focal_length_is_told() -> None:

@@ -24,9 +24,11 @@ from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import write_json
 from reliev3r.export.points import write_glb
+from reliev3r.geometry.radial import distort
 from reliev3r.runs.view.live import states
 from reliev3r.runs.view.ruler import Ruler, clicked_point
 from reliev3r.runs.view.scene import NETWORK, REFINED, SOLVED, open_shown
+from reliev3r.runs.view.server import Version
 from reliev3r.runs.view.shown import Shown
 from reliev3r.training.checkpoint import save_best
 
@@ -83,6 +85,18 @@ def test_labels_are_shown_under_the_cameras_that_their_tracks_solve(labelled) ->
     assert ratios.std() / ratios.mean() < 0.1
     with pytest.raises(UserError, match="--capture"):
         open_shown(labelled / "store")
+
+
+def test_refined_cameras_see_tracks_without_the_lens_that_they_found() -> None:
+    seen, k1 = small_scene.observe(small_scene.wall_points(200), small_scene.arc(4)), -0.2
+    bent = distort(seen.uv.double(), small_scene.K.expand(4, 3, 3), torch.full((4,), k1).double()).float()
+    shown = Shown(title="wall", tracks=dataclasses.replace(seen, uv=bent))
+    straight = dataclasses.replace(small_scene.reconstruction(4), radial=(k1,) * 4)
+    layers = [
+        Version.of(shown, each, torch.eye(4).double()).tracks for each in (straight, small_scene.reconstruction(4))
+    ]
+    refined, plain = (layer.residual_deg[layer.tracks.visible].median() for layer in layers if layer is not None)
+    assert refined < 1e-4 < 0.01 < plain
 
 
 def test_the_report_of_a_runs_labels_links_to_its_page(labelled, tmp_path) -> None:

@@ -31,7 +31,9 @@ def tying(views: list[int], count: int = 20) -> Tracks:
 
 def test_they_are_as_true_as_the_cameras_and_the_known_come_first(room) -> None:
     capture, known = load_capture(room), tying([0, 1, 2, 3])
-    tracks = dense_tracks(capture, known)
+    told: list[tuple[float, float]] = []
+    tracks = dense_tracks(capture, known, progress=lambda done, total, what: told.append((done, total)))
+    assert told == [*((view + 1, VIEWS + 6) for view in range(VIEWS)), (VIEWS + 6, VIEWS + 6)]  # of six pairs
     torch.testing.assert_close(tracks.uv[:, :20], known.uv)
     torch.testing.assert_close(tracks.weight[:, :20], known.weight)
     found = tracks.select_tracks(torch.arange(20, tracks.weight.shape[1]))

@@ -20,7 +20,7 @@ from reliev3r.labels.prepare import PrepareConfig, Prepared
 from reliev3r.training.batches import SceneBatchConfig, SceneBatches
 from reliev3r.training.captures import CapturesConfig, PreparedCaptures
 from reliev3r.training.config import TrainConfig
-from reliev3r.training.loader import Feed
+from reliev3r.training.loader import Feed, affordable
 from reliev3r.training.loop import train
 from reliev3r.training.prepared import PreparedCapture, write_prepared
 
@@ -185,3 +185,8 @@ def test_too_many_bad_samples_are_an_error(tmp_path) -> None:
 def test_where_nothing_is_finite_the_run_ends_at_once(tmp_path) -> None:
     with pytest.raises(UserError, match="16 samples in a row are not finite, the last one: walk1"):
         scene_batches(tmp_path, 1, spoiled=(1,))(0, 0)
+
+
+def test_no_more_workers_than_cores(monkeypatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1}, raising=False)
+    assert [affordable(workers) for workers in (1, 2, 8)] == [1, 2, 2]

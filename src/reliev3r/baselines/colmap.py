@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reliev3r.core.quiet_colmap import quiet_colmap
 from reliev3r.data.capture import Capture
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def reconstruct_colmap(
     import pycolmap
 
     pycolmap.set_random_seed(0)
-    with _quiet(), tempfile.TemporaryDirectory(prefix="reliev3r-colmap-") as folder:
+    with quiet_colmap(), tempfile.TemporaryDirectory(prefix="reliev3r-colmap-") as folder:
         images, database, models = Path(folder) / "images", Path(folder) / "database.db", Path(folder) / "models"
         images.mkdir()
         models.mkdir()
@@ -90,15 +89,3 @@ def _mapper_options(threads: int) -> pycolmap.IncrementalPipelineOptions:
     options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
     options.extract_colors = False
     return options
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without COLMAP's own log, which would run through the progress bar; what it comes to is in the result."""
-    import pycolmap
-
-    level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 3
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = level

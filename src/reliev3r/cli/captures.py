@@ -86,7 +86,7 @@ def fit(argv: list[str]) -> int:
     if result is None:
         print(f"interrupted; go on with: reliev3r fit {given.capture} --out {given.out} --resume", file=sys.stderr)
         return 130
-    print(result.quality.summary)
+    print(f"as the network predicts it: {result.quality.summary}")
     for note in result.notes:
         print(f"note: {note}")
     _point_at(given.out, refined=(given.out / "refined").is_dir())

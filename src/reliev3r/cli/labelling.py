@@ -221,7 +221,7 @@ def export_labels(argv: list[str]) -> int:
     for name, reason in made.failed.items():
         print(f"failed: {name}: {reason}")
     print(f"{len(made.scenes)} of {len(tasks)} captures exported: {given.out}; {FILE} says how, and what is left out")
-    return 3 if made.failed else 0
+    return 3 if made.failed or not made.scenes else 0
 
 
 def experts(argv: list[str]) -> int:

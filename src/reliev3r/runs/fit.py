@@ -175,13 +175,11 @@ def _fit(
     model.facts["Measured on held-out tracks, without ground truth"] = quality.summary
     model.write_card(out / "checkpoint")
     notes += [*quality.alarms, *last_third(read_metrics(out / "metrics.jsonl"))]
-    report("outputs", 0, 1, "writing cameras, points and the report")
     fitted = Fitted(
         capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction, quality=quality,
         notes=tuple(notes), settings=to_plain(config),
     )  # fmt: skip
-    notes += write_outputs(out, fitted, refine=config.refine)[1]
-    report("outputs", 1, 1, "")
+    notes += write_outputs(out, fitted, refine=config.refine, report=report)[1]
     return FitResult(folder=out, reconstruction=reconstruction, quality=quality, training=training, notes=tuple(notes))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import read_json, write_json
+from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
@@ -62,7 +63,9 @@ TRACKS = "tracks.npz"
 """In ``refined/``: what the cameras were adjusted on, in pixels of the capture's images, which exports triangulate."""
 
 
-def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineResult | None, list[str]]:
+def write_outputs(
+    out: Path, fitted: Fitted, *, refine: bool, report: Report = silent
+) -> tuple[RefineResult | None, list[str]]:
     """Write prediction, photographs, cameras, maps, point clouds, COLMAP model, figures and the report into ``out``.
 
     What other programs read is the best there is: with ``refine`` the refined cameras, if held-out tracks do not speak
@@ -79,9 +82,10 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineRes
     refined, notes, quality = None, list(fitted.notes), fitted.quality
     best, figures = network, {"network": dataclasses.asdict(quality)}
     if refine:
-        _log.info("matching the photographs once more, for more tracks to adjust on")
-        more = dense_tracks(fitted.capture, tracks)
+        more = dense_tracks(fitted.capture, tracks, progress=staged(report, "matches"))
+        report("refine", 0, 1, "bundle adjustment of the tracks")
         refined = refine_cameras(network, more, heldout, lens=_lens_prior(fitted.capture))
+        report("refine", 1, 1, "")
         notes.append(refined.reason)
         shutil.rmtree(out / "refined", ignore_errors=True)  # of an earlier refinement
         figures["refined"] = {
@@ -95,6 +99,7 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineRes
             write_tracks(out / "refined" / TRACKS, tracks, {"of": "the cameras' last adjustment"})
             quality = assess(best.prediction, _on_the_grid(prepared.heldout, best))
             figures["refined"] |= dataclasses.asdict(quality)
+    report("outputs", 0, 1, "writing cameras, points and the report")
     best = dataclasses.replace(best, capture=straightened_capture(fitted.capture, best))
     tracks, heldout = straightened_tracks(tracks, best), straightened_tracks(heldout, best)
     guessed = _guessed(best, straightened_tracks(fitted.labels.tracks, best))
@@ -119,7 +124,10 @@ def write_outputs(out: Path, fitted: Fitted, *, refine: bool) -> tuple[RefineRes
         settings=fitted.settings,
         look=VIEW,
     )
+    report("outputs", 1, 1, "")
     said = [] if refined is None else [refined.reason]
+    if refined is not None and refined.kept:
+        said.append(f"under the refined cameras: {quality.summary}")
     return refined, said + alarms[len(quality.alarms) :]
 
 

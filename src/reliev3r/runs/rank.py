@@ -25,7 +25,7 @@ from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.report.comparison import ScenePicture, scene_picture
 from reliev3r.report.ranking import write_ranking
-from reliev3r.verdict.agreement import Agreement, agreement, nothing
+from reliev3r.verdict.agreement import Agreement, agreement, nothing, tied_pairs
 from reliev3r.verdict.evidence import MOST_FRAMES, Evidence, image_evidence
 from reliev3r.verdict.ranking import RankConfig, Ranking, ranked
 
@@ -228,11 +228,13 @@ def _sizes(capture: Capture) -> tuple[tuple[int, int], ...]:
 def _notes(capture: Capture, evidence: Evidence) -> list[str]:
     """What the evidence cannot say."""
     notes = []
-    seen = evidence.matches.visible.float()
-    alone = [name for name, most in zip(capture.names, (seen @ seen.T).fill_diagonal_(0).amax(1).tolist()) if most < 8]
+    told = {frame for pair in tied_pairs(evidence) for frame in pair}
+    alone = [name for frame, name in enumerate(capture.names) if frame not in told]
     if alone:
         some = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
-        notes.append(f"{evidence.name}: nothing is known of {len(alone)} frames that share no matches ({some}).")
+        notes.append(
+            f"{evidence.name}: {len(alone)} of {len(capture.names)} frames share too few matches to be judged ({some})."
+        )
     if capture.K_source is not None and capture.K_source.startswith("estimated"):
         assert capture.frames[0].K is not None
         fov = 2 * torch.atan(torch.tensor(capture.frames[0].width / (2 * capture.frames[0].K[0, 0]))).rad2deg()

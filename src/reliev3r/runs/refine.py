@@ -34,7 +34,6 @@ def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
     if not (run / "quality.json").is_file():
         raise UserError(f"{run}: is not finished; go on with `reliev3r fit {told.capture} --out {run} --resume`")
     stored, quality = _judged(run / "quality.json")
-    report("refine", 0, 1, "bundle adjustment of the tracks")
     task = CaptureTask(name=told.labels.name, path=told.capture, out=told.labels.resolve())
     capture = labelled_capture(task)
     reconstruction = dataclasses.replace(Reconstruction.load(run / "prediction"), capture=capture)
@@ -48,8 +47,7 @@ def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
         quality=quality,
         notes=tuple(note for note in stored["notes"] if note != before), settings=to_plain(told.config),
     )  # fmt: skip
-    result, _ = write_outputs(run, fitted, refine=True)
-    report("refine", 1, 1, "")
+    result, _ = write_outputs(run, fitted, refine=True, report=report)
     assert result is not None  # it was asked for
     return result
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from reliev3r.core.quiet_colmap import quiet_colmap
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.align import align_cameras
 from reliev3r.geometry.radial import undistorted
@@ -280,15 +281,12 @@ def _solve(
     for view in sorted(view for part in parts for view in part):
         config.add_image(view + 1)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    verbosity, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 2  # else a warning for every rejected step
-    try:
+    with quiet_colmap():  # else a warning for every rejected step
         adjuster: Any = pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
         summary = adjuster.solve()
         if not summary.is_solution_usable():
             raise NotAdjusted(f"the solver failed ({summary.brief_report()})")
         return _lens_covariance(model, adjuster, problem, 2 * summary.ceres_summary.final_cost) if free else None
-    finally:
-        pycolmap.logging.minloglevel = verbosity
 
 
 def _lens_covariance(model: Any, adjuster: Any, problem: _Problem, squares: float) -> Tensor:

@@ -6,8 +6,6 @@ what two views share as their verified matches. Known intrinsics, one thread, fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reliev3r.core.quiet_colmap import quiet_colmap
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig, growing_tracks, solve_under
@@ -37,7 +36,7 @@ def solve_by_mapper(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConf
     if not can_start(grown, K, config):  # COLMAP would try for minutes
         return None
     models = pycolmap.ReconstructionManager()
-    with _quiet():
+    with quiet_colmap():
         database = _database(grown, K, config)
         pycolmap.IncrementalPipeline(_options(config), database, models).run()
     found = [models.get(index) for index in range(models.size())]
@@ -106,15 +105,3 @@ def _cameras(model: pycolmap.Reconstruction, views: int) -> tuple[Float[Tensor, 
             cameras[image.image_id - 1, :3] = torch.from_numpy(image.cam_from_world().inverse().matrix())
             reached[image.image_id - 1] = True
     return cameras, reached
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without COLMAP's own log, which would run through the progress bar; what it comes to is in the result."""
-    import pycolmap
-
-    level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 3
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = level

@@ -54,7 +54,7 @@ def refine_cameras(
 
     Both are [v, m] in original pixels. The refined cameras stay in the gauge of the prediction, and each depth map is
     multiplied by the factor that makes it agree with the adjusted points. With ``lens`` focal lengths are found too,
-    and radial distortion where held-out tracks show it (:mod:`reliev3r.sfm.lens`); the refined reconstruction is then
+    and radial distortion where it is evident (:mod:`reliev3r.sfm.lens`); the refined reconstruction is then
     about images without it (``Reconstruction.radial``). Lack of tracks or a failed adjustment raises nothing: the input
     is handed back and ``reason`` says why.
     """

@@ -132,7 +132,7 @@ class LabelledCaptures(PreparedCaptures):
             )
         paths = [prepared_file(task, config.prepare, patch) for task in chosen]
         if missing := sum(not path.is_file() for path in paths):
-            logger.info("%d captures are to be prepared; `reliev3r prepare` does so with many workers", missing)
+            logger.info("captures to be prepared: %d; `reliev3r prepare` does so with many workers", missing)
         for number, (task, path) in enumerate(zip(chosen, paths, strict=True)):
             if progress:
                 progress(number, len(chosen), task.name)

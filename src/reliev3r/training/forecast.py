@@ -66,7 +66,7 @@ class Estimate:
         share = 100 * self.trained / self.parameters
         free = "" if self.free is None else f" ({_gigabytes(self.free)} free)"
         return (
-            f"trains {self.trained:,} of {self.parameters:,} parameters ({share:.2g} %); needs about "
+            f"trains {self.trained:,} of {self.parameters:,} parameters ({share:.3g} %); needs about "
             f"{_gigabytes(self.total)}{free}: weights {_gigabytes(self.weights)}, gradients "
             f"{_gigabytes(self.gradients)}, optimiser {_gigabytes(self.optimizer)}, activations of a batch "
             f"{_gigabytes(self.activations)}; about {self.steps:,.0f} steps of {self.step_seconds:.2g} s: "
@@ -159,6 +159,8 @@ def _weights(network: nn.Module) -> int:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} seconds" if seconds < 10 else f"{seconds:.0f} seconds"
     return f"{seconds / 3600:,.3g} hours" if seconds > 2 * 3600 else f"{seconds / 60:.3g} minutes"
 
 

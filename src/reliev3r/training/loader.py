@@ -6,6 +6,7 @@ What a batch is depends on its step and micro-batch alone, so neither the number
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,13 +84,19 @@ def _through_workers(batches: Batches, keys: Iterator[tuple[int, int]], workers:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["reliev3r.training.captures"])  # what takes seconds is imported once for all
     loader = DataLoader(
-        _Keyed(batches), batch_size=None, sampler=keys, collate_fn=_as_it_is, num_workers=workers,
+        _Keyed(batches), batch_size=None, sampler=keys, collate_fn=_as_it_is, num_workers=affordable(workers),
         prefetch_factor=_AHEAD, pin_memory=pin, worker_init_fn=_begin,
         multiprocessing_context=context,
         generator=torch.Generator(),  # the loader draws a number, which must not be one of the run's
     )  # fmt: skip
     with _deaf():
         return iter(loader)
+
+
+def affordable(workers: int) -> int:
+    """So many of ``workers`` as this process has cores: recipes count on large machines, and batches are the same."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(workers, cores)
 
 
 def _as_it_is(made: Any) -> Any:

@@ -119,9 +119,9 @@ def train(
                     run.evaluate(evaluate)
                 outcome = run.step(feed, share)
                 run.log(outcome, share)
+                run.tick()
                 if progress is not None and run.workers.first:
                     progress(*run.position(), run.status())
-                run.tick()
                 run.save_if_due()
         except KeyboardInterrupt:
             run.finish()
@@ -235,13 +235,14 @@ class _Run:
         return 60 * self.config.minutes
 
     def position(self) -> tuple[float, float]:
+        """(done, of how many) in steps, or in seconds where minutes are the budget."""
         if self.config.steps is not None:
             return float(self.done), float(self.config.steps)
-        return min(self.elapsed, self._budget()), self._budget()
+        return round(min(self.elapsed, self._budget()), 1), self._budget()
 
     def status(self) -> str:
         shown = " ".join(f"{name} {value:.3g}" for name, value in self.live.items())
-        return f"step {self.done} {shown}"
+        return f"{'' if self.config.steps is not None else 'seconds; '}step {self.done} {shown}"
 
     def feed(self, batches: Batches) -> Feed:
         """This process's batches, from where the run stands."""

@@ -29,8 +29,8 @@ RELATIVE_ERRORS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Limits of the distance of points and of depth, relative to how far away they are."""
 _TOLD = 0.05
 """Share of the matches outside of a system's maps that is worth a remark."""
-_OTHER_FOCAL = 0.1
-"""Relative difference of a predicted focal length that is worth a remark."""
+_OTHER_FOCAL = 0.02
+"""Relative difference of a predicted focal length that is worth a remark: half a degree for rays at 30 degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +120,11 @@ class _Given:
             self._look_up()
 
     def _pinhole(self, matches: Tracks) -> Tensor:
-        """The matches without the lens that refinement took out of this reconstruction."""
+        """The matches without the lens that refinement took out of this reconstruction: k1 and its own focal length."""
         uv = matches.uv.double().clone()
-        if self.reconstruction.radial is not None and self.evidence.K is not None and self.views:
+        if self.reconstruction.radial is not None and self.views:
             k1 = torch.tensor(self.reconstruction.radial, dtype=torch.float64)[self.views]
-            uv[self.views] = undistort(uv[self.views], self.evidence.K[self.views].double(), k1)
+            uv[self.views] = undistort(uv[self.views], self.reconstruction.K_original[self.views].double(), k1)
         return uv
 
     def _look_up(self) -> None:
@@ -180,7 +180,10 @@ class _Given:
         if self.views and self.evidence.K is not None:
             ratio = self.reconstruction.K_original[self.views, 0, 0] / self.evidence.K[self.views, 0, 0].double()
             if abs(float(ratio.median()) - 1) > _OTHER_FOCAL:
-                remarks.append(f"its focal length is {float(ratio.median()):.2f} times the one measured with")
+                remarks.append(
+                    f"its focal length is {float(ratio.median()):.2f} times the one that all rays are measured with: "
+                    "one of them is wrong, and it loses where its own is right (--intrinsics gives another)"
+                )
         return remarks
 
 

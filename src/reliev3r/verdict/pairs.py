@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import rays_from_uv
 from reliev3r.geometry.rigid import angle_between, invert, rotation_angle
-from reliev3r.sfm.incremental import CameraSolve
+from reliev3r.sfm.camera_solve import CameraSolve
 
 MIN_MATCHES = 8
 """Of a pair that is judged, and of one that two frames must share to be shown to a network together."""

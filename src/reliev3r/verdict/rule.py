@@ -251,7 +251,8 @@ def _told(figure: Figure) -> str:
         if KINDS[figure.name].lower_is_better
         else (f"{estimate:+.2f}, {low:+.2f} to {high:+.2f}")
     )
-    return f"{figure.name} went from {figure.before:.3g} to {figure.after:.3g} ({change}; {figure.meaning})"
+    unit = " degrees" if figure.unit == "degrees" else ""
+    return f"{figure.name} went from {figure.before:.3g} to {figure.after:.3g}{unit} ({change}; {figure.meaning})"
 
 
 def _capital(text: str) -> str:

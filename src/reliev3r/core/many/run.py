@@ -74,6 +74,6 @@ def work_off(
             done += 1
             if failure is not None:
                 failures[task.name] = failure
-                logger.warning("failed: %s", failure if task.name in failure else f"{task.name}: {failure}")
+                logger.warning("%s", failure if task.name in failure else f"{task.name}: {failure}")
             report(stage, done, total, task.name)
     return failures

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reliev3r.core.cameras_json import CAMERAS_JSON
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, read_sealed, remove_leftovers, write_sealed
 from reliev3r.core.progress import Progress
@@ -20,6 +21,8 @@ FAILED = "reliev3r-failed/1"
 
 _STATES = ("done", "failed", "unfinished")
 _PARTS = {"manifest.json", "failed.json", "tracks.npz", "depth", "frames"}
+_OF_CAPTURES = {CAMERAS_JSON, "images"}
+"""A capture may have a depth/ of its own: its true depth is nobody's unfinished labels."""
 
 
 def label_folders(store: Path) -> dict[str, Path]:
@@ -27,7 +30,8 @@ def label_folders(store: Path) -> dict[str, Path]:
     found = {}
     for folder, below, files in os.walk(store):
         path = Path(folder)
-        if path != store and _PARTS & {*below, *files}:
+        here = {*below, *files}
+        if path != store and _PARTS & here and not _OF_CAPTURES & here:
             found[path.relative_to(store).as_posix()] = path
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]

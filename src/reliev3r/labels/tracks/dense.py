@@ -7,8 +7,8 @@ with the others; there every further match counts. These tracks are for adjustme
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 
 from reliev3r.core.progress import Progress
+from reliev3r.core.quiet_colmap import quiet_colmap
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.masks import without_masked
@@ -30,6 +31,8 @@ _LEAST = 15
 """Verified matches of a pair that count, and known tracks that tie a pair."""
 _PARTNERS = 16
 """Views that a view is matched with: those that share most with it."""
+_AT_ONCE = 8
+"""Pairs that COLMAP is given at a time: it says nothing before it is through."""
 _MOST = 12000
 """Tracks of up to 32 views, and in proportion of more."""
 
@@ -47,16 +50,18 @@ def dense_tracks(capture: Capture, known: Tracks, *, progress: Progress | None =
     pairs = _tied(known)
     if not pairs:
         return known
+    steps = len(capture.frames) + len(pairs)
+
+    def tell(done: int, what: str) -> None:
+        if progress:
+            progress(done, steps, what)
+
     import pycolmap
 
-    pycolmap.set_random_seed(0)
-    level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, 3  # its log would run through ours
-    try:
-        with tempfile.TemporaryDirectory(prefix="reliev3r-dense-") as folder:
-            scale = _features(capture, Path(folder), progress)
-            found = _matched(pycolmap, Path(folder), pairs, views)
-    finally:
-        pycolmap.logging.minloglevel = level
+    with quiet_colmap(), tempfile.TemporaryDirectory(prefix="reliev3r-dense-") as folder:
+        pycolmap.set_random_seed(0)
+        scale = _features(capture, Path(folder), tell)
+        found = _matched(Path(folder), pairs, views, lambda done, what: tell(len(capture.frames) + done, what))
     uv = found.uv * torch.from_numpy(scale).float()[:, None]
     found = without_masked(Tracks(uv=uv, weight=found.weight), capture.masks)
     found = thin(found, max(1, round(_MOST * max(1, views / 32)) - count))
@@ -76,35 +81,39 @@ def _name(view: int) -> str:
     return f"{view:05d}.png"
 
 
-def _features(capture: Capture, folder: Path, progress: Progress | None) -> Float[np.ndarray, "v 2"]:
+def _features(capture: Capture, folder: Path, tell: Callable[[int, str], None]) -> Float[np.ndarray, "v 2"]:
     """Keypoints of all images into COLMAP's database; original pixels per pixel of theirs."""
     import pycolmap
 
     (folder / "images").mkdir()
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu, options.num_threads, options.max_image_size = False, 1, _LONG_SIDE
+    options.sift.first_octave, options.sift.max_num_features = 0, _FEATURES
     scale = []
     for view, frame in enumerate(capture.frames):
         image = working_image(capture.image(view), _LONG_SIDE, grey=True)
         cv2.imwrite(str(folder / "images" / _name(view)), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         scale.append([frame.width / image.shape[1], frame.height / image.shape[0]])
-        if progress:
-            progress(view + 1, len(capture.frames), "images for more tracks")
-    options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu, options.num_threads, options.max_image_size = False, 1, _LONG_SIDE
-    options.sift.first_octave, options.sift.max_num_features = 0, _FEATURES
-    pycolmap.extract_features(
-        folder / "database.db", folder / "images", [_name(view) for view in range(len(scale))],
-        pycolmap.CameraMode.PER_IMAGE, pycolmap.ImageReaderOptions(), options, pycolmap.Device.cpu,
-    )  # fmt: skip
+        pycolmap.extract_features(
+            folder / "database.db", folder / "images", [_name(view)],
+            pycolmap.CameraMode.PER_IMAGE, pycolmap.ImageReaderOptions(), options, pycolmap.Device.cpu,
+        )  # fmt: skip
+        tell(view + 1, "more keypoints")
     return np.array(scale)
 
 
-def _matched(pycolmap: Any, folder: Path, pairs: list[tuple[int, int]], views: int) -> Tracks:
+def _matched(folder: Path, pairs: list[tuple[int, int]], views: int, tell: Callable[[int, str], None]) -> Tracks:
     """Verified matches of the pairs, joined to tracks in the database's pixels."""
+    import pycolmap
+
     listed = folder / "pairs.txt"
-    listed.write_text("".join(f"{_name(a)} {_name(b)}\n" for a, b in pairs), encoding="utf8")
     matching, pairing = pycolmap.FeatureMatchingOptions(), pycolmap.ImportedPairingOptions()
     matching.use_gpu, matching.num_threads, pairing.match_list_path = False, 1, str(listed)
-    pycolmap.match_image_pairs(folder / "database.db", matching, pairing, device=pycolmap.Device.cpu)
+    for start in range(0, len(pairs), _AT_ONCE):
+        some = pairs[start : start + _AT_ONCE]
+        listed.write_text("".join(f"{_name(a)} {_name(b)}\n" for a, b in some), encoding="utf8")
+        pycolmap.match_image_pairs(folder / "database.db", matching, pairing, device=pycolmap.Device.cpu)
+        tell(start + len(some), "more matches")
     with pycolmap.Database.open(folder / "database.db") as database:
         ids = {image.name: image.image_id for image in database.read_all_images()}
         points = [np.asarray(database.read_keypoints(ids[_name(view)]), np.float64)[:, :2] for view in range(views)]

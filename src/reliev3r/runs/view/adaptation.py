@@ -62,7 +62,7 @@ def shown_adaptation(folder: Path, config: dict[str, Any], wanted: Path | None) 
     before, after = only_views(before, index), only_views(after, index)
     versions = {BEFORE: before, (AFTER if checkpoint == kept else ASIDE): _moved_onto(after, before)}
     title = f"{folder.name}: {Path(scene.root).name}"
-    return Shown(title=title, versions=versions, photograph=lambda view: scene.image(index[view]))
+    return Shown(title=title, versions=versions, photograph=lambda _, view: scene.image(index[view]))
 
 
 def _capture(folder: Path, config: dict[str, Any], wanted: Path | None) -> Capture:

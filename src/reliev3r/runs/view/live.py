@@ -17,7 +17,7 @@ from reliev3r.model.predict import reconstruct_capture
 from reliev3r.runs.fit import finished_run
 from reliev3r.runs.view.scene import NETWORK
 from reliev3r.runs.view.server import Viewer
-from reliev3r.runs.view.shown import Shown
+from reliev3r.runs.view.shown import Shown, originals
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.monitor import read_metrics
 
@@ -60,7 +60,7 @@ def states(run: Path, capture: Path | None, *, seconds: float) -> Iterator[State
                     scene = scene or _capture(run, capture, fitted=fitted)
                     if scene is not None:
                         found, _ = found_views(reconstruct_capture(scene, best.parent), None)
-                        shown = Shown(title=run.name, versions={NETWORK: found}, photograph=scene.image)
+                        shown = Shown(title=run.name, versions={NETWORK: found}, photograph=originals(scene))
                 except UserError as error:  # or replaced while it was read: the next look finds the new one
                     trouble = str(error)
             seen = now

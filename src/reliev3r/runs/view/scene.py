@@ -19,7 +19,7 @@ from reliev3r.labels.store import CaptureLabels, load_labels
 from reliev3r.runs.fit import finished_run
 from reliev3r.runs.show import depth_on_grid, labels_of
 from reliev3r.runs.view.adaptation import adapted_run, shown_adaptation
-from reliev3r.runs.view.shown import Shown
+from reliev3r.runs.view.shown import Shown, originals
 from reliev3r.training.captures import labelled_capture
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def _run(folder: Path) -> Shown:
     train, heldout = split_tracks(labels.tracks, told.config.prepare.heldout)
     return Shown(
         title=folder.name, versions=versions, tracks=labels.tracks.select_tracks(train),
-        heldout=labels.tracks.select_tracks(heldout), photograph=capture.image,
+        heldout=labels.tracks.select_tracks(heldout),
+        photograph=originals(capture),
         label_depth=depth_on_grid(labels, capture, versions[NETWORK]),
     )  # fmt: skip
 
@@ -126,5 +127,5 @@ def shown_labels(capture: Capture, labels: CaptureLabels, prepared: Prepared) ->
     return Shown(
         title=f"labels of {Path(capture.root).name}", versions={SOLVED: reconstruction}, tracks=labels.tracks,
         label_depth=None if prepared.raw_depth is None else prepared.raw_depth.numpy(), known=known.numpy(),
-        photograph=capture.image,
+        photograph=originals(capture),
     )  # fmt: skip

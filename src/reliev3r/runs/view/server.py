@@ -16,6 +16,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.export.cameras import upright_from_world
 from reliev3r.export.cloud import Cloud, WholeScene, whole_scene
+from reliev3r.export.lens import straightened_tracks
 from reliev3r.export.points import frustum_size, view_colours
 from reliev3r.geometry.camera import transform
 from reliev3r.geometry.triangulate import consistent_points
@@ -50,7 +51,11 @@ class Version:
     def of(shown: Shown, reconstruction: Reconstruction, upright: torch.Tensor) -> Version:
         """What ``reconstruction`` and the tracks of ``shown`` look like in the frame ``upright`` (from world)."""
         world_from_cam = reconstruction.prediction.world_from_cam.double()
-        layer = TrackLayer.of(reconstruction, shown.tracks, shown.heldout)
+        tracks, heldout = (
+            None if each is None else straightened_tracks(each, reconstruction)
+            for each in (shown.tracks, shown.heldout)
+        )
+        layer = TrackLayer.of(reconstruction, tracks, heldout)
         sparse, colours = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
         if layer is not None:
             limit = math.radians(WORST_ANGLE_DEG)
@@ -330,9 +335,10 @@ class _Page:
         if self._view.value == WHOLE:
             return
         version, view = self._version, self._names.index(self._view.value)
+        photograph = self._shown.photograph
         pictures = view_pictures(
             version.reconstruction, view, label_depth=self._shown.label_depth, layer=version.tracks,
-            photograph=self._shown.photograph,
+            photograph=None if photograph is None else lambda view: photograph(version.reconstruction, view),
         )  # fmt: skip
         tracks = ", tracks (green: they agree)" if version.tracks is not None else ""
         titles = {f"Image{tracks}": pictures.image, "Pseudo depth": pictures.pseudo_depth, "Depth": pictures.depth,

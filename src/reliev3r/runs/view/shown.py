@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
+from reliev3r.data.capture import Capture
+from reliev3r.export.lens import straightened_capture
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +30,12 @@ class Shown:
     """The expert's on the grid of the maps, 0 where unknown."""
     known: Bool[np.ndarray, "v h w"] | None = None
     """Pixels that have a depth; None: all."""
-    photograph: Callable[[int], np.ndarray] | None = None
-    """A view's original image as RGB."""
+    photograph: Callable[[Reconstruction, int], np.ndarray] | None = None
+    """The original image of one of the versions' views as RGB, without the lens that refinement found there."""
     glb: Any = None
     """A ``trimesh.Scene`` instead of all that."""
+
+
+def originals(capture: Capture) -> Callable[[Reconstruction, int], np.ndarray]:
+    """``Shown.photograph`` where all views of the capture are shown."""
+    return lambda version, view: straightened_capture(capture, version).image(view)
