@@ -65,7 +65,7 @@ def test_a_crop_of_the_sensor_is_read_as_the_whole_sensor(tmp_path, caplog):
     np.testing.assert_allclose(capture.frames[0].K[0, 0], 20 / math.hypot(36, 24) * 2000)
     gap = math.log(2000 / math.hypot(1600, 900))  # to the other reading, which one maker in four means
     assert focal_uncertainty(capture) == pytest.approx(math.hypot(0.05, gap / 2))
-    assert "whole sensor's: focal length 925 px (the picture's own would be 849)" in caplog.text
+    assert "whole sensor's: focal length 925 px (the picture's own: 849)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,8 @@ def _from_exif(capture: Capture) -> Capture:
     crops = [(frame, found) for frame in capture.frames if (found := exif_focal(frame)) and found.picture_px]
     if crops:
         frame, found = crops[0]
-        logger.info("%s: %d of %d images (%s) have another shape than their sensor; the 35 mm equivalent is taken as the "
-                    "whole sensor's: focal length %.0f px (the picture's own would be %.0f)", capture.root, len(crops),
+        logger.info("%s: %d of %d images (%s) have another shape than their sensor; the 35 mm equivalent is read as "
+                    "the whole sensor's: focal length %.0f px (the picture's own: %.0f)", capture.root, len(crops),
                     len(capture.frames), frame.file, found.px, found.picture_px)  # fmt: skip
     return _replaced(capture, _exif_K, "exif")
 
