@@ -57,6 +57,8 @@ SETS: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
 }  # fmt: skip
 """Repository, folder and photographs of each set, ``as`` what they are called in it."""
+FLAT = ("beach",)
+"""Sets that tell no focal length: COLMAP maps them once more with that of EXIF kept, and no distortion."""
 _LONG_SIDE = 1600
 
 
@@ -75,7 +77,7 @@ def gather(name: str, clones: Path, folder: Path) -> None:
             image.save(folder / (name_here or original), quality=95, subsampling=0, exif=exif.tobytes())
 
 
-def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:
+def map_by_colmap(photographs: Path, work: Path, *, lens_kept: bool = False) -> dict[str, Any]:
     """COLMAP's largest model, written to ``work/sparse``; returns what is told about it."""
     shutil.rmtree(work, ignore_errors=True)
     (work / "images").mkdir(parents=True)
@@ -104,6 +106,9 @@ def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:
     pycolmap.match_exhaustive(work / "database.db", matching, device=pycolmap.Device.cpu)
     mapping = pycolmap.IncrementalPipelineOptions()
     mapping.num_threads, mapping.random_seed, mapping.min_model_size, mapping.extract_colors = 1, 0, 2, False
+    mapping.ba_refine_focal_length = mapping.ba_refine_extra_params = not lens_kept
+    if lens_kept:
+        mapping.mapper.abs_pose_refine_focal_length = mapping.mapper.abs_pose_refine_extra_params = False
     models = pycolmap.incremental_mapping(work / "database.db", work / "images", work / "models", mapping)
     model = max(models.values(), key=lambda found: found.num_reg_images())
     (work / "sparse").mkdir()
@@ -216,6 +221,11 @@ def main() -> None:
         cost = refined_run(photographs, run, given.steps)
         cost = {"fit_cpu_seconds": done.get(name, {}).get("fit_cpu_seconds"), **cost}
         row = {"colmap_cpu_seconds": told["cpu_seconds"], **cost, **compared(run, colmap)}
+        if name in FLAT:
+            kept = given.work / "cache" / f"colmap_{name}_lens_kept"
+            if not (kept / "told.json").is_file():
+                map_by_colmap(photographs, kept, lens_kept=True)
+            row["against_lens_kept"] = compared(run, kept)
         row["source"] = [f"github.com/{repository}: {place}" for repository, place, _ in SETS.get(name, [])]
         done[name] = row
         write_json(given.out, {**about(), "steps": given.steps, "sets": done})
