@@ -57,6 +57,8 @@ SETS: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
 }  # fmt: skip
 """Repository, folder and photographs of each set, ``as`` what they are called in it."""
+FLAT = ("beach",)
+"""Sets that tell no focal length: COLMAP maps them once more with that of EXIF kept, and no distortion."""
 _LONG_SIDE = 1600
 
 
@@ -79,7 +81,6 @@ def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:
     """COLMAP's largest model, written to ``work/sparse``; returns what is told about it."""
     shutil.rmtree(work, ignore_errors=True)
     (work / "images").mkdir(parents=True)
-    (work / "models").mkdir()
     capture, start = with_intrinsics(load_capture(photographs)), time.process_time()
     pycolmap.logging.minloglevel = 3
     pycolmap.set_random_seed(0)
@@ -102,15 +103,24 @@ def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:
             pycolmap.Device.cpu,
         )  # fmt: skip
     pycolmap.match_exhaustive(work / "database.db", matching, device=pycolmap.Device.cpu)
-    mapping = pycolmap.IncrementalPipelineOptions()
-    mapping.num_threads, mapping.random_seed, mapping.min_model_size, mapping.extract_colors = 1, 0, 2, False
-    models = pycolmap.incremental_mapping(work / "database.db", work / "images", work / "models", mapping)
-    model = max(models.values(), key=lambda found: found.num_reg_images())
-    (work / "sparse").mkdir()
-    model.write(work / "sparse")
+    _map_matched(work, work)
     told = {"cpu_seconds": round(time.process_time() - start, 1)}
     write_json(work / "told.json", told)
     return told
+
+
+def _map_matched(matched: Path, out: Path, *, lens_kept: bool = False) -> None:
+    """The largest model of what was matched, to ``out/sparse``; ``lens_kept``: under the lenses that it starts from."""
+    mapping = pycolmap.IncrementalPipelineOptions()
+    mapping.num_threads, mapping.random_seed, mapping.min_model_size, mapping.extract_colors = 1, 0, 2, False
+    if lens_kept:
+        mapping.ba_refine_focal_length = mapping.ba_refine_extra_params = False
+        mapping.mapper.abs_pose_refine_focal_length = mapping.mapper.abs_pose_refine_extra_params = False
+    for folder in ("models", "sparse"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    models = pycolmap.incremental_mapping(matched / "database.db", matched / "images", out / "models", mapping)
+    model = max(models.values(), key=lambda found: found.num_reg_images())
+    model.write(out / "sparse")
 
 
 def refined_run(photographs: Path, run: Path, steps: int) -> dict[str, Any]:
@@ -216,6 +226,11 @@ def main() -> None:
         cost = refined_run(photographs, run, given.steps)
         cost = {"fit_cpu_seconds": done.get(name, {}).get("fit_cpu_seconds"), **cost}
         row = {"colmap_cpu_seconds": told["cpu_seconds"], **cost, **compared(run, colmap)}
+        if name in FLAT:
+            kept = given.work / "cache" / f"colmap_{name}_lens_kept"
+            if not (kept / "sparse").is_dir():
+                _map_matched(colmap, kept, lens_kept=True)
+            row["against_lens_kept"] = compared(run, kept)
         row["source"] = [f"github.com/{repository}: {place}" for repository, place, _ in SETS.get(name, [])]
         done[name] = row
         write_json(given.out, {**about(), "steps": given.steps, "sets": done})

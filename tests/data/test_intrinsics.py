@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 
 import numpy as np
@@ -55,6 +56,46 @@ def test_exif_35mm_is_by_the_diagonal(tmp_path):
     capture = with_intrinsics(folder(tmp_path, tags={FOCAL_35MM: 26}), "exif")
     np.testing.assert_allclose(capture.frames[0].K[0, 0], 26 / math.hypot(36, 24) * 50)
     assert capture.K_source == "exif"
+
+
+def test_a_crop_of_the_sensor_is_read_as_the_whole_sensor(tmp_path, caplog):
+    """A drone's 20 mm lens (3.61 mm, so a small 4:3 sensor) in 16:9: 20 / 43.27 of the diagonal of 1600 x 1200."""
+    caplog.set_level(logging.INFO)
+    capture = with_intrinsics(folder(tmp_path, (1600, 900), {FOCAL: 3.61, FOCAL_35MM: 20}), "exif")
+    np.testing.assert_allclose(capture.frames[0].K[0, 0], 20 / math.hypot(36, 24) * 2000)
+    gap = math.log(2000 / math.hypot(1600, 900))  # to the other reading, which one maker in four means
+    assert focal_uncertainty(capture) == pytest.approx(math.hypot(0.05, gap / 2))
+    assert "whole sensor's: focal length 925 px (the picture's own: 849)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "focal", "equivalent", "area"),
+    [
+        ((40, 30), 4.0, 26, (40, 30)),  # a phone, not cropped
+        ((60, 40), 40.0, 60, (60, 40)),  # a reflex camera, not cropped
+        ((40, 30), 8.7, 23, (40, 30)),  # a phone whose sensor is as large as a 3:2 one of compacts
+        ((900, 1600), 4.0, 26, (1200, 1600)),  # a phone's 16:9, upright
+        ((60, 40), 4.0, 26, (60, 45)),  # its 3:2
+        ((1600, 900), 20.0, 30, (1600, 1600 / 1.5)),  # a reflex camera's 16:9
+        ((1600, 900), 14.0, 28, (1600, 1200)),  # Four Thirds
+        ((300, 300), 4.0, 26, (400, 300)),  # square: the short side is whole
+        ((1600, 900), None, 26, (1600, 1200)),
+    ],
+)
+def test_exif_35mm_is_of_the_sensor(tmp_path, size, focal, equivalent, area):
+    tags = {FOCAL_35MM: equivalent, **({FOCAL: focal} if focal else {})}
+    capture = with_intrinsics(folder(tmp_path, size, tags), "exif")
+    np.testing.assert_allclose(capture.frames[0].K[0, 0], equivalent / math.hypot(36, 24) * math.hypot(*area))
+    assert (focal_uncertainty(capture) > 0.05) == (area != size)
+
+
+@pytest.mark.parametrize(("pitch_focal", "read"), [(930.0, 2000.0), (850.0, math.hypot(1600, 900)), (1500.0, None)])
+def test_pixel_pitch_tells_which_area_the_maker_meant(tmp_path, pitch_focal, read):
+    """A pitch that fits neither (a digital zoom, or pixels of another size) says nothing."""
+    tags = {FOCAL: 3.61, FOCAL_35MM: 20, RESOLUTION: pitch_focal / 3.61, UNIT: 4}
+    capture = with_intrinsics(folder(tmp_path, (1600, 900), tags), "exif")
+    np.testing.assert_allclose(capture.frames[0].K[0, 0], 20 / math.hypot(36, 24) * (read or 2000))
+    assert (focal_uncertainty(capture) == 0.05) == (read is not None)
 
 
 @pytest.mark.parametrize(("size", "orientation"), [((40, 30), 1), ((40, 30), 6)])

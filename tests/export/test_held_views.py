@@ -6,7 +6,7 @@ import torch
 import small_scene
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.rigid import rigid_from, so3_exp
-from reliev3r.sfm.bundle_pycolmap import held_views
+from reliev3r.sfm.held_views import held_views
 
 VIEWS = 5
 K = small_scene.K.expand(VIEWS, 3, 3)

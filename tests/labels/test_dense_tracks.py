@@ -1,4 +1,4 @@
-"""More tracks for the last adjustment: true, on our pixels, and only for views that are tied already."""
+"""More tracks for the last adjustment: true, on our pixels, and those of views that nothing tied before are told."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ import builders
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import load_capture
 from reliev3r.data.truth import load_truth
-from reliev3r.labels.tracks.dense import dense_tracks
+from reliev3r.labels.tracks.dense import dense_tracks, tied_views
 from reliev3r.sfm.heldout_error import observation_errors
 
 VIEWS = 4
@@ -45,12 +45,14 @@ def test_they_are_as_true_as_the_cameras_and_the_known_come_first(room) -> None:
     assert errors[judged].median() < 0.3  # half a pixel beside, as of another convention, would show
 
 
-def test_a_view_without_ties_gets_none(room) -> None:
-    tracks = dense_tracks(load_capture(room), tying([0, 1, 3]))
-    assert tracks.visible[2].sum() == 0
-    assert tracks.visible[0].sum() > 60
+def test_a_view_without_ties_is_matched_with_the_others_and_told(room) -> None:
+    known = tying([0, 1, 3])
+    tracks = dense_tracks(load_capture(room), known)
+    assert tied_views(known).tolist() == [True, True, False, True]
+    assert tracks.visible[2].sum() > 60
     alone = tying([2])
     assert dense_tracks(load_capture(room), alone) is alone
+    assert not tied_views(alone).any()
 
 
 def test_none_lies_under_a_mask(room) -> None:

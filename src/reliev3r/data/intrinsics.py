@@ -16,16 +16,15 @@ from jaxtyping import Float
 from reliev3r.core.cameras_json import FrameEntry, read_frames, read_shared_intrinsics
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame, resized, tell_rectified, warn_if_off_centre
-from reliev3r.data.images import exif_tags, image_size
+from reliev3r.data.exif_focal import exif_focal
+from reliev3r.data.images import exif_tags
 from reliev3r.data.known_cameras import refuse_unused_cameras
 from reliev3r.data.lenses import rectification_of_entry
-from reliev3r.geometry.camera import K_from_focal, focal_from_35mm, focal_from_fov
+from reliev3r.geometry.camera import K_from_focal, focal_from_fov
 
 logger = logging.getLogger(__name__)
 
-_FOCAL, _FOCAL_35MM, _STORED_WIDTH, _PLANE_RESOLUTION, _PLANE_UNIT = 37386, 41989, 40962, 41486, 41488
-_MAKE, _MODEL, _LENS_MODEL = 271, 272, 42036
-_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of FocalPlaneResolutionUnit
+_MAKE, _MODEL, _LENS_MODEL, _FOCAL, _FOCAL_35MM = 271, 272, 42036, 37386, 41989
 
 
 def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
@@ -52,7 +51,7 @@ def with_intrinsics(capture: Capture, spec: str | None = None) -> Capture:
         missing = [frame.file for frame in capture.frames if _exif_K(frame) is None]
         if missing:
             raise UserError(f"{capture.root}: no focal length in the EXIF of {_some(missing)}; give fov:DEG or a file")
-        return _replaced(capture, _exif_K, "exif")
+        return _from_exif(capture)
     if spec.startswith("fov:"):
         return _from_fov(capture, spec)
     return _from_file(capture, Path(spec))
@@ -72,7 +71,7 @@ def _default(capture: Capture) -> Capture:
         logger.warning("%s: %d of %d frames have a K; it is not used", capture.root, sum(given), len(given))
     without = [frame.file for frame in capture.frames if _exif_K(frame) is None]
     if not without:
-        return _replaced(capture, _exif_K, "exif")
+        return _from_exif(capture)
     if len(without) < len(capture.frames):
         logger.warning("%s: no focal length in the EXIF of %s; that of the others is not used", capture.root,
                        _some(without))  # fmt: skip
@@ -130,19 +129,20 @@ def centred_K(frame: Frame, focal: float) -> Float[np.ndarray, "3 3"]:
     return K_from_focal(torch.tensor(focal, dtype=torch.float64), frame.height, frame.width).numpy()
 
 
+def _from_exif(capture: Capture) -> Capture:
+    """With EXIF's focal lengths; told in a line where a number may mean two things."""
+    crops = [(frame, found) for frame in capture.frames if (found := exif_focal(frame)) and found.picture_px]
+    if crops:
+        frame, found = crops[0]
+        logger.info("%s: %d of %d images (%s) have another shape than their sensor; the 35 mm equivalent is read as "
+                    "the whole sensor's: focal length %.0f px (the picture's own: %.0f)", capture.root, len(crops),
+                    len(capture.frames), frame.file, found.px, found.picture_px)  # fmt: skip
+    return _replaced(capture, _exif_K, "exif")
+
+
 def _exif_K(frame: Frame) -> Float[np.ndarray, "3 3"] | None:
-    """Intrinsics from FocalLengthIn35mmFilm, else from FocalLength and the sensor's pixel pitch; None if absent."""
-    tags = exif_tags(frame.path)
-    focal_35mm = _number(tags.get(_FOCAL_35MM))
-    if focal_35mm:
-        return centred_K(frame, focal_from_35mm(focal_35mm, frame.height, frame.width))
-    focal, resolution = _number(tags.get(_FOCAL)), _number(tags.get(_PLANE_RESOLUTION))
-    unit = _MM_PER_UNIT.get(tags.get(_PLANE_UNIT, 2))
-    if not (focal and resolution and unit):
-        return None
-    stored_width = image_size(frame.path, upright=False)[0]
-    resized = stored_width / (_number(tags.get(_STORED_WIDTH)) or stored_width)
-    return centred_K(frame, focal * resolution / unit * resized)
+    found = exif_focal(frame)
+    return None if found is None else centred_K(frame, found.px)
 
 
 def cameras_of(capture: Capture) -> tuple[int, ...]:
@@ -163,22 +163,15 @@ def cameras_of(capture: Capture) -> tuple[int, ...]:
 def focal_uncertainty(capture: Capture) -> float | None:
     """Standard deviation of the logarithm of the frames' focal lengths; None where they were measured or stated.
 
-    EXIF rounds to millimetres and knows neither focusing nor stabilisation; an expert guesses from a picture; a search
-    by the matches alone says little about flat scenes.
+    EXIF says how far it can be believed (:mod:`reliev3r.data.exif_focal`; the least certain frame counts); an expert
+    guesses from a picture; a search by the matches alone says little about flat scenes.
     """
     if not capture.has_K:
         return 0.2
     source = capture.K_source or ""
-    return 0.05 if source == "exif" else 0.1 if source.startswith("expert ") else None
-
-
-def _number(value: Any) -> float:
-    """A positive finite EXIF number, else 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0.0
-    return number if math.isfinite(number) and number > 0 else 0.0
+    if source == "exif":
+        return max((found.sigma for frame in capture.frames if (found := exif_focal(frame))), default=0.2)
+    return 0.1 if source.startswith("expert ") else None
 
 
 def _some(names: list[str]) -> str:

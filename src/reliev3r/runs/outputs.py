@@ -27,10 +27,11 @@ from reliev3r.geometry.radial import undistorted
 from reliev3r.labels.pipeline import CaptureLabels
 from reliev3r.labels.prepare import Prepared
 from reliev3r.labels.store import load_tracks, read_tracks, write_tracks
-from reliev3r.labels.tracks.dense import dense_tracks
+from reliev3r.labels.tracks.dense import dense_tracks, tied_views
 from reliev3r.report.html import write_report
-from reliev3r.sfm.bundle_pycolmap import held_views
+from reliev3r.sfm.held_views import held_views
 from reliev3r.sfm.lens import LensPrior
+from reliev3r.sfm.place_views import trusted
 from reliev3r.sfm.refine import RefineResult, refine_cameras
 from reliev3r.training.monitor import read_metrics
 
@@ -84,7 +85,7 @@ def write_outputs(
     if refine:
         more = dense_tracks(fitted.capture, tracks, progress=staged(report, "matches"))
         report("refine", 0, 1, "bundle adjustment of the tracks")
-        refined = refine_cameras(network, more, heldout, lens=_lens_prior(fitted.capture))
+        refined = refine_cameras(network, more, heldout, lens=_lens_prior(fitted.capture), guessed=~tied_views(tracks))
         report("refine", 1, 1, "")
         notes.append(refined.reason)
         shutil.rmtree(out / "refined", ignore_errors=True)  # of an earlier refinement
@@ -95,20 +96,20 @@ def write_outputs(
         if refined.kept:
             best = refined.reconstruction
             best.save(out / "refined")
-            tracks = more
+            tracks = trusted(more, torch.tensor([name not in refined.guesses for name in best.names]))
             write_tracks(out / "refined" / TRACKS, tracks, {"of": "the cameras' last adjustment"})
             quality = assess(best.prediction, _on_the_grid(prepared.heldout, best))
             figures["refined"] |= dataclasses.asdict(quality)
     report("outputs", 0, 1, "writing cameras, points and the report")
     best = dataclasses.replace(best, capture=straightened_capture(fitted.capture, best))
     tracks, heldout = straightened_tracks(tracks, best), straightened_tracks(heldout, best)
-    guessed = _guessed(best, straightened_tracks(fitted.labels.tracks, best))
+    without = _guessed(best, tracks, heldout)
     alarms = list(quality.alarms)
-    if guessed:
-        alarms.append(_sentence(guessed, best))
+    if without:
+        alarms.append(_sentence(without, best))
         _log.warning(alarms[-1])
-    _write_best(out, best, tracks, guessed, copy_images=bool(fitted.settings.get("copy_images")))
-    write_json(out / "quality.json", {**figures, "without_evidence": guessed, "notes": notes, "meta": network.meta})
+    _write_best(out, best, tracks, without, copy_images=bool(fitted.settings.get("copy_images")))
+    write_json(out / "quality.json", {**figures, "without_evidence": without, "notes": notes, "meta": network.meta})
     write_report(
         out / "report.html",
         reconstruction=network,
@@ -172,9 +173,12 @@ def tracks_of(run: Path, labels: Path, *, network: bool = False) -> Tracks:
     return read_tracks(dense)[0] if dense.is_file() and not network else load_tracks(labels)
 
 
-def _guessed(reconstruction: Reconstruction, tracks: Tracks) -> list[str]:
+def _guessed(reconstruction: Reconstruction, *tracks: Tracks) -> list[str]:
     """Names of the views that no tracks hold in place."""
-    held = held_views(tracks, reconstruction.K_original, reconstruction.prediction.world_from_cam)
+    evidence = Tracks(
+        uv=torch.cat([some.uv for some in tracks], dim=1), weight=torch.cat([some.weight for some in tracks], dim=1)
+    )
+    held = held_views(evidence, reconstruction.K_original, reconstruction.prediction.world_from_cam)
     return [name for name, tied in zip(reconstruction.names, held.tolist(), strict=True) if not tied]
 
 

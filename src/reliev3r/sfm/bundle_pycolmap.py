@@ -21,20 +21,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.geometry.align import align_cameras
 from reliev3r.geometry.radial import undistorted
 from reliev3r.geometry.rigid import invert, rigid_from
-from reliev3r.geometry.triangulate import (
-    consistent_points,
-    triangulate,
-    triangulation_angles,
-    world_rays,
-)
-from reliev3r.sfm.track_graph import connected_parts
-
-_MIN_OBSERVATIONS = 12
-"""A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
-_MIN_SHARE = 1 / 3
-_MIN_PARALLAX = math.radians(0.5)
-_FLOOR_ANGLE = math.radians(0.1)
-"""Observations within this angle are never called outliers: about the noise of feature detectors."""
+from reliev3r.sfm.held_views import FLOOR_ANGLE, NotAdjusted, median_angle, usable_observations
 
 
 @dataclass(frozen=True)
@@ -53,19 +40,10 @@ _STAGES = (_Stage(iterations=2, loss_scale=1.0, gain=0.9), _Stage(iterations=100
 steps at a time under a strict loss; outliers are mostly gone when the fine stage takes its statistically better one."""
 _MIN_ROUNDS, _MAX_ROUNDS = 2, 12
 """Of a stage. The first round from a poor start may raise the median residual and still lead to the solution."""
-_GENEROUS = 6.0
-"""Outlier threshold as a multiple of the median residual. Most tracks have two views, and their residual (half of the
-epipolar distance) is 2.5 times smaller than that of a long track under the same noise; hence so generous."""
-_CEILING_ANGLE = math.radians(20)
-_JUDGED_TRACKS = 5000
 _UNKNOWN = 1e6
 """Variance of a lens that no adjusted view shows, or that the residuals do not determine at all."""
 _MOST_RADIAL = 0.5
 """Lenses without a fisheye's name bend less."""
-
-
-class NotAdjusted(Exception):
-    """Why there is no solution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +98,7 @@ def adjust_bundle(
         tracks=tracks, sizes=tuple(sizes), camera_of=tuple(camera_of or range(len(sizes))), focal=free_focal,
         radial=free_radial, square_pixels=camera_of is not None, reference=reference,
     )  # fmt: skip
-    best = _State(_median_angle(undistorted(tracks, K, radial), K, reference), reference, K, radial)
+    best = _State(median_angle(undistorted(tracks, K, radial), K, reference), reference, K, radial)
     for stage in _STAGES[-1:] if near else _STAGES:
         current = best
         for done in range(_MAX_ROUNDS):
@@ -134,7 +112,7 @@ def adjust_bundle(
         raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
     if not (best.radial.abs() < _MOST_RADIAL).all():
         raise NotAdjusted("the distortion of the lens ran away")
-    points, kept, _ = _usable(undistorted(tracks, best.K, best.radial), best.K, best.cameras, best.residual)
+    points, kept, _ = usable_observations(undistorted(tracks, best.K, best.radial), best.K, best.cameras, best.residual)
     return Bundle(
         world_from_cam=best.cameras, K=best.K, radial=best.radial, points=points, kept=kept, adjusted=kept.any(1),
         lens_covariance=best.covariance,
@@ -175,7 +153,7 @@ class _State:
 def _round(problem: _Problem, state: _State, stage: _Stage) -> _State:
     """After one more triangulation, filter and adjustment."""
     K, cameras = state.K, state.cameras
-    points, kept, parts = _usable(undistorted(problem.tracks, K, state.radial), K, cameras, state.residual)
+    points, kept, parts = usable_observations(undistorted(problem.tracks, K, state.radial), K, cameras, state.residual)
     model = build_model(
         [str(view) for view in range(len(cameras))],
         problem.sizes,
@@ -192,11 +170,11 @@ def _round(problem: _Problem, state: _State, stage: _Stage) -> _State:
             if problem.radial or state.radial[camera] != 0
         },
     )
-    loss_scale_px = stage.loss_scale * max(state.residual, _FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
+    loss_scale_px = stage.loss_scale * max(state.residual, FLOOR_ANGLE / 4) * float(K[:, 0, 0].mean())
     covariance = _solve(model, parts, problem, loss_scale_px=loss_scale_px, iterations=stage.iterations)
     cameras, K, radial = _read(model, K, problem)
     cameras = _in_gauge(cameras, problem.reference, parts)
-    residual = _median_angle(undistorted(problem.tracks, K, radial), K, cameras)
+    residual = median_angle(undistorted(problem.tracks, K, radial), K, cameras)
     return _State(residual, cameras, K, radial, covariance)
 
 
@@ -209,54 +187,6 @@ def shared_focal(K: Float[Tensor, "v 3 3"], camera_of: Sequence[int]) -> Float[T
         shared[index == camera] = members.median(0).values
         shared[index == camera, 0, 0] = shared[index == camera, 1, 1] = members[:, [0, 1], [0, 1]].median()
     return shared
-
-
-def _median_angle(tracks: Tracks, K: Tensor, world_from_cam: Tensor) -> float:
-    """Median residual angle (radians) of the observations, false ones included; of a part of very many tracks."""
-    count = tracks.weight.shape[1]
-    tracks = tracks.select_tracks(torch.arange(0, count, max(1, count // _JUDGED_TRACKS)))
-    rays = world_rays(tracks.to(torch.float64), K, world_from_cam)
-    centres = world_from_cam[:, :3, 3]
-    points = triangulate(rays, centres, tracks.weight.double())
-    return triangulation_angles(points, rays, centres)[tracks.visible].median().item()
-
-
-def _usable(
-    tracks: Tracks, K: Tensor, world_from_cam: Tensor, residual: float
-) -> tuple[Tensor, Bool[Tensor, "v m"], list[list[int]]]:
-    """Points, observations to adjust on, and the connected parts of the views that have enough of them."""
-    max_angle = min(max(_FLOOR_ANGLE, _GENEROUS * residual), _CEILING_ANGLE)
-    points, kept = consistent_points(tracks, K, world_from_cam, max_angle=max_angle, min_parallax=_MIN_PARALLAX)
-    while True:  # leaving out a view may leave its neighbours with too little
-        poor = (kept.sum(1) < _MIN_OBSERVATIONS) & kept.any(1)
-        if not poor.any():
-            break
-        kept = kept & ~poor[:, None]
-        kept = kept & (kept.sum(0) >= 2)
-    parts = [part for part in connected_parts(kept, min_shared=1) if len(part) > 1]
-    if not parts:
-        raise NotAdjusted(f"no view has {_MIN_OBSERVATIONS} track observations that agree with the cameras")
-    return points, kept, parts
-
-
-def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[Tensor, "v 4 4"]) -> Bool[Tensor, " v"]:
-    """Views whose cameras the tracks [v, m] hold in place: enough observations agree with one set of cameras.
-
-    What agrees is judged against the median residual, as for adjustment, so poor cameras are no reason; a view that
-    no track ties, or ties to a few others only, is one, as is one where most tracks disagree: some agree with any
-    camera by chance. All ``False`` where no view has enough.
-    """
-    tracks = tracks.select_tracks((tracks.visible.sum(0) >= 2).nonzero()[:, 0])
-    held = torch.zeros(len(K), dtype=torch.bool)
-    if tracks.weight.shape[1] == 0:
-        return held
-    K, cameras = K.double(), world_from_cam.double()
-    try:
-        _, kept, _ = _usable(tracks, K, cameras, _median_angle(tracks, K, cameras))
-    except NotAdjusted:
-        return held
-    held[connected_parts(kept)[0]] = True
-    return held & (kept.sum(1) >= (_MIN_SHARE * tracks.visible.sum(1)).clamp_min(_MIN_OBSERVATIONS))
 
 
 def _solve(

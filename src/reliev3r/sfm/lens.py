@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reliev3r.core.types import Tracks
-from reliev3r.sfm.bundle_pycolmap import Bundle, NotAdjusted, adjust_bundle, shared_focal
+from reliev3r.sfm.bundle_pycolmap import Bundle, adjust_bundle, shared_focal
+from reliev3r.sfm.held_views import NotAdjusted
 from reliev3r.sfm.quarter_turn import QuarterTurn
 
 _UNMODELLED = 0.15

@@ -16,9 +16,11 @@ from reliev3r.geometry.camera import pixel_grid, ray_map, transform
 from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import inside, sample_bilinear
-from reliev3r.sfm.bundle_pycolmap import Bundle, NotAdjusted, adjust_bundle
+from reliev3r.sfm.bundle_pycolmap import Bundle, adjust_bundle
+from reliev3r.sfm.held_views import NotAdjusted
 from reliev3r.sfm.heldout_error import HeldoutError, heldout_error, observation_errors
 from reliev3r.sfm.lens import CameraLens, LensPrior, adjust_with_lens
+from reliev3r.sfm.place_views import place_views, trusted
 
 _log = logging.getLogger(__name__)
 
@@ -43,39 +45,58 @@ class RefineResult:
     after: HeldoutError | None = None
     unrefined_views: tuple[str, ...] = ()
     """Views with too few consistent tracks: they only moved along with their nearest refined neighbour."""
+    placed_views: tuple[str, ...] = ()
+    """Views that were placed anew, by points of the others."""
+    guesses: tuple[str, ...] = ()
+    """Views whose cameras came in as guesses and could not be placed: none of their observations counts."""
     lenses: tuple[CameraLens, ...] = ()
     """What was found about each camera's lens, if that was asked for and the outcome is kept."""
 
 
 def refine_cameras(
-    reconstruction: Reconstruction, tracks: Tracks, heldout: Tracks | None, *, lens: LensPrior | None = None
+    reconstruction: Reconstruction,
+    tracks: Tracks,
+    heldout: Tracks | None,
+    *,
+    lens: LensPrior | None = None,
+    guessed: Bool[Tensor, " v"] | None = None,
 ) -> RefineResult:
     """Bundle-adjust the cameras on ``tracks`` and keep the outcome only where ``heldout`` tracks do not disagree.
 
     Both are [v, m] in original pixels. The refined cameras stay in the gauge of the prediction, and each depth map is
     multiplied by the factor that makes it agree with the adjusted points. With ``lens`` focal lengths are found too,
     and radial distortion where it is evident (:mod:`reliev3r.sfm.lens`); the refined reconstruction is then
-    about images without it (``Reconstruction.radial``). Lack of tracks or a failed adjustment raises nothing: the input
+    about images without it (``Reconstruction.radial``). Views that adjustment leaves wrong are placed anew by points of
+    the others (:mod:`reliev3r.sfm.place_views`); so are those that ``guessed`` names, whose cameras nothing is known
+    about, and whose observations do not count before. Lack of tracks or a failed adjustment raises nothing: the input
     is handed back and ``reason`` says why.
     """
     try:
         tracks, judges = _split(tracks, heldout)
         K, cameras, sizes = reconstruction.K_original, reconstruction.prediction.world_from_cam, reconstruction.sizes
         before = heldout_error(*observation_errors(judges, K, cameras, sizes))
+        guessed = torch.zeros(len(K), dtype=torch.bool) if guessed is None else guessed
         lenses: tuple[CameraLens, ...] = ()
+        own = trusted(tracks, ~guessed)
         if lens is None:
-            bundle = adjust_bundle(tracks, K, cameras, sizes)
+            first = adjust_bundle(own, K, cameras, sizes)
         else:
-            bundle, lenses = adjust_with_lens(tracks, K, cameras, sizes, lens)
-        refined = _with_bundle(reconstruction, tracks, bundle)
+            first, lenses = adjust_with_lens(own, K, cameras, sizes, lens)
+        outcome = place_views(tracks, first, sizes, guessed)
+        bundle = outcome.bundle
+        refined = _with_bundle(reconstruction, outcome.tracks, bundle)
         after = heldout_error(*observation_errors(judges, bundle.K, bundle.world_from_cam, sizes, bundle.radial))
     except (NotAdjusted, RuntimeError, ValueError) as error:  # pycolmap and torch raise the latter two
         reason = f"not refined because {error}"
         _log.warning(reason)
         return RefineResult(reconstruction=reconstruction, kept=False, reason=reason)
     kept = after.not_worse_than(before)
-    left_out = tuple(reconstruction.names[view] for view in (~bundle.adjusted).nonzero()[:, 0].tolist())
-    reason = _reason(kept, before, after, left_out) + (_about(lenses, reconstruction.names) if kept else "")
+    left_out, placed, guesses = (
+        tuple(reconstruction.names[view] for view in views.nonzero()[:, 0].tolist())
+        for views in (~bundle.adjusted, outcome.placed, ~outcome.seen)
+    )
+    reason = _reason(kept, before, after, left_out, placed)
+    reason += _about(lenses, reconstruction.names) if kept else ""
     _log.log(logging.INFO if kept and not left_out else logging.WARNING, reason)
     return RefineResult(
         reconstruction=refined if kept else reconstruction,
@@ -84,6 +105,8 @@ def refine_cameras(
         before=before,
         after=after,
         unrefined_views=left_out,
+        placed_views=placed if kept else (),
+        guesses=guesses if kept else (),
         lenses=lenses if kept else (),
     )
 
@@ -97,7 +120,9 @@ def _about(lenses: tuple[CameraLens, ...], names: tuple[str, ...]) -> str:
     )
 
 
-def _reason(kept: bool, before: HeldoutError, after: HeldoutError, left_out: tuple[str, ...]) -> str:
+def _reason(
+    kept: bool, before: HeldoutError, after: HeldoutError, left_out: tuple[str, ...], placed: tuple[str, ...]
+) -> str:
     change = (
         f"{before.median_px:.2f} to {after.median_px:.2f} pixels in the median (trimmed mean "
         f"{before.trimmed_mean_px:.2f} to {after.trimmed_mean_px:.2f}, mean over views {before.views_px:.2f} to "
@@ -106,13 +131,15 @@ def _reason(kept: bool, before: HeldoutError, after: HeldoutError, left_out: tup
     if not kept:
         return f"not refined because the error of held-out matches did not fall: {change}"
     moved = f"; too few tracks to refine {', '.join(left_out)}: moved with their neighbours" if left_out else ""
-    return f"cameras refined: the error of held-out matches went from {change}{moved}"
+    anew = f"; placed anew by the points of the other views: {', '.join(placed)}" if placed else ""
+    return f"cameras refined: the error of held-out matches went from {change}{anew}{moved}"
 
 
 def _split(tracks: Tracks, heldout: Tracks | None) -> tuple[Tracks, Tracks]:
     """Tracks to adjust on and tracks to judge by, of those that are seen at least twice."""
-    tracks = _paired(tracks)
-    judges = tracks.select_tracks([]) if heldout is None else _paired(heldout)
+    everybody = torch.ones(len(tracks.weight), dtype=torch.bool)
+    tracks = trusted(tracks, everybody)
+    judges = tracks.select_tracks([]) if heldout is None else trusted(heldout, everybody)
     if judges.uv.shape[1] < _MIN_HELDOUT:
         tenth = torch.arange(tracks.uv.shape[1]) % 10 == 0
         extra = tracks.select_tracks(tenth.nonzero()[:, 0])
@@ -123,10 +150,6 @@ def _split(tracks: Tracks, heldout: Tracks | None) -> tuple[Tracks, Tracks]:
     if judges.uv.shape[1] < _MIN_HELDOUT:
         raise NotAdjusted(f"only {judges.uv.shape[1]} tracks are there to judge it by ({_MIN_HELDOUT} needed)")
     return tracks, judges
-
-
-def _paired(tracks: Tracks) -> Tracks:
-    return tracks.select_tracks((tracks.visible.sum(0) >= 2).nonzero()[:, 0])
 
 
 def _with_bundle(reconstruction: Reconstruction, tracks: Tracks, bundle: Bundle) -> Reconstruction:

@@ -13,7 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from reliev3r.core.progress import Progress
 from reliev3r.core.quiet_colmap import quiet_colmap
@@ -33,6 +34,8 @@ _PARTNERS = 16
 """Views that a view is matched with: those that share most with it."""
 _AT_ONCE = 8
 """Pairs that COLMAP is given at a time: it says nothing before it is through."""
+_STRANGERS = 32
+"""Views that a view is matched with that shares nothing yet."""
 _MOST = 12000
 """Tracks of up to 32 views, and in proportion of more."""
 
@@ -40,8 +43,9 @@ _MOST = 12000
 def dense_tracks(capture: Capture, known: Tracks, *, progress: Progress | None = None) -> Tracks:
     """Tracks [v, m] in original pixels of the views that tracks ``known`` tie to each other, the ``known`` first.
 
-    A view that is tied to none gets none: where its camera is a guess, many matches would agree with it by chance.
-    Masked pixels get none. pycolmap runs on one thread and seeded.
+    A view that is tied to none (:func:`tied_views`) is matched with up to 32 of the tied ones, evenly chosen. Many such
+    matches would agree with its camera, a guess, by chance; but they may tell where it is. Masked pixels get none.
+    pycolmap runs on one thread and seeded.
 
     Raises:
         UserError: unreadable images.
@@ -50,6 +54,7 @@ def dense_tracks(capture: Capture, known: Tracks, *, progress: Progress | None =
     pairs = _tied(known)
     if not pairs:
         return known
+    pairs += _of_strangers(tied_views(known))
     steps = len(capture.frames) + len(pairs)
 
     def tell(done: int, what: str) -> None:
@@ -66,6 +71,21 @@ def dense_tracks(capture: Capture, known: Tracks, *, progress: Progress | None =
     found = without_masked(Tracks(uv=uv, weight=found.weight), capture.masks)
     found = thin(found, max(1, round(_MOST * max(1, views / 32)) - count))
     return Tracks(uv=torch.cat([known.uv, found.uv], dim=1), weight=torch.cat([known.weight, found.weight], dim=1))
+
+
+def tied_views(known: Tracks) -> Bool[Tensor, " v"]:
+    """Views that share enough tracks with another one for their cameras to be more than guesses."""
+    tied = torch.zeros(len(known.weight), dtype=torch.bool)
+    tied[[view for pair in _tied(known) for view in pair]] = True
+    return tied
+
+
+def _of_strangers(tied: Bool[Tensor, " v"]) -> list[tuple[int, int]]:
+    """Pairs of each view that nothing ties with some that are tied."""
+    others = tied.nonzero()[:, 0]
+    chosen = others[torch.linspace(0, len(others) - 1, min(len(others), _STRANGERS)).round().long()].tolist()
+    strangers = (~tied).nonzero()[:, 0].tolist()
+    return [(min(view, other), max(view, other)) for view in strangers for other in chosen]
 
 
 def _tied(known: Tracks) -> list[tuple[int, int]]:
