@@ -82,10 +82,10 @@ def predict_in_passes(
 
 def _own(ranges: list[tuple[int, int]], index: int) -> list[int]:
     """Positions, within one range, of the views whose nearest middle among all ranges is its own."""
-    middles = [start + stop for start, stop in ranges]
-    start, stop = ranges[index]
-    nearest = [min(range(len(ranges)), key=lambda k, v=view: abs(2 * v + 1 - middles[k])) for view in range(start, stop)]
-    return [view for view, owner in enumerate(nearest) if owner == index]
+    views = torch.arange(*ranges[index])
+    middles = torch.tensor([start + stop - 1 for start, stop in ranges])
+    owner = (2 * views[:, None] - middles).abs().argmin(-1)
+    return (owner == index).nonzero()[:, 0].tolist()
 
 
 def _around(loop: tuple[int, int], count: int, at_once: int) -> list[int]:

@@ -25,9 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def predict(
-    model: nn.Module, views: Views, *, bf16: bool = False, loops: Sequence[tuple[int, int]] = ()
-) -> Prediction:
+def predict(model: nn.Module, views: Views, *, bf16: bool = False, loops: Sequence[tuple[int, int]] = ()) -> Prediction:
     """Prediction [v ...] of unbatched ``views``, on the CPU, float32; the model's mode and device stay as they are.
 
     In one forward pass, or of more than :data:`~reliev3r.model.passes.AT_ONCE` views in overlapping ones.

@@ -192,8 +192,6 @@ def principal_directions(features: Float[Tensor, "v c fh fw"], count: int) -> Fl
     return vectors[:, -count:].flip(1)
 
 
-def in_directions(
-    features: Float[Tensor, "v c fh fw"], directions: Float[Tensor, "c k"]
-) -> Float[Tensor, "v k fh fw"]:
+def in_directions(features: Float[Tensor, "v c fh fw"], directions: Float[Tensor, "c k"]) -> Float[Tensor, "v k fh fw"]:
     """Unit features in these directions: nearly the same products in less time."""
     return torch.einsum("ck,vchw->vkhw", directions, F.normalize(features.float(), dim=1))
