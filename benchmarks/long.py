@@ -52,6 +52,12 @@ def drift(found: Path, truth: Path) -> dict[str, Any]:
     reached = torch.tensor([name in said for name in true])
     cameras = torch.stack([said.get(name, torch.eye(4).double()) for name in true])
     poses = torch.stack(list(true.values()))
+    return {"reached": int(reached.sum()), **drift_of(cameras, poses, reached)}
+
+
+def drift_of(cameras: torch.Tensor, poses: torch.Tensor, reached: torch.Tensor | None = None) -> dict[str, Any]:
+    """Scores of world_from_cam [v 4 4]; views that were not ``reached`` count in AUC alone."""
+    reached = torch.ones(len(poses), dtype=torch.bool) if reached is None else reached
     rotation, direction = pair_errors(cameras, poses, reached, signed=True, seen="both")
     centres, own = cameras[reached, :3, 3], poses[reached, :3, 3]
     path = float(own.diff(dim=0).norm(dim=-1).sum())
@@ -59,8 +65,8 @@ def drift(found: Path, truth: Path) -> dict[str, Any]:
     scale, turn, shift = umeyama(centres[:begin], own[:begin])
     end = float((scale * turn @ centres[-1] + shift - own[-1]).norm())
     return {
-        "reached": int(reached.sum()), "auc30": auc(rotation, direction), "auc5": auc(rotation, direction, 5),
-        "path_m": round(path, 2), "drift_percent": round(100 * (ate_rmse(centres, own) or 0.0) / path, 3),
+        "auc30": auc(rotation, direction), "auc5": auc(rotation, direction, 5), "path_m": round(path, 2),
+        "drift_percent": round(100 * (ate_rmse(centres, own) or 0.0) / path, 3),
         "end_percent": round(100 * end / path, 3),
     }  # fmt: skip
 
