@@ -4,7 +4,8 @@
 
 A walk is one room of `reliev3r.synthetic` (seed 3, 320 x 240, along 200 degrees of an arc, without supersampling),
 rendered into FOLDER where it is not there. Each verb is run by its command line, one thread, in a process of its own;
-CPU seconds and peak memory are the process's. AUC is of all pairs of views, protocol strict. Drift: the distance of
+CPU seconds and peak memory are the process's. `fit`
+takes 20 steps on the labels that `label` made. AUC is of all pairs of views, protocol strict. Drift: the distance of
 the camera centres from the truth after the similarity that fits them best, and that of the last camera after the
 similarity that fits the first tenth of the walk, in per cent of the path's length. Only this scoring reads truth. What
 RESULT.json has already is kept.
@@ -32,8 +33,8 @@ from reliev3r.synthetic.capture import SynthConfig, write_capture
 STEPS = 20
 VERBS = {
     "reconstruct": ["reconstruct", "{walk}", "--out", "{out}"],
-    "label": ["label", "{walk}", "--depth", "none", "--out", "{out}"],
-    "fit": ["fit", "{walk}", "--depth", "none", "--out", "{out}", "--steps", str(STEPS)],
+    "label": ["label", "{walk}", "--depth", "none", "--out", "{labels}"],
+    "fit": ["fit", "{walk}", "--labels", "{labels}", "--out", "{out}", "--steps", str(STEPS)],
 }
 
 
@@ -73,7 +74,8 @@ def drift_of(cameras: torch.Tensor, poses: torch.Tensor, reached: torch.Tensor |
 
 def measured(verb: str, place: Path, out: Path) -> dict[str, Any]:
     """One run of one verb."""
-    command = [part.format(walk=place, out=out) for part in VERBS[verb]]
+    labels = place.parent / f"labels_{place.name}"
+    command = [part.format(walk=place, out=out, labels=labels) for part in VERBS[verb]]
     log = out.with_suffix(".log")
     with log.open("w") as told:
         child = subprocess.Popen([sys.executable, "-m", "reliev3r.cli", *command], stdout=told, stderr=told)
@@ -82,7 +84,8 @@ def measured(verb: str, place: Path, out: Path) -> dict[str, Any]:
     if child.returncode:
         raise SystemExit(f"{' '.join(command)}: {log.read_text()[-500:]}")
     found = {"seconds": round(usage.ru_utime + usage.ru_stime, 1), "memory_mb": usage.ru_maxrss // 1024}
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    written = labels if verb == "label" else out
+    size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
     scores = drift(out / CAMERAS_JSON, place / CAMERAS_JSON) if (out / CAMERAS_JSON).exists() else {}
     return {**found, "written_mb": round(size / 1e6, 1), **scores}
 
