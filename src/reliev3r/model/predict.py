@@ -97,6 +97,11 @@ def reconstruct_capture(
     if bf16 and isinstance(network, Reliev3R) and name is not None:
         matrices_in_bf16(network)
     sample, regions = network_views(capture, long_side=size, patch=network.patch_size)
+    if len(capture.frames) > AT_ONCE and not capture.ordered:
+        logger.warning(
+            "%d photographs are more than the %d of one forward pass: overlapping passes take them in the order of "
+            "their names, which should be that of a walk", len(capture.frames), AT_ONCE,
+        )  # fmt: skip
     told = {} if name is None else {"checkpoint_sha256": weights_hash(name)}
     prediction = predict(network.to(place), sample, bf16=bf16, loops=loops)
     tied = prediction.reached
