@@ -11,9 +11,10 @@ from PIL import Image
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
+from reliev3r.geometry.sampling import clip_ranges
 from reliev3r.labels.expert import TrackExpert
 from reliev3r.labels.tracks import cotracker
-from reliev3r.labels.tracks.clips import clip_ranges, corners, farthest_frame, frozen
+from reliev3r.labels.tracks.clips import corners, farthest_frame, frozen
 from reliev3r.labels.tracks.cotracker import CoTracker3
 
 WIDTH, HEIGHT, FRAMES = 160, 120, 12

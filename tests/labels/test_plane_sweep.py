@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reliev3r.core.types import Tracks
+from reliev3r.geometry.camera import K_from_fov
 from reliev3r.sfm.dense_depth import (
     SolvedTracks,
     as_far_as_confirmed,
@@ -16,12 +17,15 @@ from reliev3r.sfm.dense_depth import (
 )
 from reliev3r.sfm.fill_depth import FillConfig, fill_depth
 from reliev3r.sfm.plane_sweep import (
+    NEAR,
     SweepConfig,
     SweptDepth,
+    confirmations,
+    in_directions,
     neighbours,
     patch_features,
     plane_sweep,
-    principal_features,
+    principal_directions,
 )
 from reliev3r.synthetic.capture import SynthConfig, render_capture
 
@@ -136,10 +140,22 @@ def test_neighbours_look_the_same_way_from_elsewhere(room) -> None:
     assert len(set(chosen)) == 3
 
 
+def test_a_long_walk_changes_nothing_for_a_view_within_it() -> None:
+    """Neighbours and confirmations are of what lies around, however much lies far away."""
+    long = torch.eye(4).repeat(120, 1, 1)
+    long[:, 0, 3] = 0.1 * torch.arange(120) + 0.03 * torch.rand(120, generator=torch.Generator().manual_seed(0))
+    short = long[40:80]
+    assert (neighbours(long, 60, 5) - 40).tolist() == neighbours(short, 20, 5).tolist()
+    assert float((neighbours(long, 60, 5) - 60).abs().max()) <= NEAR / 2
+    K = K_from_fov(1.1, 6, 8)
+    count = confirmations(torch.full((120, 6, 8), 50.0), K.expand(120, 3, 3), long, 0.05)
+    assert count.max() == NEAR  # of the 119 that agree
+
+
 def test_principal_features_keep_the_products() -> None:
     features = torch.nn.functional.normalize(
         torch.randn(2, 20, 6, 8, generator=torch.Generator().manual_seed(0)), dim=1
     )
-    kept = principal_features(3 * features, 20)
+    kept = in_directions(3 * features, principal_directions(3 * features, 20))
     a, b = features.flatten(2), kept.flatten(2)
     torch.testing.assert_close(a[0].mT @ a[1], b[0].mT @ b[1], atol=1e-4, rtol=1e-4)

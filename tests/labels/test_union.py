@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
 from reliev3r.core.types import Tracks
+from reliev3r.labels.tracks import union
 from reliev3r.labels.tracks.matcher import PointMatches
 from reliev3r.labels.tracks.union import (
     PairMatches,
@@ -161,3 +162,15 @@ def test_nothing_to_merge():
     points, matches = merge_points(2, [], cell=2.0)
     assert [uv.shape for uv in points] == [(0, 2), (0, 2)]
     assert matches == []
+
+
+def test_tracks_judged_a_few_at_a_time_are_judged_alike(monkeypatch):
+    rng = np.random.default_rng(0)
+    uv = torch.from_numpy(np.repeat(rng.uniform(0, 90, (1, 40, 2)), 6, axis=0) + (rng.random((6, 40, 2)) < 0.1) * 9)
+    tracks = Tracks(uv=uv.float(), weight=torch.from_numpy((rng.random((6, 40)) < 0.8).astype(np.float32)))
+    whole = drop_inconsistent(tracks, rectified(6), threshold=1.0)
+    monkeypatch.setattr(union, "_AT_ONCE", 6 * 7)
+    parts = drop_inconsistent(tracks, rectified(6), threshold=1.0)
+    assert torch.equal(whole.uv, parts.uv)
+    assert torch.equal(whole.weight, parts.weight)
+    assert 0 < whole.weight.sum() < tracks.weight.sum()

@@ -64,6 +64,18 @@ def evenly_spaced(items: Sequence[Item], count: int | None) -> list[Item]:
     return [items[index] for index in np.rint(np.linspace(0, len(items) - 1, count)).astype(int)]
 
 
+def clip_ranges(frames: int, *, window: int, overlap: int) -> list[tuple[int, int]]:
+    """(start, stop) of clips that cover all frames; all as long as ``window``, unless there are fewer frames.
+
+    Neighbours share ``overlap`` frames or more.
+    """
+    if frames <= window:
+        return [(0, frames)]
+    count = -(-(frames - overlap) // (window - overlap))
+    starts = np.floor(np.linspace(0, frames - window, count)).astype(int)
+    return [(int(start), int(start) + window) for start in starts]
+
+
 def spread_choice(mask: Bool[Tensor, "*b n"], count: int) -> tuple[Int[Tensor, "*b k"], Bool[Tensor, "*b k"]]:
     """Indices of ``count`` true entries, spread evenly over them, and which of them count (k = min(n, count)).
 

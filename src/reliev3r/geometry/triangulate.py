@@ -70,7 +70,7 @@ def parallax(rays: Float[Tensor, "*b v m 3"], weight: Float[Tensor, "*b v m"]) -
     return torch.where(both, angles, torch.zeros_like(angles)).flatten(-3, -2).amax(-2)
 
 
-_TRACKS_AT_ONCE = 512  # bounds the memory of the [m, v, v] parallax
+_TRACKS_AT_ONCE, _PAIRS_AT_ONCE = 512, 2**20  # bound the memory of the [m, v, v] parallax
 
 
 def packed_tracks(
@@ -83,7 +83,11 @@ def packed_tracks(
     lengths = visible.sum(0)
     order = lengths.argsort(stable=True)
     several = order[lengths[order] >= 2]
-    for tracks in several.split(_TRACKS_AT_ONCE) if len(several) else ():
+    begin = 0
+    while begin < len(several):
+        longest = int(lengths[several[min(begin + _TRACKS_AT_ONCE, len(several)) - 1]])
+        tracks = several[begin : begin + max(1, min(_TRACKS_AT_ONCE, _PAIRS_AT_ONCE // longest**2))]
+        begin += len(tracks)
         count = lengths[tracks]
         _, view = visible[:, tracks].T.nonzero(as_tuple=True)
         theirs = torch.arange(int(count.max()), device=visible.device) < count[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,32 +19,48 @@ from reliev3r.data.capture import Capture
 from reliev3r.data.network_views import network_views
 from reliev3r.model.load import Model, load_model, weights_hash
 from reliev3r.model.network import Reliev3R
+from reliev3r.model.passes import AT_ONCE, predict_in_passes
 
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def predict(model: nn.Module, views: Views, *, bf16: bool = False) -> Prediction:
+def predict(model: nn.Module, views: Views, *, bf16: bool = False, loops: Sequence[tuple[int, int]] = ()) -> Prediction:
     """Prediction [v ...] of unbatched ``views``, on the CPU, float32; the model's mode and device stay as they are.
-    ``bf16``: under autocast."""
+
+    In one forward pass, or of more than :data:`~reliev3r.model.passes.AT_ONCE` views in overlapping ones.
+
+    Args:
+        model: a network of ours or another system's.
+        views: in the order of a walk, where there are more.
+        bf16: under autocast.
+        loops: pairs of views far apart that see the same place; looked at where there are several passes.
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        prediction = model(views.map(lambda x: x[None].to(device))).map(lambda x: x[0].cpu()).to(torch.float32)
+
+    def one_pass(part: Views) -> Prediction:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            return model(part.map(lambda x: x[None].to(device))).map(lambda x: x[0].cpu()).to(torch.float32)
+
+    prediction = predict_in_passes(one_pass, views, loops)
     model.train(training)
     return prediction
 
 
 @torch.no_grad()
 def predict_depth(model: Reliev3R, views: Views) -> Float[Tensor, "v h w"]:
-    """Depth alone of unbatched ``views``, on the CPU: no cameras are solved."""
+    """Depth alone of unbatched ``views``, on the CPU: no cameras are solved. Of more than ``AT_ONCE`` views in parts,
+    each of a unit of its own."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    depth = model.without_cameras(views.map(lambda x: x[None].to(device))).depth[0].float().cpu()
+    ranges = [range(begin, min(begin + AT_ONCE, len(views.image))) for begin in range(0, len(views.image), AT_ONCE)]
+    parts = [views.select_views(list(each)).map(lambda x: x[None].to(device)) for each in ranges]
+    depth = [model.without_cameras(part).depth[0].float().cpu() for part in parts]
     model.train(training)
-    return depth
+    return torch.cat(depth)
 
 
 def reconstruct_capture(
@@ -53,8 +70,9 @@ def reconstruct_capture(
     image_size: int | None = None,
     precision: Precision | None = None,
     device: str = "auto",
+    loops: Sequence[tuple[int, int]] = (),
 ) -> Reconstruction:
-    """Depth, confidence and cameras of a capture in one forward pass.
+    """Depth, confidence and cameras of a capture, by forward passes alone (one, of up to ``passes.AT_ONCE`` views).
 
     Args:
         capture: its intrinsics are used where they are known.
@@ -62,6 +80,7 @@ def reconstruct_capture(
         image_size: long side in pixels of the network's images; by default the one that it was trained with.
         precision: by default the one that it was trained with.
         device: of a network that is named: auto (the accelerator where there is one), cpu, cuda, ...
+        loops: as :func:`predict` takes them.
 
     Raises:
         UserError: a bad checkpoint, one that does not say its image size, unknown intrinsics that it does not predict,
@@ -78,8 +97,13 @@ def reconstruct_capture(
     if bf16 and isinstance(network, Reliev3R) and name is not None:
         matrices_in_bf16(network)
     sample, regions = network_views(capture, long_side=size, patch=network.patch_size)
+    if len(capture.frames) > AT_ONCE and not capture.ordered:
+        logger.warning(
+            "%d photographs are more than the %d of one forward pass: overlapping passes take them in the order of "
+            "their names, which should be that of a walk", len(capture.frames), AT_ONCE,
+        )  # fmt: skip
     told = {} if name is None else {"checkpoint_sha256": weights_hash(name)}
-    prediction = predict(network.to(place), sample, bf16=bf16)
+    prediction = predict(network.to(place), sample, bf16=bf16, loops=loops)
     _refuse_not_finite(prediction)
     tied = prediction.reached
     return Reconstruction(

@@ -46,6 +46,7 @@ from reliev3r.model.predict import predict
 from reliev3r.runs.last_third import last_third
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.runs.run_folder import Resume, RunFolder, absolute, start_of
+from reliev3r.solve.loops import loop_pairs
 from reliev3r.training.batches import BatchConfig, CaptureBatches
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.config import TrainConfig
@@ -330,7 +331,7 @@ def _reconstruction(
     """The network's last word on its own capture, in the precision in which ``reconstruct`` will repeat it."""
     bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
     return Reconstruction(
-        prediction=predict(model, prepared.views, bf16=bf16),
+        prediction=predict(model, prepared.views, bf16=bf16, loops=loop_pairs(capture)),
         capture=capture,
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),

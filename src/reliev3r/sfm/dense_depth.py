@@ -11,13 +11,22 @@ from torch.nn import functional as F
 
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
-from reliev3r.geometry.sampling import inside, sample_bilinear
+from reliev3r.geometry.sampling import evenly_spaced, inside, sample_bilinear
 from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.sfm.fill_depth import FillConfig, fill_depth
-from reliev3r.sfm.plane_sweep import SweepConfig, SweptDepth, patch_features, plane_sweep, principal_features
+from reliev3r.sfm.plane_sweep import (
+    SweepConfig,
+    SweptDepth,
+    in_directions,
+    patch_features,
+    plane_sweep,
+    principal_directions,
+)
 
 CONTINUED = 0.05
 """Confidence W, in (0, 2), of depth that is not swept."""
+_SAMPLE = 48
+"""Views that principal components are of, and that are projected at once: memory does not grow with the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +108,19 @@ def sweep_features(
 ) -> Float[Tensor, "v k fh fw"]:
     """What a sweep compares: plain patches, and a network's features beside them where there are any.
 
-    Patches are the more exact, learned features find more. Each as a few principal components, of equal say.
+    Patches are the more exact, learned features find more. Each as a few principal components, of equal say; of many
+    views they are those of a sample.
     """
-    patches = principal_features(patch_features(image), 16)
-    if learned is None:
-        return patches
-    return torch.cat([principal_features(learned.to(image.device), 24), patches], dim=1)
+    sample = evenly_spaced(range(len(image)), _SAMPLE)
+    plain = principal_directions(patch_features(image[sample]), 16)
+    own = None if learned is None else principal_directions(learned[sample].to(image.device), 24)
+    parts = []
+    for index in torch.arange(len(image)).split(_SAMPLE):
+        part = [in_directions(patch_features(image[index]), plain)]
+        if learned is not None and own is not None:
+            part.insert(0, in_directions(learned[index].to(image.device), own))
+        parts.append(torch.cat(part, dim=1))
+    return torch.cat(parts)
 
 
 def depth_ranges(

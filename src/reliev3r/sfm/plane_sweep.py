@@ -36,6 +36,11 @@ class SweepConfig:
     """Confidence from which a depth counts as sure."""
 
 
+NEAR = 24
+"""Views, the nearest by their centres, among which a view's neighbours are sought and that confirm what it finds: time
+and the sense of what is near stay the same however long a walk is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweptDepth:
     """At the resolution of the features."""
@@ -91,10 +96,17 @@ def neighbours(world_from_cam: Float[Tensor, "v 4 4"], view: int, count: int) ->
     """Views near enough to see the same, far enough to see it from elsewhere, that look the same way."""
     centre, look = world_from_cam[:, :3, 3], world_from_cam[:, :3, 2]
     baseline = (centre - centre[view]).norm(dim=-1)
-    others = torch.arange(len(centre), device=centre.device) != view
+    others = torch.zeros_like(baseline, dtype=torch.bool).index_fill(0, nearest(world_from_cam, view), True)
     relative = baseline / baseline[others].median().clamp_min(1e-9)
     cost = relative + 4 * (1 - look @ look[view]) + 10.0 * (relative < 0.15)
     return cost.masked_fill(~others, torch.inf).argsort()[: min(count, len(centre) - 1)]
+
+
+def nearest(world_from_cam: Float[Tensor, "v 4 4"], view: int) -> Int[Tensor, " k"]:
+    """The up to :data:`NEAR` other views whose centres are nearest."""
+    baseline = (world_from_cam[:, :3, 3] - world_from_cam[view, :3, 3]).norm(dim=-1)
+    baseline[view] = torch.inf
+    return baseline.argsort(stable=True)[: min(NEAR, len(baseline) - 1)]
 
 
 def _of_grid(K: Tensor, size: tuple[int, int], grid: torch.Size) -> Tensor:
@@ -140,14 +152,19 @@ def _through_planes(
 def confirmations(
     depth: Float[Tensor, "v fh fw"], K: Float[Tensor, "v 3 3"], world_from_cam: Float[Tensor, "v 4 4"], agree: float
 ) -> Int[Tensor, "v fh fw"]:
-    """In how many other views a point's depth is that view's own, within the share ``agree``; K in cells."""
+    """In how many of the nearest other views a point's depth is that view's own, within the share ``agree``; K in
+    cells."""
     views, rows, columns = depth.shape
+    asks = torch.eye(views, dtype=torch.bool, device=depth.device)
+    for view in range(views):
+        asks[view, nearest(world_from_cam, view)] = True
     at = pixel_grid(rows, columns).to(depth).reshape(-1, 2)
     points = torch.stack([rays_from_uv(at, K[v]) * depth[v].reshape(-1, 1) for v in range(views)])
     points = points @ world_from_cam[:, :3, :3].mT + world_from_cam[:, None, :3, 3]
     count = torch.zeros(views, rows * columns, dtype=torch.long, device=depth.device)
     for other in range(views):
-        seen = (points - world_from_cam[other, :3, 3]) @ world_from_cam[other, :3, :3]
+        who = asks[:, other].nonzero()[:, 0]
+        seen = (points[who] - world_from_cam[other, :3, 3]) @ world_from_cam[other, :3, :3]
         z = seen[..., 2]
         place = seen @ K[other].mT
         place = place[..., :2] / place[..., 2:].clamp_min(1e-6)
@@ -156,8 +173,8 @@ def confirmations(
         index = cell[..., 1].clamp_max(rows - 1) * columns + cell[..., 0].clamp_max(columns - 1)
         own = depth[other].reshape(-1)[index]
         same = inside & ((own / z.clamp_min(1e-6)).log().abs() < agree)
-        same[other] = False
-        count += same
+        same[who == other] = False
+        count[who] += same
     return count.view(depth.shape)
 
 
@@ -168,9 +185,13 @@ def patch_features(image: Float[Tensor, "v 3 h w"], side: int = 5) -> Float[Tens
     return F.normalize(patches + 1e-4, dim=1).unflatten(-1, (-(-image.shape[-2] // 2), -(-image.shape[-1] // 2)))
 
 
-def principal_features(features: Float[Tensor, "v c fh fw"], count: int) -> Float[Tensor, "v k fh fw"]:
-    """Unit features in their ``count`` strongest directions over all views: nearly the same products in less time."""
-    unit = F.normalize(features.float(), dim=1)
-    flat = unit.movedim(1, 0).flatten(1)
+def principal_directions(features: Float[Tensor, "v c fh fw"], count: int) -> Float[Tensor, "c k"]:
+    """The ``count`` strongest directions of the unit features over all views, the strongest first."""
+    flat = F.normalize(features.float(), dim=1).movedim(1, 0).flatten(1)
     _, vectors = torch.linalg.eigh(flat @ flat.T)
-    return torch.einsum("ck,vchw->vkhw", vectors[:, -count:].flip(1), unit)
+    return vectors[:, -count:].flip(1)
+
+
+def in_directions(features: Float[Tensor, "v c fh fw"], directions: Float[Tensor, "c k"]) -> Float[Tensor, "v k fh fw"]:
+    """Unit features in these directions: nearly the same products in less time."""
+    return torch.einsum("ck,vchw->vkhw", directions, F.normalize(features.float(), dim=1))

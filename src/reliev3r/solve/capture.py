@@ -27,6 +27,7 @@ from reliev3r.model.network import Reliev3R
 from reliev3r.model.predict import network_size, predict_depth, reconstruct_capture
 from reliev3r.sfm.dense_depth import CONTINUED, SolvedTracks, dense_depth, in_camera_unit, sweep_features
 from reliev3r.solve.cameras import CaptureCameras, Group, solve_capture
+from reliev3r.solve.loops import loop_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def reconstruct_groups(
 
     With a network that solves its cameras (the packaged one): tracks by SIFT and by the network, cameras solved from
     those that explain more, a plane sweep over the network's features, filled by its depth. ``found`` says which views
-    a group has; views of no group are named in a warning and in ``meta``. With any other network: one forward pass.
+    a group has; views of no group are named in a warning and in ``meta``. With any other network: one forward pass, or
+    overlapping ones of more than a hundred views, joined by what they share (``model.passes``).
 
     Args:
         capture: its intrinsics are used where they are known, else one focal length is searched for.
@@ -70,7 +72,11 @@ def reconstruct_groups(
     """
     network = load_model(model) if isinstance(model, Path | str) else model
     if not isinstance(network, Reliev3R) or network.match_branch is None:
-        return [reconstruct_capture(capture, model, image_size=image_size, precision=precision, device=device)]
+        return [
+            reconstruct_capture(
+                capture, model, image_size=image_size, precision=precision, device=device, loops=loop_pairs(capture)
+            )
+        ]
     if precision == "bf16":
         logger.warning("precision bf16 has no effect here: a network that solves its cameras matches in float32")
     place = resolve_device(device).type if isinstance(model, Path | str) else next(network.parameters()).device.type

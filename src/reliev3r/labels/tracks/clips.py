@@ -14,18 +14,6 @@ _MOVING = 0.002
 """Typical step, as a share of the image's long side, from which on the camera counts as moving."""
 
 
-def clip_ranges(frames: int, *, window: int, overlap: int) -> list[tuple[int, int]]:
-    """(start, stop) of clips that cover all frames; all as long as ``window``, unless there are fewer frames.
-
-    Neighbours share ``overlap`` frames or more.
-    """
-    if frames <= window:
-        return [(0, frames)]
-    count = -(-(frames - overlap) // (window - overlap))
-    starts = np.floor(np.linspace(0, frames - window, count)).astype(int)
-    return [(int(start), int(start) + window) for start in starts]
-
-
 def corners(image: UInt8[np.ndarray, "h w 3"], *, count: int, border: float) -> Float[np.ndarray, "n 2"]:
     """About ``count`` points to follow (pixels, corner convention): the strongest corner of each cell of a grid.
 

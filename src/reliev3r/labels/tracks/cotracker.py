@@ -20,8 +20,8 @@ from reliev3r.core.files import file_hash
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
-from reliev3r.geometry.sampling import evenly_spaced
-from reliev3r.labels.tracks.clips import agreed, clip_ranges, corners, farthest_frame, frozen, inside
+from reliev3r.geometry.sampling import clip_ranges, evenly_spaced
+from reliev3r.labels.tracks.clips import agreed, corners, farthest_frame, frozen, inside
 from reliev3r.labels.tracks.moving_objects import verified
 from reliev3r.labels.tracks.union import thin
 

@@ -118,11 +118,7 @@ class PairwiseTracks:
     def _descriptors(self, capture: Capture, views: list[_View]) -> Float[np.ndarray, "v d"]:
         """For retrieval: of the matcher's own features, of a few SIFT ones where it has none."""
         if isinstance(self.matcher, ImageMatcher):
-            sift = SiftMatcher(features=800)
-            images = (capture.image(index) for index in range(len(views)))
-            return global_descriptors(
-                [sift.detect(working_image(image, 640, grey=True)).descriptor for image in images]
-            )
+            return look_alike_descriptors(capture)
         return global_descriptors([view.features.descriptor for view in views])
 
     def _match_features(
@@ -204,6 +200,13 @@ class PairwiseTracks:
         if (near & sure).sum() < max(self.min_inliers, self.min_share * sure.sum()):
             return None
         return F, near, distance > 2 * threshold
+
+
+def look_alike_descriptors(capture: Capture) -> Float[np.ndarray, "v d"]:
+    """Of unit length (or zero), for retrieval: views whose product is large look alike. By a few SIFT features."""
+    sift = SiftMatcher(features=800)
+    images = (capture.image(index) for index in range(len(capture.frames)))
+    return global_descriptors([sift.detect(working_image(image, 640, grey=True)).descriptor for image in images])
 
 
 def working_image(

@@ -15,6 +15,8 @@ from reliev3r.sfm.two_view import epipolar_distance
 
 _PLACE = 0.25
 """Keypoints of one image that fall into the same cell of this many pixels are one place."""
+_AT_ONCE = 2**21
+"""Views times tracks that are judged at once: before they are thinned, long captures have hundreds of thousands."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +119,21 @@ def drop_inconsistent(tracks: Tracks, pairs: Sequence[PairMatches], *, threshold
     Chains of matches tie views together that were never compared for this track; here they are, where the geometry of
     the two views is known. The worst observation of each track goes first, then the rest is judged again.
     """
-    uv, seen = tracks.uv.double().numpy(), tracks.visible.numpy().copy()
+    seen = tracks.visible.numpy().copy()
+    step = max(1, _AT_ONCE // len(seen))
+    for begin in range(0, seen.shape[1], step):  # each track is judged by itself
+        part = slice(begin, begin + step)
+        _drop(seen[:, part], tracks.uv[:, part].double().numpy(), pairs, threshold)
+    weight = torch.where(torch.from_numpy(seen), tracks.weight, torch.zeros_like(tracks.weight))
+    left = np.nonzero(seen.sum(0) >= 2)[0]
+    order = left[np.argsort(-seen.sum(0)[left], kind="stable")]
+    return Tracks(uv=tracks.uv, weight=weight).select_tracks(torch.from_numpy(order))
+
+
+def _drop(
+    seen: Bool[np.ndarray, "v m"], uv: Float[np.ndarray, "v m 2"], pairs: Sequence[PairMatches], threshold: float
+) -> None:
+    """:func:`drop_inconsistent` of some tracks, in place."""
     checks = []
     for pair in pairs:
         both = np.nonzero(seen[pair.first] & seen[pair.second])[0]
@@ -135,10 +151,6 @@ def drop_inconsistent(tracks: Tracks, pairs: Sequence[PairMatches], *, threshold
         if not len(track):
             break
         seen[share[:, track].argmax(0), track] = False
-    weight = torch.where(torch.from_numpy(seen), tracks.weight, torch.zeros_like(tracks.weight))
-    left = np.nonzero(seen.sum(0) >= 2)[0]
-    order = left[np.argsort(-seen.sum(0)[left], kind="stable")]
-    return Tracks(uv=tracks.uv, weight=weight).select_tracks(torch.from_numpy(order))
 
 
 def thin(tracks: Tracks, most: int) -> Tracks:
