@@ -21,24 +21,27 @@ from reliev3r.geometry.rigid import (
 vectors = st.lists(st.floats(-3, 3), min_size=3, max_size=3).map(lambda v: torch.tensor(v, dtype=torch.float64))
 motions = st.tuples(vectors, vectors).map(lambda pair: rigid_from(so3_exp(pair[0]), pair[1]))
 identity = torch.eye(4, dtype=torch.float64)
+EXPONENTIAL = 2e-10
+"""How exact torch's matrix exponential is, with a margin: 1.3e-11 at 0.049 radians."""
 
 
 @given(motions, motions, motions)
 def test_group_axioms(a, b, c):
-    assert torch.allclose(a @ invert(a), identity, atol=1e-12)
-    assert torch.allclose(invert(a) @ a, identity, atol=1e-12)
-    assert torch.allclose(invert(a @ b), invert(b) @ invert(a), atol=1e-12)
-    assert torch.allclose((a @ b) @ c, a @ (b @ c), atol=1e-12)
-    assert torch.allclose(invert(invert(a)), a, atol=1e-12)
+    close = {"atol": EXPONENTIAL}  # the translations are up to 5 long
+    assert torch.allclose(a @ invert(a), identity, **close)
+    assert torch.allclose(invert(a) @ a, identity, **close)
+    assert torch.allclose(invert(a @ b), invert(b) @ invert(a), **close)
+    assert torch.allclose((a @ b) @ c, a @ (b @ c), **close)
+    assert torch.allclose(invert(invert(a)), a, **close)
 
 
 @given(vectors)
 def test_exponential_gives_rotations_of_that_angle(omega):
     rotation = so3_exp(omega)
-    assert torch.allclose(rotation @ rotation.mT, identity[:3, :3], atol=1e-12)
+    assert torch.allclose(rotation @ rotation.mT, identity[:3, :3], atol=EXPONENTIAL)
     assert torch.det(rotation) == pytest.approx(1)
-    assert torch.allclose(so3_exp(-omega), rotation.mT, atol=1e-12)
-    assert torch.allclose(rotation @ omega, omega, atol=1e-12)  # the axis stays
+    assert torch.allclose(so3_exp(-omega), rotation.mT, atol=EXPONENTIAL)
+    assert torch.allclose(rotation @ omega, omega, atol=EXPONENTIAL)  # the axis stays
     turn = float(omega.norm()) % (2 * math.pi)
     assert float(rotation_angle(rotation)) == pytest.approx(min(turn, 2 * math.pi - turn), abs=1e-7)
 
