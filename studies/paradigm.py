@@ -1,7 +1,8 @@
 """The paper's comparison at the size of the machine: weak supervision beside its fully-supervised sibling.
 
-    python studies/paradigm.py --size ci|cpu|gpu|solved|solved-small|alpha --out DIR [--only NAME ...] [--seeds 0 1 2]
-                               [--jobs 2] [--real CAPTURES --real-depth folder:{capture}/mono_fastdepth]
+    python studies/paradigm.py --size ci|cpu|gpu|solved|solved-small|alpha|hour --out DIR [--only NAME ...]
+                               [--seeds 0 1 2] [--jobs 2]
+                               [--real CAPTURES --real-depth folder:{capture}/mono_fastdepth]
 
 Every variant is a run of ``reliev3r train`` on the same rendered rooms, from the same weights, for as many steps; it is
 judged on rooms that were never trained on, of the same domain and of another (other textures, layouts and focal
@@ -9,7 +10,8 @@ lengths), and on sets of four frames of real captures where a folder of them is 
 *simulated expert*; those of real captures from the expert that is named. ``solved`` is another study of the CPU's size:
 networks that solve their cameras instead of regressing them (docs/results/matching.md); ``solved-small`` has images of
 half the side and 150 steps, minutes a variant; ``alpha`` has those images and 400 steps, for the paper's ablation of
-Eq. 4. Finished runs are kept and interrupted ones resumed: a second call goes on where one stopped. ``study.json``,
+Eq. 4; ``hour`` is ``reliev3r train tiny-cpu --minutes 60``, an hour of one core a run, each ended by the clock. Finished
+runs are kept and interrupted ones resumed: a second call goes on where one stopped. ``study.json``,
 ``study.md`` and ``study.png`` are written after every run.
 """
 

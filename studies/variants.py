@@ -202,24 +202,26 @@ def tuned_from(full: str) -> dict[str, tuple[str, float]]:
     }
 
 
-SIZES = ("ci", "cpu", "gpu", "solved", "solved-small", "alpha")
+SIZES = ("ci", "cpu", "gpu", "solved", "solved-small", "alpha", "hour")
 
 
 def solves(size: str) -> bool:
     """Whether networks of this size solve their cameras."""
-    return size in ("solved", "solved-small", "alpha")
+    return size in ("solved", "solved-small", "alpha", "hour")
 
 
 def variants(size: str) -> dict[str, Change]:
     """What is compared at a size."""
     if size == "alpha":
         return ALPHAS
+    if size == "hour":
+        return {name: SOLVED[name] for name in ("weak", "pi3-dagger")}
     return SOLVED if solves(size) else VARIANTS
 
 
 def afterwards(size: str) -> dict[str, tuple[str, float]]:
     """What is fine-tuned after them: :func:`tuned_from`."""
-    if size == "alpha":
+    if size in ("alpha", "hour"):
         return {}
     return tuned_from("pi3-dagger" if solves(size) else "pi3-dagger-rooms")
 
@@ -237,6 +239,8 @@ def settings(size: str, seed: int) -> ScenesConfig:
         return dataclasses.replace(tiny_cpu(), steps=400, seed=seed, heldout_scenes=24, evaluate_every=0.5)
     if size == "alpha":
         return half_as_large(settings("solved", seed))
+    if size == "hour":
+        return dataclasses.replace(tiny_cpu(), seed=seed, heldout_scenes=48)
     if size == "cpu":
         return dataclasses.replace(tiny_cpu_regressed(), steps=500, seed=seed, heldout_scenes=48, evaluate_every=0.25)
     network = NetworkConfig(
