@@ -10,8 +10,8 @@ lengths), and on sets of four frames of real captures where a folder of them is 
 *simulated expert*; those of real captures from the expert that is named. ``solved`` is another study of the CPU's size:
 networks that solve their cameras instead of regressing them (docs/results/matching.md); ``solved-small`` has images of
 half the side and 150 steps, minutes a variant; ``alpha`` has those images and 400 steps, for the paper's ablation of
-Eq. 4; ``hour`` is ``reliev3r train tiny-cpu --minutes 60``, an hour of one core a run, each ended by the clock. Finished
-runs are kept and interrupted ones resumed: a second call goes on where one stopped. ``study.json``,
+Eq. 4; ``hour`` is ``reliev3r train tiny-cpu --minutes 60``, an hour of one core a run, each ended by the clock.
+Finished runs are kept and interrupted ones resumed: a second call goes on where one stopped. ``study.json``,
 ``study.md`` and ``study.png`` are written after every run.
 """
 

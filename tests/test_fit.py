@@ -254,6 +254,8 @@ def test_two_unrelated_sets_of_images_are_told_apart(tmp_path) -> None:
             shutil.copy(image, mixed / f"{texture}_{image.name}")
     settings = config(depth="none", intrinsics="fov:65", steps=2)
     result = fit(mixed, tmp_path / "run", settings)
+    assert not result.reconstruction.prediction.knows_confidence  # no depth taught it
+    assert "confident" not in result.quality.summary
     text = " ".join(result.notes)
     assert "masonry" in text
     assert "terrazzo" in text

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import small_scene
+from reliev3r.evaluation.heldout_quality import assess
 from reliev3r.report.figures import CameraPlot, curve_svgs
 from reliev3r.report.html import write_report
 from reliev3r.report.pictures import TrackLayer, view_pictures
@@ -142,6 +143,20 @@ def test_a_bare_prediction_is_enough(tmp_path, views):
     assert text.count("<img") == 3 * views
     assert "Training" not in text
     assert "alarm" not in text.lower().split("</style>")[1]
+
+
+def test_a_confidence_that_no_depth_taught_is_not_shown(tmp_path):
+    known = small_scene.reconstruction()
+    unknown = dataclasses.replace(known.prediction, conf=torch.ones_like(known.prediction.conf))
+    for name, prediction, pictures in (("known", known.prediction, 3), ("unknown", unknown, 2)):
+        write_report(
+            tmp_path / f"{name}.html",
+            reconstruction=dataclasses.replace(known, prediction=prediction),
+            quality=dataclasses.asdict(assess(prediction, scene_tracks())),
+        )
+        text = (tmp_path / f"{name}.html").read_text()
+        assert text.count("<img") == pictures * 4
+        assert ("confiden" in text.lower().split("</style>")[1]) == (name == "known")
 
 
 def test_empty_tracks_and_labels_without_a_valid_pixel(tmp_path):

@@ -244,7 +244,7 @@ class Prediction(TensorStruct):
     rays: Float[Tensor, "*b v h w 3"]
     """Camera-frame ray through each pixel's centre, with z = 1: from a known or predicted K, or a point head."""
     conf: Float[Tensor, "*b v h w"]
-    """Confidence W in (0, 2) (paper, supplement C)."""
+    """Confidence W in (0, 2) (paper, supplement C); 1 everywhere where nothing is known of it."""
     world_from_cam: Float[Tensor, "*b v 4 4"]
     """Camera to world, up to one global similarity shared by all views of a sample."""
     descriptors: Float[Tensor, "*b v gh gw c"] | None = None
@@ -268,6 +268,11 @@ class Prediction(TensorStruct):
         "features": {"v": -4},
         "reached": {"v": -1},
     }
+
+    @property
+    def knows_confidence(self) -> bool:
+        """Whether W says anything: False where it is 1 everywhere."""
+        return bool((self.conf != 1).any())
 
     @property
     def points_cam(self) -> Float[Tensor, "*b v h w 3"]:

@@ -36,8 +36,8 @@ class Quality:
     """Median distance between two cameras over median depth."""
     rotation_spread_deg: float
     """Median rotation between two cameras, in degrees."""
-    confident_share: float
-    """Share of pixels with confidence W > 1."""
+    confident_share: float | None
+    """Share of pixels with confidence W > 1; ``None`` where W says nothing (no depth taught it)."""
     alarms: tuple[str, ...]
     """What is wrong and what to do about it, in plain language; empty if nothing is."""
 
@@ -46,10 +46,13 @@ class Quality:
         """The figures in one line."""
         if self.median_angle_deg is None or self.mean_angle_deg is None or self.share_below_1_deg is None:
             return "no held-out tracks: nothing independent checks this reconstruction"
+        confident = (
+            "" if self.confident_share is None else f"; {100 * self.confident_share:.0f} % of the pixels confident"
+        )
         return (
             f"held-out tracks (no ground truth needed): median {self.median_angle_deg:.2f} degrees, mean "
             f"{self.mean_angle_deg:.2f}, {100 * self.share_below_1_deg:.0f} % below 1 degree; baseline / depth "
-            f"{self.baseline_to_depth:.2f}; {100 * self.confident_share:.0f} % of the pixels confident"
+            f"{self.baseline_to_depth:.2f}{confident}"
         )
 
 
@@ -66,7 +69,7 @@ def assess(prediction: Prediction, heldout: Tracks, K: Float[Tensor, "v 3 3"] | 
         share_below_1_deg=float((angles < GOOD_ANGLE_DEG).double().mean()) if len(angles) else None,
         baseline_to_depth=float(baseline_to_depth(prediction)),
         rotation_spread_deg=float(rotation_spread_deg(prediction)),
-        confident_share=float((prediction.conf > 1).double().mean()),
+        confident_share=float((prediction.conf > 1).double().mean()) if prediction.knows_confidence else None,
         alarms=(),
     )
     return dataclasses.replace(quality, alarms=tuple(_alarms(quality, prediction.conf)))

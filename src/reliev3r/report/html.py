@@ -69,11 +69,8 @@ def write_report(
         view: view_pictures(best, view, label_depth=labels, layer=layer, photograph=photograph) for view in shown
     }
     plot = CameraPlot.of(reconstruction, refined, tracks)
-    quality = dict(quality or {})
-    if labels is None:
-        quality.pop("confident_share", None)  # of a depth expert, and there was none
     body = [
-        _summary(reconstruction, quality, scores, notes),
+        _summary(reconstruction, quality or {}, scores, notes),
         _cameras(plot, look),
         _views(best, pictures, layer, look),
         _training(metrics),
@@ -141,7 +138,8 @@ def _views(
     about = "one logarithmic scale for all views"
     about += "; each pseudo depth is scaled to match, grey is unknown" if with_pseudo else ""
     legend = [_ramp(title, "depth", f"{near:.2f} (near)", f"{far:.2f} (far)", about)]
-    legend.append(_ramp("Confidence W", "conf", "0 (ignored)", "2 (sure)", "how far the pseudo depth is trusted"))
+    if reconstruction.prediction.knows_confidence:
+        legend.append(_ramp("Confidence W", "conf", "0 (ignored)", "2 (sure)", "how far the pseudo depth is trusted"))
     if layer is not None:
         legend.append(_track_legend())
     titles = ["Image and tracks" if layer is not None else "Image", "Pseudo depth", "Predicted depth", "Confidence"]
@@ -166,12 +164,13 @@ def _views(
     which = "" if len(pictures) == total else f'<p class="faint">{len(pictures)} of {total} views, evenly spaced.</p>'
     return (
         f'<h2>Views</h2><div class="legend">{"".join(legend)}</div>{which}'
-        f'<div style="--columns:{4 if with_pseudo else 3}">{"".join(rows)}</div>'
+        f'<div style="--columns:{2 + with_pseudo + reconstruction.prediction.knows_confidence}">{"".join(rows)}</div>'
     )
 
 
 def _view_facts(reconstruction: Reconstruction, layer: TrackLayer | None, view: int) -> str:
-    facts = [f"median confidence {reconstruction.prediction.conf[view].median():.2f}"]
+    conf = reconstruction.prediction.conf[view]
+    facts = [f"median confidence {conf.median():.2f}"] if reconstruction.prediction.knows_confidence else []
     if layer is not None:
         residual = layer.residual_deg[view, layer.tracks.visible[view]]
         median = f", median {residual.median():.2f}° off" if len(residual) else ""

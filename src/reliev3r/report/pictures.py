@@ -26,12 +26,13 @@ _TRUSTED_ANGLE = math.radians(WORST_ANGLE_DEG)
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """RGB pictures of one view, all of one size; ``pseudo_depth`` is ``None`` without a depth expert."""
+    """RGB pictures of one view, all of one size; ``pseudo_depth`` is ``None`` without a depth expert, ``confidence``
+    where it says nothing."""
 
     image: UInt8[np.ndarray, "h w 3"]
     pseudo_depth: UInt8[np.ndarray, "h w 3"] | None
     depth: UInt8[np.ndarray, "h w 3"]
-    confidence: UInt8[np.ndarray, "h w 3"]
+    confidence: UInt8[np.ndarray, "h w 3"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +84,12 @@ def view_pictures(
         valid = np.isfinite(label) & (label > 0)
         factor = float(np.median(depth) / np.median(label[valid])) if valid.any() else 1.0
         pseudo = cv2.resize(depth_picture(label * factor, near, far), size, interpolation=cv2.INTER_NEAREST)
-    conf = reconstruction.prediction.conf[view].numpy()
+    conf = reconstruction.prediction.conf[view].numpy() if reconstruction.prediction.knows_confidence else None
     return Pictures(
         image=image,
         pseudo_depth=pseudo,
         depth=depth_picture(_enlarged(depth, size), near, far),
-        confidence=colour_map(_enlarged(conf, size), 0.0, 2.0, kind="conf"),
+        confidence=None if conf is None else colour_map(_enlarged(conf, size), 0.0, 2.0, kind="conf"),
     )
 
 

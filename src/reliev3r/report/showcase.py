@@ -56,8 +56,10 @@ def write_showcase(
     rows: list[tuple[str, Sequence[np.ndarray]]] = [
         ("input", [picture.image for picture in pictures]),
         (f"depth\n{near:.2g} (blue) to {far:.2g}", [picture.depth for picture in pictures]),
-        ("confidence W\n0 (violet) to 2", [picture.confidence for picture in pictures]),
     ]
+    if reconstruction.prediction.knows_confidence:
+        shown = [picture.confidence for picture in pictures if picture.confidence is not None]
+        rows.append(("confidence W\n0 (violet) to 2", shown))
     if tracks is not None:
         rows.append(("pseudo-label:\ncorrespondences", [matched(reconstruction, tracks, rows[0][1])]))
     if label_depth is not None:

@@ -330,8 +330,11 @@ def _reconstruction(
 ) -> Reconstruction:  # fmt: skip
     """The network's last word on its own capture, in the precision in which ``reconstruct`` will repeat it."""
     bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
+    prediction = predict(model, prepared.views, bf16=bf16, loops=loop_pairs(capture))
+    if not prepared.labels.depth.valid.any():  # no depth taught W: as it is, it would be read as knowledge
+        prediction = dataclasses.replace(prediction, conf=torch.ones_like(prediction.conf))
     return Reconstruction(
-        prediction=predict(model, prepared.views, bf16=bf16, loops=loop_pairs(capture)),
+        prediction=prediction,
         capture=capture,
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
