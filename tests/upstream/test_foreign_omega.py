@@ -134,5 +134,5 @@ def test_omega_other_weights_are_named(omega, tmp_path) -> None:
         torch.save({**state, **change}, tmp_path / "other.pt")
         with pytest.raises(UserError, match=reason):
             load_model(f"vggt-omega:{tmp_path / 'other.pt'}")
-    with pytest.raises(UserError, match="ask for access .*vggt_omega_1b_512.pt"):
+    with pytest.raises(UserError, match=r"ask for access .*vggt_omega_1b_512.pt"):
         load_model("vggt-omega:facebook/VGGT-Omega")

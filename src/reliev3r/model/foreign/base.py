@@ -128,8 +128,9 @@ class ForeignNetwork(nn.Module, ABC):
 
     def write_card(self, folder: Path) -> None:
         """Write the model card alone, for facts that came after the weights."""
+        millions = sum(p.numel() for p in self.parameters()) / 1e6
         what = {
-            "network": f"{self.system}, {sum(p.numel() for p in self.parameters()) / 1e6:.1f} M parameters, in its own code",
+            "network": f"{self.system}, {millions:.1f} M parameters, in its own code",
             "images": f"{self.image_size} pixels on the long side, multiples of {self.patch_size} pixels",
             "licence": self.terms,
         }

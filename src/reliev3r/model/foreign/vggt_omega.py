@@ -1,7 +1,7 @@
 """VGGT-Omega (facebookresearch/vggt-omega): cameras of its camera head, z-depth of its dense head, up to scale.
 
-``baselines/adapters/vggt_omega.py`` reads the same outputs in NumPy, in an interpreter that has no reliev3r. Who changes
-one changes the other.
+``baselines/adapters/vggt_omega.py`` reads the same outputs in NumPy, in an interpreter that has no reliev3r. Who
+changes one changes the other.
 """
 
 from __future__ import annotations
