@@ -72,7 +72,7 @@ def test_the_verb_lists_licences_and_what_is_found(capsys, tmp_path):
     (tmp_path / "CUT3R").mkdir()
     assert main(["baselines", "--checkouts", str(tmp_path)]) == 0
     listed = {block.split(":")[0]: block for block in capsys.readouterr().out.split("\n\n")}
-    assert set(listed) == {"colmap", *NAMES}
+    assert set(listed) == {"colmap", "colmap-global", *NAMES}
     assert "yes, package pycolmap" in listed["colmap"]
     assert "CC BY-NC 4.0" in listed["pi3"]
     assert f"yes, checkout {tmp_path / 'CUT3R'}" in listed["cut3r"]

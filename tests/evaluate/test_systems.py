@@ -18,6 +18,7 @@ from reliev3r.evaluation.run import evaluate_benchmark
 from reliev3r.evaluation.systems import fitted_frames, select_frames, system_from_spec, systems_from_specs
 from reliev3r.geometry.camera import ray_map
 from reliev3r.geometry.rigid import rigid_from, so3_exp
+from reliev3r.synthetic.capture import SynthConfig, write_capture
 
 SIZE = (24, 32)
 NAMES = ("a", "b", "c", "d")
@@ -96,7 +97,8 @@ def test_colmap_takes_the_frames_of_the_run_and_its_losses_count(capture, tmp_pa
     perfect_run(capture, tmp_path / "run" / "prediction", names=("d", "a", "b"))
     (tmp_path / "run" / "config.json").write_text(json.dumps({"capture": str(capture)}))
 
-    def fake(given, K, *, threads=1):
+    def fake(given, K, *, mapper):
+        assert mapper == "incremental"
         assert [frame.name for frame in given.frames] == ["d", "a", "b"]
         assert given.image(0).shape == (*SIZE, 3)
         assert K[0].tolist() == [[30, 0, 16], [0, 30, 12], [0, 0, 1]]  # corner convention, as COLMAP has it
@@ -167,10 +169,31 @@ def test_nothing_to_evaluate_is_an_error():
         systems_from_specs([])
 
 
+def test_colmap_maps_globally_under_its_other_name(capture, tmp_path, monkeypatch):
+    def fake(given, K, *, mapper):
+        assert mapper == "global"
+        return true_cameras(), torch.ones(4, dtype=torch.bool)
+
+    monkeypatch.setattr(systems, "reconstruct_colmap", fake)
+    row = table_of(["colmap-global"], capture, tmp_path).rows[0]
+    assert row.scores.auc30 == 100
+    assert row.meta["system"] == "colmap-global"
+
+
+def test_colmaps_mappers_find_the_true_cameras_and_the_same_again(tmp_path):
+    room = write_capture(tmp_path / "room", SynthConfig(views=4, width=128, height=96, span=12, supersample=1))
+    table = table_of(["colmap", "colmap-global"], room, tmp_path)
+    assert [row.scores.views_without_camera for row in table.rows] == [0, 0]
+    assert min(row.scores.auc30 for row in table.rows) > 90
+    again = table_of(["colmap-global"], room, tmp_path / "again")
+    assert again.rows[0].scores.auc30 == table.rows[1].scores.auc30
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("system", ["colmap", "colmap-global"])
 @pytest.mark.parametrize(("name", "expected"), [("box_rgbd", 95.2), ("livingroom1", 97.5)])
-def test_colmap_on_real_captures_reaches_what_it_is_known_to_reach(shared_data, tmp_path, name, expected):
-    table = table_of(["colmap"], shared_data / name, tmp_path, views=12)
+def test_colmap_on_real_captures_reaches_what_it_is_known_to_reach(shared_data, tmp_path, name, expected, system):
+    table = table_of([system], shared_data / name, tmp_path, views=12)
     scores = table.rows[0].scores
     assert scores.views_without_camera == 0
     assert scores.auc30 == pytest.approx(expected, abs=1.0)

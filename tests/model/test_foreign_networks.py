@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -19,20 +20,22 @@ from reliev3r.geometry.rigid import invert, rigid_from, so3_exp
 from reliev3r.model.foreign import base, da3, mapanything
 from reliev3r.model.load import FOREIGN, ForeignNetwork, load_model
 
-PACKAGES = {"vggt": "vggt", "mapanything": "mapanything", "da3": "depth_anything_3"}
+PACKAGES = {"vggt": "vggt", "vggt-omega": "vggt_omega", "mapanything": "mapanything", "da3": "depth_anything_3"}
 
 
 @pytest.mark.parametrize("kind", sorted(FOREIGN))
 def test_a_missing_package_is_told_with_the_remedy(kind, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setitem(sys.modules, PACKAGES[kind], None)
-    with pytest.raises(UserError, match=f"^{kind}:here needs the package {PACKAGES[kind]} .*pip install git") as caught:
+    for name in [PACKAGES[kind], *(name for name in sys.modules if name.startswith(f"{PACKAGES[kind]}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    needs = f"^{kind}:here needs the package {PACKAGES[kind]} .*pip install .*git"
+    with pytest.raises(UserError, match=needs) as caught:
         load_model(f"{kind}:here")
     assert "\n" not in str(caught.value)
     save_file({"weight": torch.ones(1)}, tmp_path / "model.safetensors")
     (tmp_path / "footage").mkdir()
     arguments = ["--model", f"{kind}:{tmp_path}", str(tmp_path / "footage"), "--out", str(tmp_path / "o")]
     assert main(["adapt", *arguments]) == 2
-    assert "pip install git" in capsys.readouterr().err
+    assert re.search(r"pip install (--no-deps )?git", capsys.readouterr().err)
 
 
 def test_a_configuration_that_is_missing_or_damaged_is_named(tmp_path) -> None:
@@ -77,6 +80,8 @@ def test_weights_that_do_not_fit_are_named(change, reason) -> None:
 
 
 class Plain(ForeignNetwork):
+    system, prefix = "Plain", "plain"
+
     def predict_batch(self, views: Views) -> Prediction:
         raise NotImplementedError
 

@@ -25,9 +25,9 @@ def upstream_at(variable: str, checkout: str, inside: str = "") -> None:
             os.environ.setdefault(variable, str(folder))
 
 
-def sample() -> tuple[Views, PseudoLabels]:
-    """Three views of 56 x 56 of a rendered room, with simulated labels; one batch dimension."""
-    stream = SyntheticStream(StreamConfig(height=56, width=56, supersample=1), supervision="full")
+def sample(side: int = 56) -> tuple[Views, PseudoLabels]:
+    """Three square views of a rendered room, with simulated labels; one batch dimension."""
+    stream = SyntheticStream(StreamConfig(height=side, width=side, supersample=1), supervision="full")
     seen, truth = stream.render(0, views=3)
     labels = PseudoLabels(
         depth=simulate_depth(truth, DepthNoise(), 0), tracks=simulate_tracks(truth, TrackNoise(count=128), 0), K=seen.K
@@ -37,7 +37,7 @@ def sample() -> tuple[Views, PseudoLabels]:
 
 def check_learning(network: ForeignNetwork, *parts: str, fov_weight: float = 1.0) -> None:
     """The weak objective falls in five steps, and its gradient reaches each of ``parts``; the network stays changed."""
-    views, labels = sample()
+    views, labels = sample(4 * network.patch_size)
     settings = ObjectiveConfig(reprojection=ReprojectionConfig(form="focal_angle"), fov_weight=fov_weight)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     network.train()
@@ -60,13 +60,14 @@ def check_learning(network: ForeignNetwork, *parts: str, fov_weight: float = 1.0
 
 def check_inputs(network: ForeignNetwork) -> None:
     """Known intrinsics are used, batches are free, poses are rotations, sizes that do not fit are refused."""
-    views, _ = sample()
+    side = 4 * network.patch_size
+    views, _ = sample(side)
     network.eval()
     state = network.state_dict()
     assert len({value.data_ptr() for value in state.values()}) == len(state)  # safetensors holds each once
     assert {name for name, _ in network.named_parameters()} <= set(state)
     network.load_state_dict(state)
-    K = K_from_fov(1.0, 56, 56).expand(1, 3, 3, 3)
+    K = K_from_fov(1.0, side, side).expand(1, 3, 3, 3)
     with torch.no_grad():
         known = network(Views(image=views.image, K=K))
         single = network(Views(image=views.image[0], K=K[0]))
@@ -76,12 +77,12 @@ def check_inputs(network: ForeignNetwork) -> None:
     rotation = known.world_from_cam[..., :3, :3]
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand_as(rotation), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="multiple"):
-        network(Views(image=torch.rand(2, 3, 50, 56)))
+        network(Views(image=torch.rand(2, 3, side - 6, side)))
 
 
 def check_lora(network: ForeignNetwork, *, share: float) -> ForeignNetwork:
     """Rank 2 trains less than ``share`` of the weights, the last blocks among them; the network, merged."""
-    views, labels = sample()
+    views, labels = sample(4 * network.patch_size)
     repair_torchvision()  # peft asks transformers, which imports any that is found
     lora = Lora(network, LoraConfig(rank=2))
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)

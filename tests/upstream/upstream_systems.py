@@ -110,6 +110,33 @@ SIZES = [[(517, 333)] * 2, [(600, 800)] * 2, [(480, 480)] * 2, [(1000, 301)] * 2
 MIXED = [[(300, 400), (300, 380)], [(360, 640), (640, 360)]]
 
 
+TRANSFORMS = """
+import importlib.util
+if importlib.util.find_spec("torchvision") is None:
+    class ToTensor:
+        def __call__(self, image):
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    class Normalize:
+        def __init__(self, mean, std):
+            self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+        def __call__(self, image):
+            return (image - self.mean) / self.std
+    class CenterCrop:
+        def __init__(self, size):
+            self.size = size
+        def __call__(self, image):
+            (rows, columns), (height, width) = self.size, image.shape[-2:]
+            top, left = round((height - rows) / 2), round((width - columns) / 2)
+            return image[..., top : top + rows, left : left + columns]
+    transforms = types.ModuleType("torchvision.transforms")
+    transforms.ToTensor, transforms.Normalize, transforms.CenterCrop = ToTensor, Normalize, CenterCrop
+    torchvision = types.ModuleType("torchvision")
+    torchvision.transforms = transforms
+    sys.modules["torchvision"], sys.modules["torchvision.transforms"] = torchvision, transforms
+"""
+"""Three transforms of torchvision's for loaders that need no more of it, where there is none."""
+
+
 def assert_same_pixels(system: System, load: str, *, mixed: bool = True) -> None:
     """``prepare`` gives the pixels of upstream's own loader; ``load`` defines it as a function of folder, paths."""
     head = f"from reliev3r_adapters import shared, {system.name} as adapter\nshared.repair_torchvision()\n"

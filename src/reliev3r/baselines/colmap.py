@@ -1,11 +1,11 @@
-"""COLMAP's incremental structure from motion, through pycolmap: what people pick instead. Cameras only."""
+"""COLMAP's structure from motion, incremental or global, through pycolmap: what people pick instead. Cameras only."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import torch
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+Mapper = Literal["incremental", "global"]
+SYSTEMS: dict[str, Mapper] = {"colmap": "incremental", "colmap-global": "global"}
+"""Names of systems and what maps in them."""
+
+
 def reconstruct_colmap(
-    capture: Capture, K: Float[Tensor, "v 3 3"], *, threads: int = 1
+    capture: Capture, K: Float[Tensor, "v 3 3"], *, mapper: Mapper = "incremental", threads: int = 1
 ) -> tuple[Float[Tensor, "v 4 4"], Bool[Tensor, " v"]]:
     """world_from_cam of all frames (identity where not registered) and which frames were registered.
 
-    SIFT, exhaustive matching and incremental mapping with COLMAP's defaults, on the upright images; the intrinsics
-    ``K`` (original pixels, corner convention, which is COLMAP's own) stay fixed. If COLMAP splits the images into
-    several models, the largest one counts. float64, seeded.
+    SIFT, exhaustive matching and incremental or global mapping (GLOMAP; Pan et al. 2024) with COLMAP's defaults, on the
+    upright images; the intrinsics ``K`` (original pixels, corner convention, which is COLMAP's own) stay fixed. If
+    COLMAP splits the images into several models, the largest one counts. float64, seeded.
     """
     import pycolmap
 
@@ -41,7 +46,10 @@ def reconstruct_colmap(
         for index, name in enumerate(names):
             cv2.imwrite(str(images / name), cv2.cvtColor(capture.image(index), cv2.COLOR_RGB2BGR))
         _match(database, images, K, names, threads)
-        found = pycolmap.incremental_mapping(database, images, models, _mapper_options(threads))
+        if mapper == "global":
+            found = pycolmap.global_mapping(database, images, models, _global_options(threads))
+        else:
+            found = pycolmap.incremental_mapping(database, images, models, _incremental_options(threads))
         world_from_cam = torch.eye(4, dtype=torch.float64).repeat(len(names), 1, 1)
         registered = torch.zeros(len(names), dtype=torch.bool)
         if found:
@@ -77,7 +85,7 @@ def _match(database: Path, images: Path, K: Tensor, names: list[str], threads: i
     pycolmap.match_exhaustive(database, matching, device=pycolmap.Device.cpu)
 
 
-def _mapper_options(threads: int) -> pycolmap.IncrementalPipelineOptions:
+def _incremental_options(threads: int) -> pycolmap.IncrementalPipelineOptions:
     """COLMAP's defaults with fixed intrinsics; small models are kept."""
     import pycolmap
 
@@ -88,4 +96,20 @@ def _mapper_options(threads: int) -> pycolmap.IncrementalPipelineOptions:
     options.ba_refine_focal_length = options.ba_refine_principal_point = options.ba_refine_extra_params = False
     options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
     options.extract_colors = False
+    return options
+
+
+def _global_options(threads: int) -> pycolmap.GlobalPipelineOptions:
+    """COLMAP's defaults on the CPU with fixed intrinsics; small models are kept."""
+    import pycolmap
+
+    options = pycolmap.GlobalPipelineOptions()
+    options.num_threads = options.mapper.num_threads = threads
+    options.min_model_size = 2
+    mapper = options.mapper
+    for seeded in (options, mapper, mapper.rotation_averaging, mapper.global_positioning, mapper.retriangulation):
+        seeded.random_seed = 0
+    mapper.global_positioning.use_gpu = mapper.bundle_adjustment.ceres.use_gpu = False
+    mapper.bundle_adjustment.refine_focal_length = mapper.bundle_adjustment.refine_principal_point = False
+    mapper.bundle_adjustment.refine_extra_params = False
     return options

@@ -17,8 +17,7 @@ ADAPTERS = Path(__file__).with_name("adapters")
 NAMES = tuple(sorted(path.stem for path in ADAPTERS.glob("*.py") if path.stem not in ("__init__", "shared")))
 """What ``host.run_baseline`` runs: one adapter file each."""
 
-COLMAP = {
-    "name": "COLMAP",
+_COLMAP = {
     "predicts": ("cameras",),
     "code_licence": "BSD-3-Clause",
     "weights_licence": "no weights",
@@ -27,7 +26,11 @@ COLMAP = {
     "weights": "none",
     "paper": "not in the paper's table; what people pick instead",
 }
-"""Runs in this process (``baselines.colmap``), with known intrinsics."""
+COLMAP = {
+    "colmap": {"name": "COLMAP, SIFT and incremental mapping", **_COLMAP},
+    "colmap-global": {"name": "COLMAP, SIFT and global mapping (GLOMAP)", **_COLMAP},
+}
+"""Run in this process (``baselines.colmap``), with known intrinsics."""
 
 _PROBE = "import importlib.util, json, sys; print(json.dumps([m for m in sys.argv[1:] if importlib.util.find_spec(m)]))"
 
@@ -51,7 +54,7 @@ def baseline_table(*, python: Path | None = None, checkouts: Path | None = None)
     Raises:
         UserError: ``python`` cannot be run.
     """
-    cards = {"colmap": COLMAP, **{name: card(name) for name in NAMES}}
+    cards = {**COLMAP, **{name: card(name) for name in NAMES}}
     installed = _installed({entry["module"] for entry in cards.values() if entry.get("module")}, python)
     return "\n\n".join(_entry(name, entry, installed, checkouts) for name, entry in cards.items())
 

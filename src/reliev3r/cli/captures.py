@@ -132,7 +132,7 @@ def reconstruct(argv: list[str]) -> int:
         out: Path
         """scene.glb (scene.html to look at it is beside it), .html, .ply, .npz, .json, transforms.json, or a folder."""
         model: str = PACKAGED
-        """The network that comes with the package; or a checkpoint's folder, pi3:, vggt:, mapanything:, da3:PATH."""
+        """The network of the package; a checkpoint's folder; or pi3:, vggt:, vggt-omega:, mapanything:, da3:PATH."""
         intrinsics: str | None = None
         """FILE, fov:DEG (horizontal) or exif; by default the capture's own, else found from the matches."""
         tracks: Literal["auto", "sift", "network"] = "auto"

@@ -22,7 +22,7 @@ def evaluate(argv: list[str]) -> int:
         """Score systems against ground truth, side by side; predictions are kept in --out and not made twice."""
 
         system: Positional[tuple[str, ...]]
-        """fit:RUN, fit:RUN@refined, colmap, model:MODEL[@SIZE], or names of --systems."""
+        """fit:RUN, fit:RUN@refined, colmap, colmap-global, model:MODEL[@SIZE], or names of --systems."""
         capture: Path | None = None
         """Capture folder with ground truth (cameras.json with poses; depth where there is any)."""
         benchmark: str | None = None
@@ -109,8 +109,8 @@ def rank(argv: list[str]) -> int:
         """Rank systems on footage without ground truth, by matches found anew in its images."""
 
         system: Positional[tuple[str, ...]]
-        """As of evaluate: reconstruct[:MODEL], model:MODEL[@SIZE], colmap, fit:RUN, fit:RUN@refined, or a name of the
-        TOML file of systems."""
+        """As of evaluate: reconstruct[:MODEL], model:MODEL[@SIZE], colmap, colmap-global, fit:RUN, fit:RUN@refined, or
+        a name of the TOML file of systems."""
         footage: Path
         """A folder of images, a video, or a folder of captures."""
         out: Path | None = None

@@ -194,7 +194,7 @@ def adapt(argv: list[str]) -> int:
         footage: Positional[Path]
         """A capture (folder of images or video), a folder of captures, or a .txt file that lists captures."""
         model: str
-        """Folder of a checkpoint; pi3:PATH_OR_ID; with their packages vggt:, mapanything:, da3:. Never written to."""
+        """Folder of a checkpoint; pi3:PATH; with their packages vggt:, vggt-omega:, mapanything:, da3:. Only read."""
         out: Path
         """Where everything goes: a new or empty folder."""
         resume: Resume = "no"

@@ -9,12 +9,14 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
 
+from reliev3r.baselines.colmap import SYSTEMS as COLMAPS
 from reliev3r.baselines.colmap import reconstruct_colmap
 from reliev3r.baselines.host import run_baseline
 from reliev3r.baselines.registry import ADAPTERS, NAMES
@@ -49,8 +51,8 @@ def measured() -> Iterator[dict[str, Any]]:
 
 
 KNOWN = (
-    "known are fit:RUN, fit:RUN@refined, reconstruct, reconstruct:MODEL, colmap, model:MODEL, model:MODEL@SIZE, "
-    + ", ".join(NAMES)
+    "known are fit:RUN, fit:RUN@refined, reconstruct, reconstruct:MODEL, model:MODEL, model:MODEL@SIZE, "
+    + ", ".join((*COLMAPS, *NAMES))
 )
 _THUMBNAIL = 64
 """Long side of the images that a cameras-only system carries along."""
@@ -79,10 +81,10 @@ def system_from_spec(
     """The system that ``spec`` names.
 
     ``fit:RUN`` and ``fit:RUN@refined`` are what a run predicted (or RUN is the folder of a kept prediction);
-    ``reconstruct`` is the verb, with the network of the package or ``reconstruct:MODEL``; ``colmap`` runs with known
-    intrinsics; ``model:MODEL`` is a forward pass of a network (``model.load`` says how it is named) on ``device``,
-    ``@SIZE`` on images of that long side instead of its own; any other name is a baseline with its entry of
-    ``settings`` (:func:`read_settings`), or an entry's own name.
+    ``reconstruct`` is the verb, with the network of the package or ``reconstruct:MODEL``; ``colmap`` and
+    ``colmap-global`` run with known intrinsics; ``model:MODEL`` is a forward pass of a network (``model.load`` says how
+    it is named) on ``device``, ``@SIZE`` on images of that long side instead of its own; any other name is a baseline
+    with its entry of ``settings`` (:func:`read_settings`), or an entry's own name.
 
     Raises:
         UserError: an unknown name, a run without the reconstruction asked for, no such checkpoint or weights.
@@ -94,8 +96,8 @@ def system_from_spec(
         return _solved(spec, argument or PACKAGED, device)
     if kind in ("model", "ours") and argument:  # ours: its spelling in version 0.1
         return _model(spec, argument, device)
-    if spec == "colmap":
-        return System(name=spec, run=_run_colmap, fingerprint=_colmap_fingerprint)
+    if spec in COLMAPS:
+        return System(name=spec, run=partial(_run_colmap, spec), fingerprint=_colmap_fingerprint)
     if settings is not None and spec in settings:
         return _baseline(spec, settings[spec])
     if spec in NAMES:
@@ -249,13 +251,13 @@ def _colmap_fingerprint() -> dict[str, Any]:
     return {"pycolmap": importlib.metadata.version("pycolmap")}
 
 
-def _run_colmap(capture: Capture, folder: Path) -> Reconstruction:
+def _run_colmap(name: str, capture: Capture, folder: Path) -> Reconstruction:
     for frame in capture.frames:
         if frame.K is None:
-            raise UserError(f"{frame.path}: colmap is compared with known intrinsics; give them in cameras.json")
+            raise UserError(f"{frame.path}: {name} is compared with known intrinsics; give them in cameras.json")
     K = torch.stack([torch.as_tensor(frame.K, dtype=torch.float64) for frame in capture.frames])
     with measured() as cost:
-        world_from_cam, registered = reconstruct_colmap(capture, K)
+        world_from_cam, registered = reconstruct_colmap(capture, K, mapper=COLMAPS[name])
 
     first = capture.frames[0]
     shrink = _THUMBNAIL / max(first.width, first.height)
@@ -276,5 +278,5 @@ def _run_colmap(capture: Capture, folder: Path) -> Reconstruction:
         regions=torch.tensor([[0.0, 0.0, frame.width, frame.height] for frame in capture.frames]),
         found=registered,
         predicts_depth=False,
-        meta={"system": "colmap", "intrinsics": "known", **cost},
+        meta={"system": name, "intrinsics": "known", **cost},
     )

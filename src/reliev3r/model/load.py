@@ -1,9 +1,9 @@
 """Networks by name, one way for all verbs: our own checkpoints, and those of other systems (docs/weights.md).
 
 A name is ``reliev3r-tiny`` (the network that comes with the package), the folder of a checkpoint, or a prefix and where
-the weights are: ``pi3:PATH``, ``vggt:PATH``, ``mapanything:PATH``, ``da3:PATH``; PATH is a file, a folder or an id in
-the Hugging Face cache. A training may also fill *parts* of a new network (``--init-from``) with DINOv2's weights or
-VGGT's.
+the weights are: ``pi3:PATH``, ``vggt:PATH``, ``vggt-omega:PATH``, ``mapanything:PATH``, ``da3:PATH``; PATH is a file, a
+folder or an id in the Hugging Face cache (of Omega no id, for its repository holds several networks). A training may
+also fill *parts* of a new network (``--init-from``) with DINOv2's weights or VGGT's.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from reliev3r.model.foreign.base import ForeignNetwork
 from reliev3r.model.foreign.da3 import load_da3
 from reliev3r.model.foreign.mapanything import load_mapanything
 from reliev3r.model.foreign.vggt import load_vggt
+from reliev3r.model.foreign.vggt_omega import load_vggt_omega
 from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.model.weights.files import weight_files
 from reliev3r.model.weights.init_from import dinov2_encoder, vggt_start
 from reliev3r.model.weights.pi3 import load_pi3
 
 FOREIGN: dict[str, Callable[[str], ForeignNetwork]] = {
-    "vggt": load_vggt, "mapanything": load_mapanything, "da3": load_da3,
+    "vggt": load_vggt, "vggt-omega": load_vggt_omega, "mapanything": load_mapanything, "da3": load_da3,
 }  # fmt: skip
 """Networks that run in their own code; their packages are imported when asked for."""
 Model = Reliev3R | ForeignNetwork

@@ -260,7 +260,7 @@ def evaluate(
     """Score systems against ground truth, side by side; ``print(table.to_text())`` shows them.
 
     Args:
-        systems: ``fit:RUN``, ``fit:RUN@refined``, ``model:MODEL`` or ``colmap``.
+        systems: ``fit:RUN``, ``fit:RUN@refined``, ``model:MODEL``, ``colmap`` or ``colmap-global``.
         capture: folder with ground truth (``cameras.json`` with poses; depth where there is any). Or:
         benchmark: ``synthetic``, ``captures:FOLDER``, ``FORMAT:FOLDER`` or a JSON file (docs/evaluation.md).
         depth_truth: depth from elsewhere as the truth: ``wai:PATH``, ``cut3r:PATH`` or ``colmap:PATH``, ``{scene}`` for

@@ -35,6 +35,12 @@ class ForeignNetwork(nn.Module, ABC):
     upstream's own file.
     """
 
+    system: ClassVar[str]
+    """Its name, for people."""
+    prefix: ClassVar[str]
+    """Its name in ``--model PREFIX:PATH``."""
+    terms: ClassVar[str] = "that of the weights which it began with"
+    """The licence of what training makes of its weights."""
     patch_size: int = 14
     image_size: int = 518
     """Long side in pixels of the images that it expects: what all of these systems were trained up to."""
@@ -122,14 +128,14 @@ class ForeignNetwork(nn.Module, ABC):
 
     def write_card(self, folder: Path) -> None:
         """Write the model card alone, for facts that came after the weights."""
-        system = type(self).__name__.removesuffix("Network")
+        millions = sum(p.numel() for p in self.parameters()) / 1e6
         what = {
-            "network": f"{system}, {sum(p.numel() for p in self.parameters()) / 1e6:.1f} M parameters, in its own code",
+            "network": f"{self.system}, {millions:.1f} M parameters, in its own code",
             "images": f"{self.image_size} pixels on the long side, multiples of {self.patch_size} pixels",
-            "licence": f"that of the {system} weights which it began with",
+            "licence": self.terms,
         }
-        load = f'import reliev3r as r3\n\nmodel = r3.load_model("{system.lower()}:THIS FOLDER")'
-        title = f"{system}, adapted without annotation"
+        load = f'import reliev3r as r3\n\nmodel = r3.load_model("{self.prefix}:THIS FOLDER")'
+        title = f"{self.system}, adapted without annotation"
         write_card(folder, model_card(title=title, licence="other", what=what, load=load, facts=self.facts))
 
 

@@ -30,6 +30,8 @@ class Da3Network(ForeignNetwork):
     The world is upstream's: near the camera that it chooses as its reference.
     """
 
+    system, prefix = "Depth Anything 3", "da3"
+
     def predict_batch(self, views: Views) -> Prediction:
         """As :class:`ForeignNetwork` says."""
         mean, std = (views.image.new_tensor(values)[:, None, None] for values in (MEAN, STD))

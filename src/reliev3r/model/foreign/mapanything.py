@@ -31,6 +31,8 @@ INPUTS = ("ray_dirs_encoder", "depth_encoder", "depth_scale_encoder", "cam_rot_e
 class MapAnythingNetwork(ForeignNetwork):
     """Upstream's module. Its world is the first view's camera, as nearly as it predicts that."""
 
+    system, prefix = "MapAnything", "mapanything"
+
     def __init__(self, network: Any, *, config: dict[str, Any] | None = None) -> None:
         """``config`` of upstream's ``config.json``."""
         from uniception.models.encoders.image_normalizations import IMAGE_NORMALIZATION_DICT

@@ -28,6 +28,8 @@ SMALLEST_FOV = 0.01
 class VggtNetwork(ForeignNetwork):
     """Upstream's module, without the point and track heads."""
 
+    system, prefix = "VGGT", "vggt"
+
     def predict_batch(self, views: Views) -> Prediction:
         """As :class:`ForeignNetwork` says."""
         raw = self.network(views.image)
