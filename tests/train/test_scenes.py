@@ -16,12 +16,11 @@ from safetensors.torch import load_file
 import builders
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
-from reliev3r.core.progress import silent
 from reliev3r.core.settings import from_plain, to_plain
 from reliev3r.core.types import FullLabels, PseudoLabels
 from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.model.predict import predict
-from reliev3r.runs.train import _sources, network_of, objective_of, train_scenes
+from reliev3r.runs.train import network_of, objective_of, train_scenes
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.room_stream import HELDOUT_SEEDS, StreamConfig, SyntheticStream
 from reliev3r.training import captures as prepared
@@ -79,23 +78,6 @@ def test_kept_rooms_are_those_that_are_rendered_anew() -> None:
         assert torch.equal(a.image, b.image)
         assert torch.equal(labels.depth.depth, again.depth.depth)
     assert len(kept._kept) == 2
-
-
-def test_kept_rooms_are_registered_like_captures() -> None:
-    stream = StreamConfig(height=48, width=64, rooms=2)
-    config = settings(stream=stream)
-    plain = dataclasses.replace(config.captures.prepare, register=False)
-    truth = SyntheticStream(stream, supervision="full").sample(1, group=0, views=4)[1].truth
-
-    def error(config: ScenesConfig) -> float:
-        """Mean relative error of the labels, each view in its own scale."""
-        (source,), _ = _sources(config, 8, silent)
-        depth = source.sample(1, group=0, views=4)[1].depth.depth
-        ratio = torch.where(truth.valid, depth / truth.depth, torch.nan).flatten(1)
-        return float((ratio / ratio.nanmedian(dim=1, keepdim=True).values - 1).abs().nanmean())
-
-    unregistered = error(dataclasses.replace(config, captures=CapturesConfig(prepare=plain)))
-    assert error(config) < 0.7 * unregistered
 
 
 def test_a_stream_that_cannot_keep_anything_is_refused() -> None:

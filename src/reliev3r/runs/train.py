@@ -17,13 +17,13 @@ from reliev3r.core.many.local import Pool
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.types import Loss, Prediction, PseudoLabels, Views
 from reliev3r.evaluation.protocols import strict_figures
-from reliev3r.labels.align_depth import register_depth
 from reliev3r.losses.full import supervised
 from reliev3r.losses.weak import objective
 from reliev3r.model.load import RANDOM, initial_network
 from reliev3r.model.network import Reliev3R
 from reliev3r.runs.run_folder import Resume, RunFolder, first_process, process_count, start_of
 from reliev3r.sfm.batched import with_pseudo_cameras
+from reliev3r.sfm.bundle_batched import PolishConfig
 from reliev3r.synthetic.room_stream import StreamConfig, SyntheticStream
 from reliev3r.training.batches import SceneBatches, Source, dealt_out
 from reliev3r.training.captures import LabelledCaptures
@@ -222,11 +222,11 @@ def _sources(config: ScenesConfig, patch: int, report: Report) -> tuple[list[Sou
         stream = whole_patches(config.stream, patch)
         if stream != config.stream:
             logger.info("rooms are rendered at %d x %d pixels: whole patches of %d", stream.width, stream.height, patch)
-        kept = config.stream.rooms is not None  # a room that is seen again is enriched once
+        kept = config.stream.rooms is not None  # a room that is seen again gets its pseudo cameras once
         sources.append(
             SyntheticStream(
                 stream, supervision=config.supervision, device=device,
-                finish=partial(_enriched, config) if kept else None,
+                finish=partial(_with_cameras, config.polish) if kept else None,
             )
         )  # fmt: skip
         shares.append(config.stream_weight)
@@ -241,16 +241,10 @@ def whole_patches(stream: StreamConfig, patch: int) -> StreamConfig:
     return dataclasses.replace(stream, height=height, width=width)
 
 
-def _enriched(config: ScenesConfig, views: Views, labels: PseudoLabels) -> PseudoLabels:
-    """A room's weak labels as those of a capture are prepared: pseudo cameras, and depth bent to their tracks."""
+def _with_cameras(polish: PolishConfig, views: Views, labels: PseudoLabels) -> PseudoLabels:
+    """Pseudo cameras of a room's weak labels."""
     assert views.K is not None
-    labels = with_pseudo_cameras(labels, views.K, config.polish)
-    prepare, solved = config.captures.prepare, labels.tracks.depth
-    if not prepare.register or solved is None:
-        return labels
-    agrees = (solved > 0) * labels.tracks.weight
-    depth = register_depth(labels.depth, labels.tracks.uv, solved, agrees, prepare.registration)
-    return dataclasses.replace(labels, depth=depth)
+    return with_pseudo_cameras(labels, views.K, polish)
 
 
 def _annotated(config: ScenesConfig, patch: int, report: Report, *, heldout: bool = False) -> AnnotatedScenes:
