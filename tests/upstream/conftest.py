@@ -1,9 +1,9 @@
 """Experts through their real packages, which no registry has: named by environment variables, skipped where absent.
 
 RELIEV3R_MOGE and RELIEV3R_UTILS3D: checkouts of github.com/microsoft/MoGe and of EasternJournalist/utils3d (3fab839);
-RELIEV3R_COTRACKER: of facebookresearch/co-tracker; RELIEV3R_PI3: of yyfz/Pi3 (9fa3ddb). Installed packages are used
-as they are. The weights are random, so what is tested is the interface: calls, shapes, conventions, guards; of pi^3
-the numbers.
+RELIEV3R_ANYCALIB: of javrtg/AnyCalib (cc0399c); RELIEV3R_COTRACKER: of facebookresearch/co-tracker; RELIEV3R_PI3: of
+yyfz/Pi3 (9fa3ddb). Installed packages are used as they are. The weights are random, so what is tested is the interface:
+calls, shapes, conventions, guards; of pi^3 the numbers.
 """
 
 import importlib.util
@@ -28,6 +28,11 @@ def needs(package: str, *variables: str) -> None:
 def moge() -> None:
     needs("moge", "RELIEV3R_MOGE")
     needs("utils3d", "RELIEV3R_UTILS3D")
+
+
+@pytest.fixture(scope="session")
+def anycalib() -> None:
+    needs("anycalib", "RELIEV3R_ANYCALIB")
 
 
 @pytest.fixture(scope="session")

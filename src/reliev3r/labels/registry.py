@@ -1,4 +1,4 @@
-"""Depth experts by name."""
+"""Experts by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from reliev3r.labels.depth.moge2 import MoGe2
 from reliev3r.labels.depth.onnx import OnnxDepth
 from reliev3r.labels.depth.precomputed import FolderDepth
 from reliev3r.labels.depth.simulated import SimulatedDepth
-from reliev3r.labels.expert import DepthExpert, ExpertInfo, NoDepth, TrackExpert
+from reliev3r.labels.expert import DepthExpert, ExpertInfo, LensExpert, LensOfDepth, NoDepth, TrackExpert
+from reliev3r.labels.lens import anycalib
+from reliev3r.labels.lens.anycalib import AnyCalib
 from reliev3r.labels.tracks import aliked, cotracker, roma
 from reliev3r.labels.tracks.aliked import AlikedMatcher
 from reliev3r.labels.tracks.cotracker import CoTracker3
@@ -227,23 +229,93 @@ def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
     raise UserError(f"track expert {spec!r}: choose one of {', '.join(TRACK_EXPERTS)}")
 
 
+FOV_EXPERT_INFO = (
+    ExpertInfo(
+        name="expert (--depth moge-2) or expert:moge-2[:FILE or DIR]",
+        kind="fov",
+        licence="MIT",
+        weights="as the depth expert",
+        looked_for="as the depth expert",
+        install=INSTALL_MOGE,
+        package="moge",
+    ),
+    ExpertInfo(
+        name="expert (--depth depth-pro) or expert:depth-pro[:DIR]",
+        kind="fov",
+        licence="code Apache-2.0, weights: Apple's own licence",
+        weights="as the depth expert",
+        looked_for="as the depth expert",
+        install="pip install 'reliev3r[experts]'",
+        package="transformers",
+    ),
+    ExpertInfo(
+        name="expert:anycalib[:FILE or DIR]",
+        kind="fov",
+        licence="Apache-2.0",
+        weights="anycalib_pinhole.pt of javrtg/AnyCalib",
+        looked_for="FILE, DIR/anycalib_pinhole.pt, else the Hugging Face cache, else its hub",
+        install=anycalib.INSTALL,
+        package="anycalib",
+    ),
+    ExpertInfo(
+        name="expert:anycalib-radial[:FILE or DIR]",
+        kind="fov",
+        licence="Apache-2.0",
+        weights="anycalib_gen.pt of javrtg/AnyCalib; radial distortion is taken out of the images",
+        looked_for="FILE, DIR/anycalib_gen.pt, else the Hugging Face cache, else its hub",
+        install=anycalib.INSTALL,
+        package="anycalib",
+    ),
+    ExpertInfo(
+        name="exif",
+        kind="fov",
+        licence="Apache-2.0",
+        weights="none",
+        looked_for="the images' EXIF",
+    ),
+)
+
+
+def lens_expert(spec: str, *, device: str = "auto") -> LensExpert:
+    """Whom ``--intrinsics expert:SPEC`` asks: an expert in lenses, or a depth expert, for its field of view.
+
+    ``device``: as of :func:`depth_expert`.
+
+    Raises:
+        UserError: as :func:`depth_expert`.
+    """
+    name, _, argument = spec.partition(":")
+    if name in ("anycalib", "anycalib-radial"):
+        on = resolve_device(device).type
+        return AnyCalib(weights=argument or None, device=on, radial=name == "anycalib-radial")
+    if name not in {_bare(depth) for depth in DEPTH_EXPERTS}:
+        asked = (info.name for info in FOV_EXPERT_INFO if info.name != "exif")
+        raise UserError(f"--intrinsics expert:{spec}: choose one of {', '.join(asked)}")
+    return LensOfDepth(expert=depth_expert(spec, device=device))
+
+
 def licence_of(role: str, name: str) -> str:
     """The licence of whoever made labels, by the name in its fingerprint; ``role``: depth, intrinsics, or else tracks.
 
     An expert that is not listed (another version made the labels) has a licence that nobody here knows.
     """
-    known = DEPTH_EXPERT_INFO if role in ("depth", "intrinsics") else TRACK_EXPERT_INFO
-    bare = {re.split(r"[:\[]", info.name)[0]: info.licence for info in known}
+    known = {"depth": DEPTH_EXPERT_INFO, "intrinsics": (*DEPTH_EXPERT_INFO, *FOV_EXPERT_INFO)}
+    bare = {_bare(info.name): info.licence for info in known.get(role, TRACK_EXPERT_INFO)}
     if name in bare:
         return bare[name]
     alike = [licence for base, licence in bare.items() if base.startswith(name) or name.startswith(base)]
     return alike[0] if alike else "unknown: ask whoever made the labels"
 
 
+def _bare(name: str) -> str:
+    """Of ``NAME:ARGUMENT``, ``NAME[:ARGUMENT]`` or ``expert:NAME[...]``."""
+    return re.split(r"[:\[]", name.removeprefix("expert:"))[0]
+
+
 _HEADINGS = {
     "depth": "depth experts (--depth)",
     "tracks": "track experts (--tracks)",
-    "fov": "field of view experts (--intrinsics)",
+    "fov": "lens experts: field of view, distortion (--intrinsics)",
 }
 
 
@@ -274,32 +346,3 @@ def _entry(info: ExpertInfo) -> str:
     state = f"installed{package}" if is_installed(info) else f"not installed: {info.install}"
     lines = {"licence": info.licence, "weights": info.weights, "looked for": info.looked_for, "package": state}
     return "\n".join([f"  {info.name}", *(f"    {name:<11} {text}" for name, text in lines.items() if text)])
-
-
-FOV_EXPERT_INFO = (
-    ExpertInfo(
-        name="expert (--depth moge-2) or expert:moge-2[:FILE or DIR]",
-        kind="fov",
-        licence="MIT",
-        weights="as the depth expert",
-        looked_for="as the depth expert",
-        install=INSTALL_MOGE,
-        package="moge",
-    ),
-    ExpertInfo(
-        name="expert (--depth depth-pro) or expert:depth-pro[:DIR]",
-        kind="fov",
-        licence="code Apache-2.0, weights: Apple's own licence",
-        weights="as the depth expert",
-        looked_for="as the depth expert",
-        install="pip install 'reliev3r[experts]'",
-        package="transformers",
-    ),
-    ExpertInfo(
-        name="exif",
-        kind="fov",
-        licence="Apache-2.0",
-        weights="none",
-        looked_for="the images' EXIF",
-    ),
-)
