@@ -1,4 +1,4 @@
-"""What is built around AnyCalib, with a stand-in of its class whose answers are known; tests/upstream has the real one."""
+"""What is built around AnyCalib, with a stand-in of its class whose answers are known; tests/upstream has its own."""
 
 import math
 import sys
@@ -103,7 +103,7 @@ def test_what_is_missing_is_told_in_one_line(weights, photos, tmp_path, monkeypa
         lens_expert(f"anycalib:{file}").lens(image, frame, photos)
     monkeypatch.setitem(sys.modules, "anycalib", None)
     monkeypatch.setattr("reliev3r.labels.lens.anycalib.read_state", lambda path: {})
-    with pytest.raises(UserError, match="needs its package .* pip install --no-deps .*javrtg/AnyCalib@"):
+    with pytest.raises(UserError, match=r"needs its package .* pip install --no-deps .*javrtg/AnyCalib@"):
         lens_expert(f"anycalib:{file}").lens(image, frame, photos)
     with pytest.raises(UserError, match=r"expert:magic: choose one of .*expert:anycalib\[:FILE or DIR\]"):
         lens_expert("magic")

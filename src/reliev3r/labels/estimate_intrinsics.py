@@ -84,8 +84,10 @@ def _through(frame: Frame, guess: LensGuess, name: str) -> Frame:
     if not guess.k1:
         return dataclasses.replace(frame, K=K)
     if frame.rectification is not None:
-        raise UserError(f"{frame.path}: its lens is known and taken out already; {name} would take out another: choose "
-                        "an expert without distortion (expert:anycalib), or the --intrinsics that were known")  # fmt: skip
+        raise UserError(
+            f"{frame.path}: its lens is known and taken out already; {name} would take out another: choose an expert "
+            "without distortion (expert:anycalib), or the --intrinsics that were known"
+        )
     lens = Lens(
         model="SIMPLE_RADIAL", width=frame.width, height=frame.height, fx=guess.focal, fy=guess.focal,
         cx=frame.width / 2, cy=frame.height / 2, distortion=(guess.k1,),

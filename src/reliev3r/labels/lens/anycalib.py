@@ -37,7 +37,7 @@ class AnyCalib:
     (Apache-2.0)."""
     device: str = "cpu"
     radial: bool = False
-    """One coefficient of radial distortion is fitted as well, by default with ``anycalib_gen.pt``, which has seen it."""
+    """One coefficient of radial distortion is fitted too, by default with ``anycalib_gen.pt``, which has seen it."""
     long_side: int = 1024
     """All images are resized to it before: the network sees about 320 x 320 pixels, and rounds the sides of small ones
     by more than one focal length can have."""
