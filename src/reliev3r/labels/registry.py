@@ -8,6 +8,8 @@ from pathlib import Path
 
 from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
+from reliev3r.labels.depth import da3_mono
+from reliev3r.labels.depth.da3_mono import Da3Mono
 from reliev3r.labels.depth.depth_anything_v2 import DepthAnythingV2
 from reliev3r.labels.depth.depth_pro import DepthPro
 from reliev3r.labels.depth.moge2 import INSTALL as INSTALL_MOGE
@@ -63,6 +65,15 @@ DEPTH_EXPERT_INFO = (
         package="moge",
     ),
     ExpertInfo(
+        name="da3-mono[:FILE or DIR]",
+        kind="depth",
+        licence="Apache-2.0",
+        weights="model.safetensors of depth-anything/DA3MONO-LARGE",
+        looked_for="FILE, DIR/model.safetensors, else the Hugging Face cache, else its hub",
+        install=da3_mono.INSTALL,
+        package="depth_anything_3",
+    ),
+    ExpertInfo(
         name="onnx:FILE",
         kind="depth",
         licence="the network's own",
@@ -113,6 +124,8 @@ def depth_expert(spec: str, *, device: str = "auto") -> DepthExpert:
         return DepthPro(weights=argument or None, device=device)
     if name == "moge-2":
         return MoGe2(weights=argument or None, device=device)
+    if name == "da3-mono":
+        return Da3Mono(weights=argument or None, device=device)
     if name == "onnx" and argument:
         return OnnxDepth.open(Path(argument), device=device)
     if name in ("folder", "folder-disparity") and argument:
