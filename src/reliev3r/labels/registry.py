@@ -20,7 +20,7 @@ from reliev3r.labels.depth.simulated import SimulatedDepth
 from reliev3r.labels.expert import DepthExpert, ExpertInfo, LensExpert, LensOfDepth, NoDepth, TrackExpert
 from reliev3r.labels.lens import anycalib
 from reliev3r.labels.lens.anycalib import AnyCalib
-from reliev3r.labels.tracks import aliked, cotracker, roma
+from reliev3r.labels.tracks import aliked, cotracker, roma, tapnext
 from reliev3r.labels.tracks.aliked import AlikedMatcher
 from reliev3r.labels.tracks.cotracker import CoTracker3
 from reliev3r.labels.tracks.efficientloftr import EfficientLoftrMatcher
@@ -30,6 +30,7 @@ from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.roma import RomaMatcher
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.superpoint_lightglue import SuperPointLightGlueMatcher
+from reliev3r.labels.tracks.tapnext import TapNext
 from reliev3r.labels.tracks.xfeat import XFeatMatcher
 from reliev3r.model.load import PACKAGED
 
@@ -207,6 +208,15 @@ TRACK_EXPERT_INFO = (
         install=cotracker.INSTALL,
         package="cotracker",
     ),
+    ExpertInfo(
+        name="tapnext:CHECKPOINT",
+        kind="tracks",
+        licence="Apache-2.0",
+        weights="tapnextpp_ckpt.pt of google-deepmind/tapnet; videos only",
+        looked_for="CHECKPOINT",
+        install=tapnext.INSTALL,
+        package="tapnet",
+    ),
 )
 TRACK_EXPERTS = tuple(info.name for info in TRACK_EXPERT_INFO)
 
@@ -239,6 +249,8 @@ def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
         return PairwiseTracks(matcher=RomaMatcher(weights=argument, device=device), long_side=1024)
     if name == "cotracker" and argument:
         return CoTracker3(checkpoint=Path(argument), device=device)
+    if name == "tapnext" and argument:
+        return TapNext(checkpoint=Path(argument), device=device)
     raise UserError(f"track expert {spec!r}: choose one of {', '.join(TRACK_EXPERTS)}")
 
 
