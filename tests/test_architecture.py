@@ -53,8 +53,8 @@ WEAK = (
 
 OPTIONAL = {
     "anycalib", "av", "cotracker", "depth_anything_3", "kornia", "matplotlib", "moge", "onnxruntime", "peft",
-    "pillow_heif", "pycolmap", "ray", "rich", "scipy", "tapnet", "tensorboard", "transformers", "trimesh", "tyro", "vggt",
-    "viser", "wandb",
+    "pillow_heif", "pycolmap", "ray", "rich", "scipy", "tapnet", "tensorboard", "transformers", "trimesh", "tyro",
+    "vggt", "viser", "wandb",
 }  # fmt: skip
 """Packages that are imported where they are used: not everybody has them, and they are slow to import."""
 
