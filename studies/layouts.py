@@ -145,6 +145,24 @@ def fisheye(k1: float, k2: float, k3: float, k4: float) -> Distort:
     return distort
 
 
+def thin_prism_fisheye(*params: float) -> Distort:
+    """k1, k2, p1, p2, k3, k4, sx1, sy1: Brown's terms and a prism on the equidistant image, as ETH3D defines it."""
+    k1, k2, p1, p2, k3, k4, sx, sy = params
+    equidistant = fisheye(0, 0, 0, 0)
+
+    def distort(xy: np.ndarray) -> np.ndarray:
+        u, v = np.moveaxis(equidistant(xy), -1, 0)
+        r2 = u * u + v * v
+        radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3 + k4 * r2**4
+        bent = (
+            u * radial + 2 * p1 * u * v + p2 * (r2 + 2 * u * u) + sx * r2,
+            v * radial + p1 * (r2 + 2 * v * v) + 2 * p2 * u * v + sy * r2,
+        )
+        return np.stack(bent, axis=-1)
+
+    return distort
+
+
 def inverse(distort: Distort, target: np.ndarray) -> np.ndarray:
     """x with distort(x) = target, by fixed-point iteration with damping; asserts that it was found."""
     x = target.copy()
@@ -540,3 +558,43 @@ def write_scannetpp(folder: Path, room: Room, *, bad: Sequence[int] = ()) -> Non
     write_text(dslr / "nerfstudio" / "transforms_undistorted.json", json.dumps(content))
     (folder / "scans").mkdir()
     mesh_of(room.scene).export(folder / "scans" / "mesh_aligned_0.05.ply")
+
+
+# ETH3D and RealEstate10K ----------------------------------------------------------------------------------------------
+
+THIN_PRISM = (-0.03, 0.01, 0.002, -0.001, 0.003, -0.002, 0.004, -0.003)
+
+
+def write_eth3d(folder: Path, room: Room, *, unknown: Pixels) -> None:
+    """A training scene, as taken and undistorted; depth, infinite at the pixels ``unknown``, is of those as taken."""
+    names = [f"DSC_{6491 - i:04d}.JPG" for i in range(len(room))]
+    _write_photographs(folder, "dslr_calibration_undistorted", "dslr_images_undistorted", names, room)
+    rgb, depth = room.through(rays(room.K, room.size, thin_prism_fisheye(*THIN_PRISM)))
+    seen = dataclasses.replace(room, rgb=rgb, depth=depth)
+    _write_photographs(folder, "dslr_calibration_jpg", "dslr_images", names, seen, "THIN_PRISM_FISHEYE", THIN_PRISM)
+    (folder / "ground_truth_depth" / "dslr_images").mkdir(parents=True)
+    for name, z in zip(names, depth):
+        z[unknown] = np.inf
+        z.astype("<f4").tofile(folder / "ground_truth_depth" / "dslr_images" / name)
+
+
+def _write_photographs(
+    folder: Path, calibration: str, place: str, names: Sequence[str], room: Room,
+    model: str = "PINHOLE", params: Sequence[float] = (),
+) -> None:  # fmt: skip
+    write_model(folder / calibration, room, [f"{place}/{name}" for name in names], model=model, params=params)
+    for name, image in zip(names, room.rgb):
+        save(folder / "images" / place / name, image, format="JPEG", quality=95, subsampling=0)
+
+
+def write_re10k(file: Path, frames: Path, room: Room, *, unit: float = 3.1) -> None:
+    """The text of a clip, and its frames in a folder; lengths are in an arbitrary ``unit``."""
+    K, (width, height) = room.K, room.size
+    shares = [K[0, 0] / width, K[1, 1] / height, K[0, 2] / width, K[1, 2] / height, 0, 0]
+    lines = ["https://www.youtube.com/watch?v=0123456789a"]
+    for i, image in enumerate(room.rgb):
+        time = 9977000 + 33366 * i
+        cam_from_world = np.linalg.inv(in_unit(room.world_from_cam[i], unit))[:3]
+        lines.append(" ".join([str(time), *(f"{value:.9f}" for value in [*shares, *cam_from_world.ravel()])]))
+        save(frames / f"{time}.png", image)
+    write_text(file, "\n".join(lines) + "\n")

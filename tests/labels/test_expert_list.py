@@ -8,7 +8,18 @@ from reliev3r.cli import main
 from reliev3r.labels import registry as experts
 from reliev3r.labels.registry import all_experts, expert_table, is_installed
 
-HEAVY = ("transformers", "onnxruntime", "kornia", "romatch", "moge", "cotracker", "ray")
+HEAVY = (
+    "transformers",
+    "onnxruntime",
+    "kornia",
+    "romatch",
+    "moge",
+    "cotracker",
+    "tapnet",
+    "anycalib",
+    "depth_anything_3",
+    "ray",
+)
 
 
 def test_every_expert_says_what_a_user_must_know():

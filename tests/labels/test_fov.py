@@ -10,6 +10,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.labels import estimate_intrinsics as fov_module
+from reliev3r.labels import registry
 from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.pipeline import label_depth
@@ -69,7 +70,7 @@ def test_each_image_size_has_its_own_and_a_turned_camera_is_the_same(tmp_path):
 
 def test_another_expert_is_asked_about_some_views_only(photos, tmp_path, monkeypatch):
     other = Seeing({"a": 50, "b": None, "c": 50})
-    monkeypatch.setattr(fov_module, "depth_expert", lambda spec, device: {"moge-2:x": other}[spec])
+    monkeypatch.setattr(registry, "depth_expert", lambda spec, device: {"moge-2:x": other}[spec])
     monkeypatch.setattr(fov_module, "MOST_VIEWS", 2)
     own = Seeing({"a": 10, "b": 10, "c": 10})
     capture = resolve_intrinsics(photos, "expert:moge-2:x", depth=own, out=tmp_path / "labels")

@@ -65,7 +65,7 @@ def test_a_still_video_gives_tracks_through_several_clips(expert, video):
 
 def test_upstreams_pixels_have_their_centres_at_integers(expert):
     """Its own resizing maps the centres of the corner pixels onto each other."""
-    video = torch.rand(1, 5, 3, 90, 120) * 255
+    video = np.random.default_rng(0).integers(0, 255, (5, 90, 120, 3), dtype=np.uint8)
     asked, where = np.array([0, 2]), np.array([[0.5, 0.5], [119.5, 89.5]])
     uv, seen = expert._predict(video, asked, where)
     assert uv.shape == (2, 5, 2)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Ambiguity, Tracks
 from reliev3r.data.capture import Capture, Frame
+from reliev3r.geometry.camera import focal_from_fov, fov_from_focal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,18 @@ class DepthMap:
     def from_values(depth: np.ndarray, *, fov: float | None = None) -> DepthMap:
         """A map whose pixels are valid where they are positive and finite; no lens has under 2 or over 170 degrees."""
         valid = np.isfinite(depth) & (depth > 0)
-        if fov is not None and not math.radians(2) < fov < math.radians(170):
+        if fov is not None and not _is_fov(fov):
             fov = None
         return DepthMap(depth=np.where(valid, depth, 1).astype(np.float32), valid=valid, fov=fov)
+
+    def lens(self, frame: Frame) -> LensGuess | None:
+        """The pinhole of the field of view."""
+        return None if self.fov is None else LensGuess.of(frame, focal_from_fov(self.fov, frame.width))
+
+
+def _is_fov(radians: float) -> bool:
+    """No lens has under 2 or over 170 degrees."""
+    return math.radians(2) < radians < math.radians(170)
 
 
 @runtime_checkable
@@ -77,6 +87,56 @@ class DepthExpert(Protocol):
     def predict(self, image: UInt8[np.ndarray, "h w 3"], frame: Frame, capture: Capture) -> DepthMap:
         """Depth of one upright RGB image."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensGuess:
+    """What one image says about the lens it was taken through: square pixels, centred principal point."""
+
+    focal: float
+    """In pixels of the upright image."""
+    k1: float = 0.0
+    """Of COLMAP's SIMPLE_RADIAL: the ray (x, y, 1) is seen at (1 + k1 r^2) (x, y). 0: a pinhole."""
+
+    @staticmethod
+    def of(frame: Frame, focal: float, k1: float = 0.0) -> LensGuess | None:
+        """The guess, unless no lens is like it.
+
+        None are under 2 or over 170 degrees, nor bend a corner by a third or more: at -1/3 the image would fold.
+        """
+        if not (math.isfinite(focal) and focal > 0 and math.isfinite(k1)):
+            return None
+        corner = math.hypot(frame.width, frame.height) / 2 / focal
+        possible = _is_fov(fov_from_focal(focal / frame.width)) and abs(k1) * corner**2 < 1 / 3
+        return LensGuess(focal=focal, k1=k1) if possible else None
+
+
+@runtime_checkable
+class LensExpert(Protocol):
+    """An expert in the lens of a single image."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, version, checkpoint hash and settings as JSON scalars."""
+        ...
+
+    def lens(self, image: UInt8[np.ndarray, "h w 3"], frame: Frame, capture: Capture) -> LensGuess | None:
+        """Of one upright RGB image; None where it cannot tell."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensOfDepth:
+    """A depth expert, asked for its field of view alone."""
+
+    expert: DepthExpert
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The expert's."""
+        return self.expert.fingerprint()
+
+    def lens(self, image: UInt8[np.ndarray, "h w 3"], frame: Frame, capture: Capture) -> LensGuess | None:
+        """A pinhole; None where the expert predicts none."""
+        return self.expert.predict(image, frame, capture).lens(frame)
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Depth experts by name."""
+"""Experts by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from reliev3r.core.device import resolve_device
 from reliev3r.core.errors import UserError
+from reliev3r.labels.depth import da3_mono
+from reliev3r.labels.depth.da3_mono import Da3Mono
 from reliev3r.labels.depth.depth_anything_v2 import DepthAnythingV2
 from reliev3r.labels.depth.depth_pro import DepthPro
 from reliev3r.labels.depth.moge2 import INSTALL as INSTALL_MOGE
@@ -15,8 +17,10 @@ from reliev3r.labels.depth.moge2 import MoGe2
 from reliev3r.labels.depth.onnx import OnnxDepth
 from reliev3r.labels.depth.precomputed import FolderDepth
 from reliev3r.labels.depth.simulated import SimulatedDepth
-from reliev3r.labels.expert import DepthExpert, ExpertInfo, NoDepth, TrackExpert
-from reliev3r.labels.tracks import aliked, cotracker, roma
+from reliev3r.labels.expert import DepthExpert, ExpertInfo, LensExpert, LensOfDepth, NoDepth, TrackExpert
+from reliev3r.labels.lens import anycalib
+from reliev3r.labels.lens.anycalib import AnyCalib
+from reliev3r.labels.tracks import aliked, cotracker, roma, tapnext
 from reliev3r.labels.tracks.aliked import AlikedMatcher
 from reliev3r.labels.tracks.cotracker import CoTracker3
 from reliev3r.labels.tracks.efficientloftr import EfficientLoftrMatcher
@@ -26,6 +30,7 @@ from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.roma import RomaMatcher
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.superpoint_lightglue import SuperPointLightGlueMatcher
+from reliev3r.labels.tracks.tapnext import TapNext
 from reliev3r.labels.tracks.xfeat import XFeatMatcher
 from reliev3r.model.load import PACKAGED
 
@@ -59,6 +64,15 @@ DEPTH_EXPERT_INFO = (
         looked_for="FILE, DIR/model.pt, else the Hugging Face cache, else its hub",
         install=INSTALL_MOGE,
         package="moge",
+    ),
+    ExpertInfo(
+        name="da3-mono[:FILE or DIR]",
+        kind="depth",
+        licence="Apache-2.0",
+        weights="model.safetensors of depth-anything/DA3MONO-LARGE",
+        looked_for="FILE, DIR/model.safetensors, else the Hugging Face cache, else its hub",
+        install=da3_mono.INSTALL,
+        package="depth_anything_3",
     ),
     ExpertInfo(
         name="onnx:FILE",
@@ -111,6 +125,8 @@ def depth_expert(spec: str, *, device: str = "auto") -> DepthExpert:
         return DepthPro(weights=argument or None, device=device)
     if name == "moge-2":
         return MoGe2(weights=argument or None, device=device)
+    if name == "da3-mono":
+        return Da3Mono(weights=argument or None, device=device)
     if name == "onnx" and argument:
         return OnnxDepth.open(Path(argument), device=device)
     if name in ("folder", "folder-disparity") and argument:
@@ -192,6 +208,15 @@ TRACK_EXPERT_INFO = (
         install=cotracker.INSTALL,
         package="cotracker",
     ),
+    ExpertInfo(
+        name="tapnext:CHECKPOINT",
+        kind="tracks",
+        licence="Apache-2.0",
+        weights="tapnextpp_ckpt.pt of google-deepmind/tapnet; videos only",
+        looked_for="CHECKPOINT",
+        install=tapnext.INSTALL,
+        package="tapnet",
+    ),
 )
 TRACK_EXPERTS = tuple(info.name for info in TRACK_EXPERT_INFO)
 
@@ -224,7 +249,74 @@ def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
         return PairwiseTracks(matcher=RomaMatcher(weights=argument, device=device), long_side=1024)
     if name == "cotracker" and argument:
         return CoTracker3(checkpoint=Path(argument), device=device)
+    if name == "tapnext" and argument:
+        return TapNext(checkpoint=Path(argument), device=device)
     raise UserError(f"track expert {spec!r}: choose one of {', '.join(TRACK_EXPERTS)}")
+
+
+FOV_EXPERT_INFO = (
+    ExpertInfo(
+        name="expert (--depth moge-2) or expert:moge-2[:FILE or DIR]",
+        kind="fov",
+        licence="MIT",
+        weights="as the depth expert",
+        looked_for="as the depth expert",
+        install=INSTALL_MOGE,
+        package="moge",
+    ),
+    ExpertInfo(
+        name="expert (--depth depth-pro) or expert:depth-pro[:DIR]",
+        kind="fov",
+        licence="code Apache-2.0, weights: Apple's own licence",
+        weights="as the depth expert",
+        looked_for="as the depth expert",
+        install="pip install 'reliev3r[experts]'",
+        package="transformers",
+    ),
+    ExpertInfo(
+        name="expert:anycalib[:FILE or DIR]",
+        kind="fov",
+        licence="Apache-2.0",
+        weights="anycalib_pinhole.pt of javrtg/AnyCalib",
+        looked_for="FILE, DIR/anycalib_pinhole.pt, else the Hugging Face cache, else its hub",
+        install=anycalib.INSTALL,
+        package="anycalib",
+    ),
+    ExpertInfo(
+        name="expert:anycalib-radial[:FILE or DIR]",
+        kind="fov",
+        licence="Apache-2.0",
+        weights="anycalib_gen.pt of javrtg/AnyCalib; radial distortion is taken out of the images",
+        looked_for="FILE, DIR/anycalib_gen.pt, else the Hugging Face cache, else its hub",
+        install=anycalib.INSTALL,
+        package="anycalib",
+    ),
+    ExpertInfo(
+        name="exif",
+        kind="fov",
+        licence="Apache-2.0",
+        weights="none",
+        looked_for="the images' EXIF",
+    ),
+)
+
+
+def lens_expert(spec: str, *, device: str = "auto") -> LensExpert:
+    """Whom ``--intrinsics expert:SPEC`` asks: an expert in lenses, or a depth expert, for its field of view.
+
+    ``device``: as of :func:`depth_expert`.
+
+    Raises:
+        UserError: as :func:`depth_expert`.
+    """
+    name, _, argument = spec.partition(":")
+    if name in ("anycalib", "anycalib-radial"):
+        on = resolve_device(device).type
+        return AnyCalib(weights=argument or None, device=on, radial=name == "anycalib-radial")
+    if name not in {_bare(depth) for depth in DEPTH_EXPERTS}:
+        asked = (info.name for info in FOV_EXPERT_INFO if info.name != "exif")
+        raise UserError(f"--intrinsics expert:{spec}: choose one of {', '.join(asked)}")
+    return LensOfDepth(expert=depth_expert(spec, device=device))
 
 
 def licence_of(role: str, name: str) -> str:
@@ -232,18 +324,23 @@ def licence_of(role: str, name: str) -> str:
 
     An expert that is not listed (another version made the labels) has a licence that nobody here knows.
     """
-    known = DEPTH_EXPERT_INFO if role in ("depth", "intrinsics") else TRACK_EXPERT_INFO
-    bare = {re.split(r"[:\[]", info.name)[0]: info.licence for info in known}
+    known = {"depth": DEPTH_EXPERT_INFO, "intrinsics": (*DEPTH_EXPERT_INFO, *FOV_EXPERT_INFO)}
+    bare = {_bare(info.name): info.licence for info in known.get(role, TRACK_EXPERT_INFO)}
     if name in bare:
         return bare[name]
     alike = [licence for base, licence in bare.items() if base.startswith(name) or name.startswith(base)]
     return alike[0] if alike else "unknown: ask whoever made the labels"
 
 
+def _bare(name: str) -> str:
+    """Of ``NAME:ARGUMENT``, ``NAME[:ARGUMENT]`` or ``expert:NAME[...]``."""
+    return re.split(r"[:\[]", name.removeprefix("expert:"))[0]
+
+
 _HEADINGS = {
     "depth": "depth experts (--depth)",
     "tracks": "track experts (--tracks)",
-    "fov": "field of view experts (--intrinsics)",
+    "fov": "lens experts: field of view, distortion (--intrinsics)",
 }
 
 
@@ -274,32 +371,3 @@ def _entry(info: ExpertInfo) -> str:
     state = f"installed{package}" if is_installed(info) else f"not installed: {info.install}"
     lines = {"licence": info.licence, "weights": info.weights, "looked for": info.looked_for, "package": state}
     return "\n".join([f"  {info.name}", *(f"    {name:<11} {text}" for name, text in lines.items() if text)])
-
-
-FOV_EXPERT_INFO = (
-    ExpertInfo(
-        name="expert (--depth moge-2) or expert:moge-2[:FILE or DIR]",
-        kind="fov",
-        licence="MIT",
-        weights="as the depth expert",
-        looked_for="as the depth expert",
-        install=INSTALL_MOGE,
-        package="moge",
-    ),
-    ExpertInfo(
-        name="expert (--depth depth-pro) or expert:depth-pro[:DIR]",
-        kind="fov",
-        licence="code Apache-2.0, weights: Apple's own licence",
-        weights="as the depth expert",
-        looked_for="as the depth expert",
-        install="pip install 'reliev3r[experts]'",
-        package="transformers",
-    ),
-    ExpertInfo(
-        name="exif",
-        kind="fov",
-        licence="Apache-2.0",
-        weights="none",
-        looked_for="the images' EXIF",
-    ),
-)

@@ -86,6 +86,16 @@ READERS: dict[str, Reader] = {
         layout="SCENE/dslr/{resized_undistorted_images/, colmap/, nerfstudio/transforms_undistorted.json}, scans/*.ply",
         module="scannetpp",
     ),
+    "eth3d": Reader(
+        title="ETH3D, high-resolution multi-view (DSLR)",
+        layout="SCENE/{images/dslr_images[_undistorted]/, dslr_calibration_{jpg,undistorted}/, ground_truth_depth/}",
+        module="eth3d",
+    ),
+    "re10k": Reader(
+        title="RealEstate10K",
+        layout="[SPLIT/]CLIP.txt with CLIP/TIME.png beside it, or frames/SPLIT/CLIP/TIME.png",
+        module="re10k",
+    ),
     "colmap": Reader(
         title="COLMAP model and its images",
         layout="images/ + sparse/0/{cameras,images,points3D}.{bin,txt}",

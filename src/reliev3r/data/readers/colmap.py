@@ -36,6 +36,18 @@ def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
     images = folder / "images" if (folder / "images").is_dir() else folder
     model_folder = find_model(folder)
     assert model_folder is not None  # it is a scene
+    shots = shots_of(model_folder, images)
+    return scene_of(
+        name, folder, shots, views=views, metric=False, ordered=False, K_source="the COLMAP model", caveats=CAVEATS
+    )
+
+
+def shots_of(model_folder: Path, images: Path) -> list[Shot]:
+    """The images of a model that have a pose, in the natural order of their names, which lie below ``images``.
+
+    Raises:
+        UserError: missing or damaged files of the model, a name that leads elsewhere.
+    """
     model = read_model(model_folder)
     posed = [image for image in model.images.values() if image.has_pose]
     posed.sort(key=lambda image: [natural(part) for part in image.name.split("/")])
@@ -53,9 +65,7 @@ def open_scene(root: Path, name: str, views: int | None = None) -> Scene:
                 rectification=rectified(image.camera_id),
             )
         )  # fmt: skip
-    return scene_of(
-        name, folder, shots, views=views, metric=False, ordered=False, K_source="the COLMAP model", caveats=CAVEATS
-    )
+    return shots
 
 
 def find_model(folder: Path) -> Path | None:
@@ -109,8 +119,11 @@ def rectification_of(camera: Any) -> Rectification | None:
 
 
 def _stored_uv(camera: Any) -> Float[np.ndarray, "h w 2"]:
+    """Row by row: all rays of a photograph at once would take more memory than the photograph by far."""
     K = camera.calibration_matrix()
-    u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
-    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], axis=-1)
-    uv = camera.img_from_cam(rays.reshape(-1, 3))
-    return np.nan_to_num(uv, nan=_FAR, posinf=_FAR, neginf=_FAR).reshape(camera.height, camera.width, 2)
+    x = (np.arange(camera.width) + 0.5 - K[0, 2]) / K[0, 0]
+    uv = np.empty((camera.height, camera.width, 2), np.float32)
+    for v in range(camera.height):
+        y = np.full_like(x, (v + 0.5 - K[1, 2]) / K[1, 1])
+        uv[v] = camera.img_from_cam(np.stack([x, y, np.ones_like(x)], axis=-1))
+    return np.nan_to_num(uv, nan=_FAR, posinf=_FAR, neginf=_FAR)

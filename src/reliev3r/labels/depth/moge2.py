@@ -22,7 +22,7 @@ from reliev3r.labels.expert import DepthMap
 from reliev3r.labels.expert_weights import first_line, weights_file
 
 INSTALL = (
-    "pip install --no-deps git+https://github.com/microsoft/MoGe "
+    "pip install --no-deps git+https://github.com/microsoft/MoGe@07444410f1e33f402353b99d6ccd26bd31e469e8 "
     "git+https://github.com/EasternJournalist/utils3d@3fab839f0be9931dac7c8488eb0e1600c236e183"
 )
 _MODEL_ID = "Ruicheng/moge-2-vitl"
