@@ -51,7 +51,7 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 Enough = Callable[[Sequence[dict[str, Any]]], bool]
 """The rows of ``metrics.jsonl`` that evaluations wrote so far -> whether more time would no longer pay."""
 
-_OFTEN, _COST = 1.05, 0.03
+_OFTEN, _COST = 1.025, 0.05
 """Where an end is looked for, evaluations come whenever a run has become so many times longer, for at most this share
 of its time."""
 
