@@ -40,9 +40,15 @@ def rows(angle: Curve, depth: Curve, *, until: float, noise: float = 0.0, seed: 
     draw, second, found = random.Random(seed), 2.0, []
     while second <= until:
         shaken = [curve(second) * math.exp(noise * draw.gauss(0, 1)) for curve in (angle, depth)]
-        found.append({**evaluated(second, *shaken), "teacher_deg": teacher})
+        found.append(averaged(second, *shaken, teacher))
         second *= 1.05
     return found
+
+
+def averaged(second: float, angle: float, depth: float, *teacher: float) -> dict[str, float]:
+    """A row on the average of the weights."""
+    row = {"step": int(second), "seconds": second, "average_heldout_deg": angle, "average_heldout_depth": depth}
+    return {**row, "average_teacher_deg": teacher[0]} if teacher else row
 
 
 def level_after(second: float, high: float, low: float) -> Curve:
@@ -87,10 +93,12 @@ def test_a_plateau_is_waited_for_as_long_as_it_may_be_the_start() -> None:
 def test_without_a_teacher_the_angle_says_whether_there_are_cameras() -> None:
     for angle, ends in ((9.0, False), (0.3, True)):
         found = rows(lambda now, angle=angle: angle, lambda now: 0.05, until=100)
-        assert no_longer_pays([{k: v for k, v in row.items() if k != "teacher_deg"} for row in found]) is ends
+        assert no_longer_pays([{k: v for k, v in row.items() if k != "average_teacher_deg"} for row in found]) is ends
 
 
 def test_few_evaluations_and_none_held_out_say_nothing() -> None:
     assert not no_longer_pays([])
-    assert not no_longer_pays([evaluated(second, 0.3, 0.02) for second in range(10, 100, 10)])
-    assert not no_longer_pays([{"step": step, "seconds": float(step), "heldout_deg": 0.0} for step in range(99)])
+    assert not no_longer_pays([averaged(second, 0.3, 0.02) for second in range(10, 100, 10)])
+    assert not no_longer_pays(
+        [{"step": step, "seconds": float(step), "average_heldout_deg": 0.0} for step in range(99)]
+    )

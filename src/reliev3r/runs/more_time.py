@@ -8,6 +8,7 @@ from statistics import fmean, median, variance
 from typing import Any
 
 from reliev3r.training.clock import Ending
+from reliev3r.training.watch import AVERAGE
 
 _MEASURES = ("heldout_deg", "heldout_depth")
 _WORTH = 0.1
@@ -21,22 +22,24 @@ _AGREE_DEG = 3.0
 def no_longer_pays(evaluations: Sequence[dict[str, Any]]) -> bool:
     """Whether the last third of the time so far brought nothing over the third before it, surely.
 
-    ``evaluations`` are those rows of ``metrics.jsonl``, in their order. Each measure is judged by the mean of its
-    logarithm in either third, and by how much the evaluations themselves scatter: had it really fallen by two standard
-    errors more than it seems, that would still be less than a tenth. So noise, a fall that is slow but steady and few
-    evaluations all mean that it still pays. It also does while the network's cameras are not yet those of its teacher
-    (without one: while the held-out angle is larger than that), for then a level stretch is only the start.
+    ``evaluations`` are the rows of ``metrics.jsonl`` on the average of the weights, in their order. Each measure is
+    judged by the mean of its logarithm in either third, and by how much the evaluations themselves scatter: had it
+    really fallen by two standard errors more than it seems, that would still be less than a tenth. So noise, a fall
+    that is slow but steady and few evaluations all mean that it still pays. It also does while the cameras are not yet
+    those of the teacher (without one: while the held-out angle is larger than that), for then a level stretch is only
+    the start.
     """
-    if not evaluations or any(name not in row for row in evaluations for name in _MEASURES):
+    watched = [AVERAGE + name for name in _MEASURES]
+    if not evaluations or any(name not in row for row in evaluations for name in watched):
         return False
     now = evaluations[-1]["seconds"]
     before = [row for row in evaluations if now / 3 < row["seconds"] <= 2 * now / 3]
     after = [row for row in evaluations if row["seconds"] > 2 * now / 3]
     if min(len(before), len(after)) < _FEWEST:
         return False
-    if not median(row.get("teacher_deg", row["heldout_deg"]) for row in after) < _AGREE_DEG:
+    if not median(row.get(AVERAGE + "teacher_deg", row[watched[0]]) for row in after) < _AGREE_DEG:
         return False
-    return all(_most([row[name] for row in before], [row[name] for row in after]) < _WORTH for name in _MEASURES)
+    return all(_most([row[name] for row in before], [row[name] for row in after]) < _WORTH for name in watched)
 
 
 def _most(before: Sequence[float], after: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from reliev3r.training.clock import Clock, Ending
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loader import Batches, Feed
 from reliev3r.training.meter import Meter
-from reliev3r.training.monitor import Alarms, MetricsLog, read_metrics, signs_of_collapse
+from reliev3r.training.monitor import Alarms, MetricsLog, signs_of_collapse
 from reliev3r.training.optimizer import make_optimizer
 from reliev3r.training.parallel import (
     WithLoss,
@@ -38,6 +38,7 @@ from reliev3r.training.parallel import (
 )
 from reliev3r.training.patience import Patience
 from reliev3r.training.schedule import learning_rate
+from reliev3r.training.watch import Enough, Watch, recent_decay
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,6 @@ Objective = Callable[[Prediction, Any, float], Loss]
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """The model as it would be kept now -> named numbers."""
-
-Enough = Callable[[Sequence[dict[str, Any]]], bool]
-"""The rows of ``metrics.jsonl`` that evaluations wrote so far -> whether more time would no longer pay."""
-
-_OFTEN, _COST = 1.025, 0.05
-"""Where an end is looked for, evaluations come whenever a run has become so many times longer, for at most this share
-of its time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +98,8 @@ def train(
 
     ``evaluate`` is called with the model (its EMA where there is one) every ``config.evaluate_every`` of the run; the
     weights for which it gives the lowest ``config.best`` are kept in ``training/best/``. Where minutes are the budget
-    and ``enough`` finds that more of them would not pay, the rest of the schedule (the learning rate's fall above all)
-    is gone through in a third of the time so far, and the run is finished.
+    and ``enough`` finds, in evaluations of an average of the weights, that more of them would not pay, the rest of the
+    schedule (the learning rate's fall above all) is gone through in a third of the time so far.
     Ctrl-C or SIGTERM saves a checkpoint after the step and returns with ``finished`` False; ``resume`` goes on from the
     newest checkpoint (from the start where there is none), to the same weights that an uninterrupted run of the same
     ``steps`` reaches. Under `torchrun` or `accelerate launch` every process calls this; the first one writes, evaluates
@@ -115,14 +109,13 @@ def train(
         TrainingStopped: the loss or its gradient is not finite in too many steps in a row, or the prediction has
             collapsed for too long; the weights of the last checkpoint are intact.
     """
-    run = _Run(model, objective, config, folder, resume=resume)
+    run = _Run(model, objective, config, folder, resume=resume, enough=enough)
     with run.workers.listening(), closing(run.writer), closing(run.feed(batches)) as feed:
         try:
             run.tick()
             while run.clock.progress < 1:
-                if evaluate is not None and run.evaluation_due(often=enough is not None):
-                    run.evaluate(evaluate)
-                    run.end_if(enough)
+                if evaluate is not None:
+                    run.evaluate_if_due(evaluate)
                 share = run.clock.progress
                 outcome = run.step(feed, share)
                 run.log(outcome, share)
@@ -147,8 +140,9 @@ class _Run:
     """State of one call of :func:`train`."""
 
     def __init__(
-        self, model: nn.Module, objective: Objective, config: TrainConfig, folder: Path, *, resume: bool
-    ) -> None:
+        self, model: nn.Module, objective: Objective, config: TrainConfig, folder: Path, *, resume: bool,
+        enough: Enough | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self.folder = folder / "training"
         self.workers = Workers(config.parallel, config.device)
@@ -166,7 +160,7 @@ class _Run:
         self.clock = Clock(config)
         self.patience = Patience(config, self.folder)
         self.between_steps = True
-        self.evaluated, self.evaluating = -math.inf, 0.0
+        self.evaluated = -math.inf
         if resume and self.workers.first:
             recover(self.folder)
         self.workers.accelerator.wait_for_everyone()
@@ -176,10 +170,9 @@ class _Run:
         state = load_newest_state(self.folder) if resume else None
         if state is not None:
             self._restore(state)
-        elif config.ema is not None:
+        self.watch = Watch(enough, folder, self.clock) if enough is not None and not self.clock.by_steps else None
+        if self.average is None and (config.ema is not None or self.watch is not None):
             self.average = {name: value.clone() for name, value in self._trained().items()}
-        rows = read_metrics(folder / "metrics.jsonl") if state is not None else []
-        self.rows = [row for row in rows if row["step"] <= self.done and config.best in row]
         self.log_file = MetricsLog(folder, resume_step=self.done, wandb=config.wandb) if self.workers.first else None
         self.alarms = Alarms(config.alarm_checks)
         self.clock.start()
@@ -264,10 +257,11 @@ class _Run:
         return outcome
 
     def _average(self) -> None:
-        if self.average is not None and self.config.ema is not None:
+        if self.average is not None:
+            decay = recent_decay(self.done) if self.config.ema is None else self.config.ema
             for name, value in self._trained().items():
                 average = local(self.average[name])
-                average.lerp_(local(value).to(average.dtype), 1 - self.config.ema)
+                average.lerp_(local(value).to(average.dtype), 1 - decay)
 
     def _gradient(self, feed: Feed, progress: float) -> _Outcome:
         """Leave in the weights' gradients the mean over the step's batches, of all processes, clipped."""
@@ -306,29 +300,25 @@ class _Run:
         if advice is not None:
             raise TrainingStopped(f"{self.folder}: stopped at step {self.done}: {advice} (alarm_checks=0: never stop)")
 
-    def evaluation_due(self, *, often: bool) -> bool:
-        """``often``: where minutes are the budget, many, to tell a level stretch from noise."""
-        clock = self.clock
-        due = clock.progress - self.evaluated >= self.config.evaluate_every
-        if often and clock.may_end and self.evaluating <= _COST * clock.elapsed:
-            due |= not self.rows or clock.elapsed >= _OFTEN * self.rows[-1]["seconds"]
-        return due and clock.done > 0
+    def evaluate_if_due(self, function: Evaluate) -> None:
+        if self.clock.progress - self.evaluated >= self.config.evaluate_every and self.done > 0:
+            self.evaluated = self.clock.progress
+            self.evaluate(function)
+        if self.watch is not None and self.watch.due():
+            start = self.clock.now
+            values = self._values(function, self.evaluation_model(averaged=True))
+            self.write(self.watch.take(values, *self.workers.all_reduce_max(self.clock.now - start)))
 
-    def end_if(self, enough: Enough | None) -> None:
-        """Begin the end of the run where more time would not pay."""
-        if enough is not None and self.clock.may_end and enough(self.rows):
-            self.clock.end()
+    def _values(self, function: Evaluate, network: nn.Module) -> dict[str, float]:
+        own = function(network) if self.workers.first else {}
+        return self.workers.mean_over_ranks(own)  # so that all have the numbers of the first
 
     def evaluate(self, function: Evaluate) -> None:
         """Evaluate, report, and keep the weights if they are the best so far."""
-        self.evaluated, start = self.clock.progress, self.clock.now
-        network = self.evaluation_model()
-        own = function(network) if self.workers.first else {}
-        values = self.workers.mean_over_ranks(own)  # so that all have the numbers of the first
+        network = self.evaluation_model(averaged=self.config.ema is not None)
+        values = self._values(function, network)
         self.live.update(values)
-        row = {"step": self.done, "seconds": self.clock.elapsed, **values}
-        self.rows.append(row)
-        self.write(row)
+        self.write({"step": self.done, "seconds": self.clock.now, **values})
         name = self.config.best
         if math.isfinite(values.get(name, math.nan)) and (
             self.best is None or values[name] < self.best.get(name, math.inf)
@@ -336,25 +326,26 @@ class _Run:
             self.best = {"step": float(self.done), **values}
             if self.workers.first:
                 self.writer.write_best(network, self.best)
-        self.evaluating += self.workers.all_reduce_max(self.clock.now - start)[0]
 
-    def evaluation_model(self) -> nn.Module:
-        """The model as it would be kept now: whole, and a copy where what is trained is sharded or averaged."""
+    def evaluation_model(self, *, averaged: bool) -> nn.Module:
+        """The model as it is or as its average is: whole, and a copy where what is trained is sharded or averaged."""
+        average = self.average if averaged else None
         if self.workers.sharded:
-            self._copy_whole(self.average or self.network.state_dict())
+            self._copy_whole(average or self.network.state_dict())
             return self.kept
-        if self.average is None:
+        if average is None:
             return self.network
-        averaged = copy.deepcopy(self.network)
-        averaged.load_state_dict({**self._frozen(), **self.average})
-        return averaged
+        copied = copy.deepcopy(self.network)
+        copied.load_state_dict({**self._frozen(), **average})
+        return copied
 
     def hand_over(self) -> None:
-        """Put what was trained (its average, where there is one) into the caller's model."""
+        """Put what was trained (its average, where one is to be kept) into the caller's model."""
+        average = self.average if self.config.ema is not None else None
         if self.workers.sharded:
-            self._copy_whole(self.average or self.network.state_dict())
-        elif self.average is not None:
-            self.kept.load_state_dict({**self._frozen(), **self.average})
+            self._copy_whole(average or self.network.state_dict())
+        elif average is not None:
+            self.kept.load_state_dict({**self._frozen(), **average})
 
     def _copy_whole(self, weights: dict[str, Tensor]) -> None:
         """Gather sharded weights, one after another, into the caller's model (collective)."""
