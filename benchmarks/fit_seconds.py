@@ -44,14 +44,16 @@ from reliev3r.model.network import PRESETS
 from reliev3r.model.predict import predict
 from reliev3r.runs.fit import FitConfig, train_prepared
 from reliev3r.solve.capture import reconstruct_groups
-from reliev3r.training import loop
+from reliev3r.training import clock
 
 CAPTURES = ("livingroom1", "box_rgbd")
 EXPERTS = {"fastdepth": "folder:{capture}/mono_fastdepth", "none": "none"}
 VARIANTS = {
-    "plain": {"prepare.sweep": False},
-    "swept": {"prepare.sweep": True},
-    "swept, Muon": {"prepare.sweep": True, "optimizer": "muon"},
+    "plain": {"prepare.sweep": False, "full_time": True},
+    "plain, while it pays": {"prepare.sweep": False},
+    "swept": {"prepare.sweep": True, "full_time": True},
+    "swept, while it pays": {"prepare.sweep": True},
+    "swept, Muon": {"prepare.sweep": True, "optimizer": "muon", "full_time": True},
 }
 VIEWS = 12
 
@@ -83,7 +85,7 @@ def trained(folder: Path, labels: Path, variant: str, seconds: float) -> dict[st
     torch.manual_seed(config.seed)
     model = initial_network("random", dataclasses.replace(PRESETS[config.preset], cameras="regressed"))
     config = dataclasses.replace(config, minutes=(seconds - spent) / 60)
-    loop.time = types.SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]
+    clock.time = types.SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as out:
         start = time.process_time()
         result = train_prepared(model, prepared, config, Path(out), resume=False, report=silent)

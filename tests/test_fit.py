@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,9 @@ from reliev3r.labels.prepare import PrepareConfig
 from reliev3r.runs.fit import FitConfig, fit
 from reliev3r.runs.reconstruct import reconstruct
 from reliev3r.synthetic.capture import SynthConfig, write_capture
+from reliev3r.training import clock
+from reliev3r.training.batches import CaptureBatches
+from reliev3r.training.monitor import read_metrics
 
 SIZE = ["--image-size", "48", "--precision", "fp32"]
 
@@ -318,3 +323,26 @@ def test_training_never_reads_the_truth(capture, tmp_path, monkeypatch) -> None:
     fit(spoiled, tmp_path / "b", settings)
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_that_no_longer_pays_ends_by_itself_and_says_so(run, capture, tmp_path, monkeypatch, capsys) -> None:
+    """From weights that are trained already, with a learning rate that changes nothing; a step takes a second."""
+    now = SimpleNamespace(seconds=0.0)
+
+    class Timed(CaptureBatches):
+        def __call__(self, step: int, micro: int = 0) -> Any:
+            now.seconds += 1
+            return super().__call__(step, micro)
+
+    monkeypatch.setattr("reliev3r.runs.fit.CaptureBatches", Timed)
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    start = ["fit", str(capture), "--labels", str(run / "labels"), "--model", str(run / "checkpoint"), *SIZE]
+    arguments = [*start, "--minutes", "2", "lr=1e-7"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert "note: training ended by itself" in printed
+    assert "trained until more time no longer paid" in printed.splitlines()[-1]
+    assert "training ended by itself" in (tmp_path / "run" / "report.html").read_text()
+    last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert last["seconds"] < 60
+    assert last["teacher_deg"] < 3

@@ -19,7 +19,7 @@ from reliev3r.cli.terminal import (
 )
 
 SAME = ("depth", "tracks", "intrinsics", "labels", "views", "preset", "model", "init_from", "minutes", "steps", "seed",
-        "precision", "device", "refine", "copy_images", "force")  # fmt: skip
+        "precision", "device", "full_time", "refine", "copy_images", "force")  # fmt: skip
 """Flags of fit that are settings of the same name."""
 
 
@@ -62,7 +62,9 @@ def fit(argv: list[str]) -> int:
         init_from: str | None = None
         """Weights for a part of a random network: dinov2:PATH (encoder) or vggt:PATH (encoder and decoder)."""
         minutes: float = usual.minutes
-        """Of training."""
+        """Of training, at the most: it ends by itself where more time no longer pays."""
+        full_time: bool = False
+        """Train for all of --minutes."""
         steps: int | None = None
         """Steps of the optimiser, instead of minutes: the same result on every run."""
         seed: int = usual.seed
@@ -89,14 +91,17 @@ def fit(argv: list[str]) -> int:
     print(f"as the network predicts it: {result.quality.summary}")
     for note in result.notes:
         print(f"note: {note}")
-    _point_at(given.out, refined=(given.out / "refined").is_dir())
+    said = "trained until more time no longer paid; " if result.training.ending is not None else ""
+    _point_at(given.out, refined=(given.out / "refined").is_dir(), said=said)
     return 0
 
 
-def _point_at(run: Path, *, refined: bool) -> None:
+def _point_at(run: Path, *, refined: bool, said: str = "") -> None:
     """Where the best there is lies."""
     kind = "refined cameras" if refined else "cameras as the network predicts them (--refine adjusts them)"
-    print(f"\nopen {run / 'report.html'}; images/, sparse/0 (COLMAP), transforms.json, scene.glb with {kind}: {run}")
+    print(
+        f"\n{said}open {run / 'report.html'}; images/, sparse/0 (COLMAP), transforms.json, scene.glb with {kind}: {run}"
+    )
 
 
 def refine(argv: list[str]) -> int:

@@ -28,8 +28,8 @@ PALETTE = ("#4c8bf5", "#e8710a", "#12a594", "#c44dd6", "#c79a00", "#d64d6a", "#7
 _INK = "#123456"  # stands for the page's text colour until the SVG is on the page
 _MOST_STEPS = 300
 _CURVES_APART = (
-    "step", "seconds", "lr", "heldout_deg", "heldout_depth", "grad_norm", "images_per_s", "waiting_for_data",
-    "memory_gb", "mfu",
+    "step", "seconds", "lr", "heldout_deg", "heldout_depth", "teacher_deg", "average_heldout_deg",
+    "average_heldout_depth", "average_teacher_deg", "grad_norm", "images_per_s", "waiting_for_data", "memory_gb", "mfu",
 )  # fmt: skip
 
 
@@ -125,8 +125,9 @@ def curve_svgs(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     parts = sorted({name for row in metrics for name in row} - {*_CURVES_APART, "loss"})
     groups = [
         ("Loss and its parts", ["loss", *parts], True),
-        ("Median angle of held-out tracks (degrees)", ["heldout_deg"], True),
-        ("Median disagreement of two views about depth (log)", ["heldout_depth"], True),
+        ("Median angle of held-out tracks (degrees)", ["heldout_deg", "average_heldout_deg"], True),
+        ("Median disagreement of two views about depth (log)", ["heldout_depth", "average_heldout_depth"], True),
+        ("Median angle between cameras and their teacher's (degrees)", ["teacher_deg", "average_teacher_deg"], True),
         ("Learning rate", ["lr"], False),
         ("Norm of the gradient", ["grad_norm"], True),
     ]

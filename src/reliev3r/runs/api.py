@@ -162,7 +162,7 @@ def fit(
         out: a new or empty folder.
         depth: depth expert by name, for instance ``folder:PATH``.
         tracks: track expert by name.
-        minutes: of training.
+        minutes: of training, at the most: it ends by itself where more time no longer pays (``full_time=True``: not).
         steps: of training, instead of minutes: the result is then a function of the seed.
         resume: go on with the interrupted run in ``out``; ``auto``: where there is one, else start.
         report: hears of the progress.

@@ -24,11 +24,12 @@ from reliev3r.core.files import file_hash, read_json
 from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import from_plain, require, to_plain
-from reliev3r.core.types import Loss, Prediction, PseudoLabels
+from reliev3r.core.types import CameraLabels, Loss, Prediction, PseudoLabels
 from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.data.intrinsics import is_expert_spec, with_intrinsics
 from reliev3r.evaluation.heldout_quality import Quality, assess
+from reliev3r.evaluation.metrics import pair_errors
 from reliev3r.geometry.sampling import evenly_spaced
 from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.pipeline import CaptureLabels, label_capture
@@ -43,7 +44,7 @@ from reliev3r.model.heads import set_initial_focal
 from reliev3r.model.load import RANDOM, Model, initial_network, load_model
 from reliev3r.model.network import PRESETS, Reliev3R
 from reliev3r.model.predict import predict
-from reliev3r.runs.last_third import last_third
+from reliev3r.runs.more_time import ended_early, last_third, no_longer_pays
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.runs.run_folder import Resume, RunFolder, absolute, start_of
 from reliev3r.solve.loops import loop_pairs
@@ -86,6 +87,9 @@ class FitConfig(TrainConfig):
     copy_images: bool = False
     """RUN/images holds copies of the photographs, not hard links to them: the run stands alone, and a tool that changes
     an image there changes no photograph."""
+    full_time: bool = False
+    """Train for all of ``minutes``; without it they are the most, and training ends by itself where evaluations on
+    held-out tracks say that more time no longer pays. Of no meaning where ``steps`` are given: those are kept to."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     objective: ObjectiveConfig = field(
         default_factory=lambda: ObjectiveConfig(depth_weight=2.2, tracks_weight=10.0, teacher_weight=10.0, doubt=10.0)
@@ -176,6 +180,7 @@ def _fit(
     model.facts["Measured on held-out tracks, without ground truth"] = quality.summary
     model.write_card(out / "checkpoint")
     notes += [*quality.alarms, *last_third(read_metrics(out / "metrics.jsonl"))]
+    notes += [ended_early(training.ending, config.minutes)] if training.ending is not None else []
     fitted = Fitted(
         capture=capture, labels=labels, prepared=prepared, reconstruction=reconstruction, quality=quality,
         notes=tuple(notes), settings=to_plain(config),
@@ -315,13 +320,22 @@ def train_prepared(
         if not angles.numel():
             return {"heldout_deg": 0.0}
         depths = heldout_depths(prediction, prepared.heldout)
-        return {"heldout_deg": float(angles.median()), "heldout_depth": float(depths.median())}
+        found = {"heldout_deg": float(angles.median()), "heldout_depth": float(depths.median())}
+        return found | _beside_teacher(prediction, prepared.labels.cameras)
 
     batches = CaptureBatches(prepared.views, prepared.labels, config.batch, seed=config.seed)
     return train(
         model, weak, batches, config, folder=out, resume=resume,
-        evaluate=evaluate, progress=staged(report, "train"),
+        evaluate=evaluate, enough=None if config.full_time else no_longer_pays, progress=staged(report, "train"),
     )  # fmt: skip
+
+
+def _beside_teacher(prediction: Prediction, teacher: CameraLabels | None) -> dict[str, float]:
+    """Median over pairs of views: degrees by which rotation or direction between them differ from the teacher's."""
+    if teacher is None or int((solved := teacher.weight > 0).sum()) < 2:
+        return {}
+    own, its = prediction.world_from_cam[solved].double(), teacher.world_from_cam[solved].double()
+    return {"teacher_deg": float(torch.maximum(*pair_errors(own, its, signed=True, seen="both")).median())}
 
 
 def _reconstruction(

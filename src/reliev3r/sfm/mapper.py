@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 _INLIER_PIXELS = 4.0
 """COLMAP's own threshold of an observation that counts: the focal length is chosen so that it is ours."""
-_GROWTH = 1.5
+_GROWTH = 2.0
 """All is adjusted whenever views or points have become so many times more; in between only what is near a new view."""
+_NEAR = 4
+"""So many views are adjusted with a new one."""
 
 
 def solve_by_mapper(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig) -> CameraSolve | None:
@@ -92,6 +94,7 @@ def _options(config: SolveConfig) -> pycolmap.IncrementalPipelineOptions:
     options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
     options.ba_global_frames_ratio = options.ba_global_points_ratio = _GROWTH
     options.ba_global_max_refinements = 2
+    options.mapper.ba_local_num_images = _NEAR
     options.mapper.abs_pose_min_num_inliers = config.min_resection
     return options
 

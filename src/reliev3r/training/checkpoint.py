@@ -46,6 +46,8 @@ class TrainingState:
     ema: dict[str, torch.Tensor] | None = None
     evaluated: float = float("-inf")
     """Progress at the last evaluation."""
+    ending: dict[str, float] | None = None
+    """When the run was brought to its end before its time (``clock.Ending``)."""
     random: dict[str, torch.Tensor] = field(default_factory=dict)
     """States of torch's generators, one row a process."""
 
@@ -61,7 +63,7 @@ def save_state(folder: Path, state: TrainingState, *, keep: int = 2) -> Path:
             save_file(state.ema, temporary / "ema.safetensors")
         rest = {
             "step": state.step, "elapsed": state.elapsed, "optimizer": state.optimizer,
-            "evaluated": state.evaluated, "random": state.random,
+            "evaluated": state.evaluated, "random": state.random, "ending": state.ending,
         }  # fmt: skip
         torch.save(rest, temporary / "state.pt")
         _seal(temporary)
@@ -189,11 +191,20 @@ def _refuse_nonsense(state: TrainingState) -> None:
         raise ValueError(f"no run has come to step {state.step} in {state.elapsed} s")
     if math.isnan(state.evaluated) or not isinstance(state.random, dict) or not isinstance(state.optimizer, dict):
         raise ValueError("the state is not one of `reliev3r`")
+    if state.ending is not None and not _is_ending(state.ending):
+        raise ValueError("no run was brought to its end there")
     if state.step and not state.optimizer.get("state"):
         raise ValueError("the optimiser's state is gone")
     for name, value in (*state.model.items(), *_tensors(state.optimizer)):
         if value.is_floating_point() and not bool(value.sum().isfinite()):
             raise ValueError(f"{name} is not finite")
+
+
+def _is_ending(ending: Any) -> bool:
+    if not isinstance(ending, dict) or ending.keys() != {"seconds", "progress"}:
+        return False
+    seconds, progress = ending["seconds"], ending["progress"]
+    return isinstance(seconds, float) and isinstance(progress, float) and 0 < seconds < math.inf and 0 <= progress <= 1
 
 
 def _tensors(tree: Any, name: str = "optimizer") -> Iterator[tuple[str, torch.Tensor]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,8 @@ from reliev3r.core.device import resolve_precision
 from reliev3r.core.errors import TrainingStopped, UserError
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Loss, Prediction, Tracks
-from reliev3r.training.checkpoint import (
-    StateWriter,
-    TrainingState,
-    best_record,
-    load_newest_state,
-    recover,
-)
+from reliev3r.training.checkpoint import StateWriter, TrainingState, best_record, load_newest_state, recover
+from reliev3r.training.clock import Clock, Ending
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loader import Batches, Feed
 from reliev3r.training.meter import Meter
@@ -44,6 +38,7 @@ from reliev3r.training.parallel import (
 )
 from reliev3r.training.patience import Patience
 from reliev3r.training.schedule import learning_rate
+from reliev3r.training.watch import Enough, Watch, recent_decay
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +60,8 @@ class TrainResult:
     """False after Ctrl-C."""
     best: dict[str, float] | None = None
     """``step`` and numbers of the weights in ``training/best/``; None where nothing was evaluated."""
+    ending: Ending | None = None
+    """When the run was brought to its end before its time; None where it was not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +78,7 @@ class _Outcome:
     def told(self, step: int) -> str:
         """What of it is not finite."""
         what = "gradient" if torch.isfinite(self.total) else "loss"
-        parts = ", ".join(f"{name} {value:.3g}" for name, value in _floats(self.parts).items())
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in mean_by_name(self.parts).items())
         return f"the {what} is not finite at step {step} ({parts})"
 
 
@@ -94,38 +91,41 @@ def train(
     folder: Path,
     resume: bool = False,
     evaluate: Evaluate | None = None,
+    enough: Enough | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Descend ``objective`` over ``batches``; checkpoints, metrics and TensorBoard go to ``folder``.
 
     ``evaluate`` is called with the model (its EMA where there is one) every ``config.evaluate_every`` of the run; the
-    weights for which it gives the lowest ``config.best`` are kept in ``training/best/``.
+    weights for which it gives the lowest ``config.best`` are kept in ``training/best/``. Where minutes are the budget
+    and ``enough`` finds, in evaluations of an average of the weights, that more of them would not pay, the rest of the
+    schedule (the learning rate's fall above all) is gone through in a third of the time so far.
     Ctrl-C or SIGTERM saves a checkpoint after the step and returns with ``finished`` False; ``resume`` goes on from the
     newest checkpoint (from the start where there is none), to the same weights that an uninterrupted run of the same
-    ``steps`` reaches. Under `torchrun` or `accelerate launch` every
-    process calls this; the first one writes, evaluates and reports progress (docs/training.md).
+    ``steps`` reaches. Under `torchrun` or `accelerate launch` every process calls this; the first one writes, evaluates
+    and reports progress (docs/training.md).
 
     Raises:
         TrainingStopped: the loss or its gradient is not finite in too many steps in a row, or the prediction has
             collapsed for too long; the weights of the last checkpoint are intact.
     """
-    run = _Run(model, objective, config, folder, resume=resume)
+    run = _Run(model, objective, config, folder, resume=resume, enough=enough)
     with run.workers.listening(), closing(run.writer), closing(run.feed(batches)) as feed:
         try:
             run.tick()
-            while run.progress < 1:
-                share = run.progress
-                if evaluate is not None and run.evaluation_due():
-                    run.evaluate(evaluate)
+            while run.clock.progress < 1:
+                if evaluate is not None:
+                    run.evaluate_if_due(evaluate)
+                share = run.clock.progress
                 outcome = run.step(feed, share)
                 run.log(outcome, share)
                 run.tick()
                 if progress is not None and run.workers.first:
-                    progress(*run.position(), run.status())
+                    progress(*run.clock.position, run.status())
                 run.save_if_due()
         except KeyboardInterrupt:
             run.finish()
-            return TrainResult(steps=run.done, seconds=run.elapsed, finished=False, best=run.best)
+            return run.result(finished=False)
         run.save()
         run.writer.wait()
         run.hand_over()
@@ -133,15 +133,16 @@ def train(
             run.evaluate(evaluate)
             run.writer.wait()
         run.close()
-        return TrainResult(steps=run.done, seconds=run.elapsed, finished=True, best=run.best)
+        return run.result(finished=True)
 
 
 class _Run:
     """State of one call of :func:`train`."""
 
     def __init__(
-        self, model: nn.Module, objective: Objective, config: TrainConfig, folder: Path, *, resume: bool
-    ) -> None:
+        self, model: nn.Module, objective: Objective, config: TrainConfig, folder: Path, *, resume: bool,
+        enough: Enough | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self.folder = folder / "training"
         self.workers = Workers(config.parallel, config.device)
@@ -156,7 +157,7 @@ class _Run:
             raise UserError("optimizer=muon needs whole matrices: use parallel=ddp, or optimizer=adamw")
         self.optimizer = make_optimizer(self.network, config)
         self.average: dict[str, Tensor] | None = None
-        self.done, self.before = 0, 0.0
+        self.clock = Clock(config)
         self.patience = Patience(config, self.folder)
         self.between_steps = True
         self.evaluated = -math.inf
@@ -169,16 +170,14 @@ class _Run:
         state = load_newest_state(self.folder) if resume else None
         if state is not None:
             self._restore(state)
-        elif config.ema is not None:
+        self.watch = Watch(enough, folder, self.clock) if enough is not None and not self.clock.by_steps else None
+        if self.average is None and (config.ema is not None or self.watch is not None):
             self.average = {name: value.clone() for name, value in self._trained().items()}
-        self.log_file = self._log_file(folder) if self.workers.first else None
+        self.log_file = MetricsLog(folder, resume_step=self.done, wandb=config.wandb) if self.workers.first else None
         self.alarms = Alarms(config.alarm_checks)
-        self.start = time.monotonic()
-        self.elapsed = self.saved = self.before
+        self.clock.start()
+        self.saved = self.clock.elapsed
         self.live: dict[str, float] = {}
-
-    def _log_file(self, folder: Path) -> MetricsLog:
-        return MetricsLog(folder, resume_step=self.done, wandb=self.config.wandb)
 
     def _best_so_far(self) -> dict[str, float] | None:
         try:
@@ -204,7 +203,8 @@ class _Run:
         self.optimizer.load_state_dict(place_optimizer_state(state.optimizer, self.optimizer))
         if state.ema is not None:
             self.average = {name: placed_like(value, like[name]) for name, value in state.ema.items()}
-        self.done, self.before, self.evaluated = state.step, state.elapsed, state.evaluated
+        self.clock.set(state.step, state.elapsed, None if state.ending is None else Ending(**state.ending))
+        self.evaluated = state.evaluated
         self.workers.set_random_state(state.random)
 
     def _trained(self) -> dict[str, Tensor]:
@@ -218,31 +218,17 @@ class _Run:
 
     def tick(self) -> None:
         """Read the clock. All processes go by the same time, and stop together."""
-        self.elapsed, interrupted = self.workers.all_reduce_max(self._clock(), float(self.workers.interrupted))
+        self.clock.elapsed, interrupted = self.workers.all_reduce_max(self.clock.now, float(self.workers.interrupted))
         if interrupted:
             raise KeyboardInterrupt
 
-    def _clock(self) -> float:
-        return self.before + time.monotonic() - self.start
-
     @property
-    def progress(self) -> float:
-        if self.config.steps is not None:
-            return self.done / self.config.steps
-        return min(1.0, self.elapsed / self._budget())
-
-    def _budget(self) -> float:
-        return 60 * self.config.minutes
-
-    def position(self) -> tuple[float, float]:
-        """(done, of how many) in steps, or in seconds where minutes are the budget."""
-        if self.config.steps is not None:
-            return float(self.done), float(self.config.steps)
-        return round(min(self.elapsed, self._budget()), 1), self._budget()
+    def done(self) -> int:
+        return self.clock.done
 
     def status(self) -> str:
         shown = " ".join(f"{name} {value:.3g}" for name, value in self.live.items())
-        return f"{'' if self.config.steps is not None else 'seconds; '}step {self.done} {shown}"
+        return f"{'' if self.clock.by_steps else 'seconds; '}step {self.done} {shown}"
 
     def feed(self, batches: Batches) -> Feed:
         """This process's batches, from where the run stands."""
@@ -266,15 +252,16 @@ class _Run:
             self.optimizer.step()
             self._average()
         self.optimizer.zero_grad(set_to_none=True)
-        self.done += 1
+        self.clock.done += 1
         self.between_steps = True
         return outcome
 
     def _average(self) -> None:
-        if self.average is not None and self.config.ema is not None:
+        if self.average is not None:
+            decay = recent_decay(self.done) if self.config.ema is None else self.config.ema
             for name, value in self._trained().items():
                 average = local(self.average[name])
-                average.lerp_(local(value).to(average.dtype), 1 - self.config.ema)
+                average.lerp_(local(value).to(average.dtype), 1 - decay)
 
     def _gradient(self, feed: Feed, progress: float) -> _Outcome:
         """Leave in the weights' gradients the mean over the step's batches, of all processes, clipped."""
@@ -302,30 +289,36 @@ class _Run:
             return
         listens = self.config.alarm_checks > 0
         signs = signs_of_collapse(outcome.prediction, outcome.tracks) if listens else {}
-        parts = _floats(outcome.parts)
+        parts = mean_by_name(outcome.parts)
         speed = {"grad_norm": float(outcome.norm), "bad_samples": float(self.patience.samples), **self.meter.read()}
         values = self.workers.mean_over_ranks({"loss": float(outcome.total), **parts, **signs, **speed})
         hidden = {*signs, *speed, "loss"}
         shown = {name: value for name, value in values.items() if name not in hidden}
         self.live = {**{k: v for k, v in self.live.items() if k.startswith("heldout")}, **shown}
-        self.write({"step": self.done, "seconds": self._clock(), "lr": learning_rate(progress, self.config), **values})
+        self.write({"step": self.done, "seconds": self.clock.now, "lr": learning_rate(progress, self.config), **values})
         advice = self.alarms.advice(values) if listens and progress >= self.config.warmup else None
         if advice is not None:
             raise TrainingStopped(f"{self.folder}: stopped at step {self.done}: {advice} (alarm_checks=0: never stop)")
 
-    def evaluation_due(self) -> bool:
-        if self.progress - self.evaluated < self.config.evaluate_every or self.done == 0:
-            return False
-        self.evaluated = self.progress
-        return True
+    def evaluate_if_due(self, function: Evaluate) -> None:
+        if self.clock.progress - self.evaluated >= self.config.evaluate_every and self.done > 0:
+            self.evaluated = self.clock.progress
+            self.evaluate(function)
+        if self.watch is not None and self.watch.due():
+            start = self.clock.now
+            values = self._values(function, self.evaluation_model(averaged=True))
+            self.write(self.watch.take(values, *self.workers.all_reduce_max(self.clock.now - start)))
+
+    def _values(self, function: Evaluate, network: nn.Module) -> dict[str, float]:
+        own = function(network) if self.workers.first else {}
+        return self.workers.mean_over_ranks(own)  # so that all have the numbers of the first
 
     def evaluate(self, function: Evaluate) -> None:
         """Evaluate, report, and keep the weights if they are the best so far."""
-        network = self.evaluation_model()
-        own = function(network) if self.workers.first else {}
-        values = self.workers.mean_over_ranks(own)  # so that all have the numbers of the first
+        network = self.evaluation_model(averaged=self.config.ema is not None)
+        values = self._values(function, network)
         self.live.update(values)
-        self.write({"step": self.done, "seconds": self._clock(), **values})
+        self.write({"step": self.done, "seconds": self.clock.now, **values})
         name = self.config.best
         if math.isfinite(values.get(name, math.nan)) and (
             self.best is None or values[name] < self.best.get(name, math.inf)
@@ -334,23 +327,25 @@ class _Run:
             if self.workers.first:
                 self.writer.write_best(network, self.best)
 
-    def evaluation_model(self) -> nn.Module:
-        """The model as it would be kept now: whole, and a copy where what is trained is sharded or averaged."""
+    def evaluation_model(self, *, averaged: bool) -> nn.Module:
+        """The model as it is or as its average is: whole, and a copy where what is trained is sharded or averaged."""
+        average = self.average if averaged else None
         if self.workers.sharded:
-            self._copy_whole(self.average or self.network.state_dict())
+            self._copy_whole(average or self.network.state_dict())
             return self.kept
-        if self.average is None:
+        if average is None:
             return self.network
-        averaged = copy.deepcopy(self.network)
-        averaged.load_state_dict({**self._frozen(), **self.average})
-        return averaged
+        copied = copy.deepcopy(self.network)
+        copied.load_state_dict({**self._frozen(), **average})
+        return copied
 
     def hand_over(self) -> None:
-        """Put what was trained (its average, where there is one) into the caller's model."""
+        """Put what was trained (its average, where one is to be kept) into the caller's model."""
+        average = self.average if self.config.ema is not None else None
         if self.workers.sharded:
-            self._copy_whole(self.average or self.network.state_dict())
-        elif self.average is not None:
-            self.kept.load_state_dict({**self._frozen(), **self.average})
+            self._copy_whole(average or self.network.state_dict())
+        elif average is not None:
+            self.kept.load_state_dict({**self._frozen(), **average})
 
     def _copy_whole(self, weights: dict[str, Tensor]) -> None:
         """Gather sharded weights, one after another, into the caller's model (collective)."""
@@ -368,16 +363,21 @@ class _Run:
         gather = self.workers.gather
         model = {name: value.contiguous() for name, value in gather(self._trained()).items()}
         state = TrainingState(
-            step=self.done, elapsed=self.elapsed, model=model, optimizer=gather(self.optimizer.state_dict()),
+            step=self.done, elapsed=self.clock.elapsed, model=model, optimizer=gather(self.optimizer.state_dict()),
             ema=gather(self.average), evaluated=self.evaluated, random=self.workers.random_state(),
+            ending=None if self.clock.ending is None else asdict(self.clock.ending),
         )  # fmt: skip
         if self.workers.first:
             self.writer.write(state)
-        self.saved = self.elapsed
+        self.saved = self.clock.elapsed
 
     def save_if_due(self) -> None:
-        if self.elapsed - self.saved > self.config.save_every:
+        if self.clock.elapsed - self.saved > self.config.save_every:
             self.save()
+
+    def result(self, *, finished: bool) -> TrainResult:
+        seconds, ending = self.clock.elapsed, self.clock.ending
+        return TrainResult(steps=self.done, seconds=seconds, finished=finished, best=self.best, ending=ending)
 
     def finish(self) -> None:
         """After an interruption; in the middle of a step (a second Ctrl-C) there is nothing sound to save."""
@@ -389,12 +389,3 @@ class _Run:
     def close(self) -> None:
         if self.log_file is not None:
             self.log_file.close()
-
-
-def _floats(parts: list[dict[str, Tensor]]) -> dict[str, float]:
-    return mean_by_name([{name: float(value) for name, value in named.items()} for named in parts])
-
-
-def is_head(name: str) -> bool:
-    """Whether a weight belongs to a head, by its name: ours, and those of the networks in ``model.foreign``."""
-    return any(part.endswith(("_head", "_decoder")) or part in ("head", "cam_dec") for part in name.split("."))

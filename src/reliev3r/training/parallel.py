@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, cast
@@ -230,8 +230,8 @@ def place_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimize
     return {**state, "state": placed}
 
 
-def mean_by_name(rows: list[dict[str, float]]) -> dict[str, float]:
+def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, float]:
     """Each name's mean over the rows that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: [row[name] for row in rows if name in row] for name in names}
+    found = {name: [float(row[name]) for row in rows if name in row] for name in names}
     return {name: sum(values) / len(values) for name, values in found.items()}

@@ -17,7 +17,6 @@ from reliev3r.model.load import Model
 from reliev3r.model.lora import Lora, train_last
 from reliev3r.model.predict import predict
 from reliev3r.runs.adapt.settings import AdaptConfig
-from reliev3r.training.loop import is_head
 from reliev3r.training.schedule import teacher_share, weak_settings
 from reliev3r.training.validation import HeldoutScene
 
@@ -68,7 +67,7 @@ class Adaptation:
         self.network, self.config = network, config
         self.lora = Lora(network, config.lora, seed=config.seed) if config.train == "lora" else None
         if config.train == "last":
-            heads = {name for name, _ in network.named_parameters() if is_head(name)}
+            heads = {name for name, _ in network.named_parameters() if _is_head(name)}
             train_last(network, network.trunk(), config.last, heads)
 
     def hand_over(self, folder: Path) -> Model:
@@ -78,3 +77,8 @@ class Adaptation:
             self.network = cast(Model, self.lora.merge())
         self.network.cpu().save_pretrained(folder / "checkpoint")
         return self.network
+
+
+def _is_head(name: str) -> bool:
+    """Whether a weight belongs to a head, by its name: ours, and those of the networks in ``model.foreign``."""
+    return any(part.endswith(("_head", "_decoder")) or part in ("head", "cam_dec") for part in name.split("."))
