@@ -58,8 +58,8 @@ def write_showcase(
         (f"depth\n{near:.2g} (blue) to {far:.2g}", [picture.depth for picture in pictures]),
     ]
     if reconstruction.prediction.knows_confidence:
-        shown = [picture.confidence for picture in pictures if picture.confidence is not None]
-        rows.append(("confidence W\n0 (violet) to 2", shown))
+        sure = [picture.confidence for picture in pictures if picture.confidence is not None]
+        rows.append(("confidence W\n0 (violet) to 2", sure))
     if tracks is not None:
         rows.append(("pseudo-label:\ncorrespondences", [matched(reconstruction, tracks, rows[0][1])]))
     if label_depth is not None:
