@@ -25,7 +25,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from bad_files import Case, all_cases
+from bad_files import Case
+from every_case import all_cases
 from sound_files import photograph, write_files
 
 MEMORY = 2 * 2**30
@@ -102,7 +103,7 @@ def _point_at(root: Path) -> None:
         run = json.loads(file.read_text())
         if isinstance(run["capture"], str) and run["capture"].endswith("/capture"):
             file.write_text(json.dumps({**run, "capture": str(root / "capture")}))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
 
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import inside, read_json
-from reliev3r.data.capture import load_capture, natural
+from reliev3r.data.capture import load_capture
 from reliev3r.data.find_captures import find_captures
+from reliev3r.data.image_folder import natural
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.data.readers import open_scene
 from reliev3r.data.truth import CameraFile

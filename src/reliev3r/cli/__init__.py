@@ -74,6 +74,11 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         print("error: out of memory; use fewer --views or smaller images", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # as Path.resolve says it before Python 3.13
+            raise
+        print(f"error: {UserError(error)}; remove it", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in _TOLD:
             raise

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from reliev3r.core.cameras_json import alike, refuse_same_names, refuse_unwritable_name
 from reliev3r.core.cameras_json import checked_pose as checked_pose
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame
@@ -96,7 +97,8 @@ def scene_of(
     """A scene of ``views`` evenly spaced frames among those that have a finite pose; their image headers are read.
 
     Raises:
-        UserError: fewer than two frames, an image that is missing, damaged or of another size than stated.
+        UserError: fewer than two frames, names that clash or cannot be written, an image that is missing, damaged or
+            of another size than stated.
     """
     if views is not None and views < 2:
         raise UserError(f"views={views}: a reconstruction needs at least 2 views")
@@ -106,6 +108,9 @@ def scene_of(
     if len(posed) < 2:
         raise UserError(f"{root}: {len(posed)} of {len(shots)} frames have a finite pose; a scene needs at least 2")
     chosen = evenly_spaced(posed, views)
+    for shot in chosen:
+        refuse_unwritable_name(shot.name, root)
+    refuse_same_names((shot.name for shot in chosen), root)
     frames = tuple(_frame(root, shot) for shot in chosen)
     sizes = {frame.name: (frame.width, frame.height) for frame in frames}
     truth = ShotTruth(root, {shot.name: shot for shot in chosen}, sizes, metric=metric)
@@ -121,9 +126,9 @@ def frame_names(files: Sequence[str], where: Path) -> list[str]:
         UserError: two frames would have one name; ``where`` is the file that lists them.
     """
     names = [Path(file).stem for file in files]
-    if len({name.lower() for name in names}) < len(names):
+    if len(set(map(alike, names))) < len(names):
         names = [Path(file).with_suffix("").as_posix().strip("./").replace("/", "_") for file in files]
-    if len({name.lower() for name in names}) < len(names):
+    if len(set(map(alike, names))) < len(names):
         raise UserError(f"{where}: names an image twice, or two images alike; remove or rename one of them")
     return names
 
@@ -180,7 +185,7 @@ def read_matrix(file: Path, shape: tuple[int, int] = (4, 4)) -> Float[np.ndarray
         UserError: missing, or not numbers of that shape.
     """
     try:
-        rows = [line.split() for line in file.read_text(encoding="utf8").splitlines() if line.strip()]
+        rows = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except FileNotFoundError as error:
         raise UserError(f"{file}: not found; restore it from the dataset") from error
     except (OSError, UnicodeDecodeError) as error:
