@@ -3,6 +3,8 @@
 
     python children.py SOUND RESULTS.jsonl KIND|all VERB,...|all PART/PARTS SECONDS
 
+What RESULTS.jsonl has already is not run again.
+
 A child has limits of time and memory, no rights beyond its user's, and a folder of its own beside which lies a secret.
 """
 
@@ -45,7 +47,9 @@ def main(sound: Path, results: Path, kinds: str, verbs: str, share: str, seconds
         if kinds in ("all", case.kind) and (verbs == "all" or verb.split()[0] in verbs.split(","))
     ]  # fmt: skip
     random.Random(0).shuffle(jobs)  # any share of them has all kinds
-    jobs = jobs[part::parts]
+    lines = map(json.loads, results.read_text().splitlines() if results.exists() else ())
+    done = {(row["kind"], row["name"], row["verb"]) for row in lines}  # of a run that was interrupted
+    jobs = [job for job in jobs[part::parts] if (job[0].kind, job[0].name, job[1]) not in done]
     _load()
     with results.open("a") as file:
         for case, verb in jobs:

@@ -16,6 +16,7 @@ from reliev3r.data.find_captures import find_captures
 from reliev3r.data.images import image_size
 from reliev3r.data.masks import read_mask
 from reliev3r.data.readers import open_scene
+from reliev3r.data.truth import CameraFile
 from reliev3r.evaluation.systems import read_settings
 
 SIZE = (40, 30)
@@ -191,3 +192,47 @@ def test_pixels_are_not_more_than_five_times_as_wide_as_high(tmp_path) -> None:
     turned(tmp_path, 1, [[1e30, 0, 19.5], [0, 35, 14.5], [0, 0, 1]])
     with pytest.raises(UserError, match=r"its focal lengths are 1e\+30 and 35"):
         load_capture(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(50, 50), (30, 40), (20, 18)])
+def test_true_depth_of_another_shape_is_refused(tmp_path, size) -> None:
+    """Of a crop, or of the stored pixels of a photograph that EXIF turns."""
+    images(tmp_path / "images", "0.png", "1.png")
+    (tmp_path / "depth").mkdir()
+    Image.fromarray(np.ones(size[::-1], np.uint16)).save(tmp_path / "depth" / "0.png")
+    frames = [{"image": f"images/{index}.png", "depth": "depth/0.png"} for index in (0, 1)]
+    (tmp_path / "cameras.json").write_text(json.dumps({"frames": frames}))
+    with pytest.raises(UserError, match=f"0.png: is {size[0]}x{size[1]}, but its image is 40x30"):
+        CameraFile(tmp_path).depth("0")
+
+
+def test_true_depth_may_be_smaller(tmp_path) -> None:
+    images(tmp_path / "images", "0.png", "1.png")
+    (tmp_path / "depth").mkdir()
+    Image.fromarray(np.ones((15, 20), np.uint16)).save(tmp_path / "depth" / "0.png")
+    frames = [{"image": f"images/{index}.png", "depth": "depth/0.png"} for index in (0, 1)]
+    (tmp_path / "cameras.json").write_text(json.dumps({"frames": frames}))
+    assert CameraFile(tmp_path).depth("0").shape == (15, 20)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"), [("1.0 rgb/b.png", "same time"), ("nan rgb/b.png", "not finite"), ("inf rgb/b.png", "not finite")]
+)
+def test_times_that_are_none_or_stand_twice_are_refused(tmp_path, line, told) -> None:
+    images(tmp_path / "rgb", "a.png", "b.png", "c.png")
+    (tmp_path / "rgb.txt").write_text(f"1.0 rgb/a.png\n2.0 rgb/c.png\n{line}\n")
+    (tmp_path / "groundtruth.txt").write_text("1.0 0 0 0 0 0 0 1\n2.0 1 0 0 0 0 0 1\n")
+    with pytest.raises(UserError, match=told):
+        open_scene(f"tum:{tmp_path}")
+
+
+def test_true_K_of_another_size_is_scaled_as_everywhere(tmp_path) -> None:
+    images(tmp_path / "images", "0.png", "1.png")
+    K = [[70.0, 0, 39.5], [0, 70, 29.5], [0, 0, 1]]
+    frames = [{"image": f"images/{i}.png", "width": 80, "height": 60, "K": K, "cam_to_world": np.eye(4).tolist()}
+              for i in (0, 1)]  # fmt: skip
+    (tmp_path / "cameras.json").write_text(json.dumps({"frames": frames}))
+    camera = CameraFile(tmp_path).camera("0")
+    assert camera.size == SIZE
+    np.testing.assert_allclose(camera.K, load_capture(tmp_path).frames[0].K)
+    np.testing.assert_allclose(camera.K, [[35, 0, 20], [0, 35, 15], [0, 0, 1]])

@@ -180,14 +180,14 @@ def refuse_unwritable_name(name: str, where: Path) -> None:
     """A frame's name goes into files, models and pages of other programs, which take text alone.
 
     Raises:
-        UserError: it is no UTF-8 (from an old archive or camera), or holds control characters.
+        UserError: it is no UTF-8 (from an old archive or camera), or holds control characters or line breaks.
     """
     if not _writable(name):
         raise UserError(f"{where}: the name {name!a} is not UTF-8 or has control characters; rename it")
 
 
 def _writable(name: str) -> bool:
-    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+    return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
 
 
 def refuse_impossible_K(K: Float[np.ndarray, "3 3"], size: tuple[int, int], where: str) -> None:

@@ -18,7 +18,7 @@ from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import image_size
 from reliev3r.data.lenses import Rectification
-from reliev3r.data.truth import Scene, TrueCamera
+from reliev3r.data.truth import Scene, TrueCamera, refuse_another_shape
 from reliev3r.geometry.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
@@ -67,15 +67,8 @@ class ShotTruth:
         shot = self._shot(name)
         depth = None if shot.depth is None else shot.depth()
         if depth is not None:
-            self._refuse_another_shape(name, depth.shape)
+            refuse_another_shape(depth.shape, self._sizes[name], f"{self.root}: the depth of frame '{name}'")
         return depth
-
-    def _refuse_another_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        """A depth map may be smaller than its image, by the same factor both ways up to two pixels."""
-        (height, width), image = shape, self._sizes[name]
-        if abs(width * image[1] - height * image[0]) > 2 * max(image):
-            raise UserError(f"{self.root}: the depth of frame '{name}' is {width}x{height}, but its image is "
-                            f"{image[0]}x{image[1]}; restore the dataset's own files")  # fmt: skip
 
     def _shot(self, name: str) -> Shot:
         if name not in self._shots:
