@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -359,7 +360,7 @@ def _models() -> Iterator[Case]:
 
     damages: dict[str, tuple[Damage, Answer]] = {
         "text": (text(lambda folder: None), "right"), "text with CRLF": (each(lambda data: data.replace(b"\n", b"\r\n")), "right"),
-        "text with a byte-order mark": (each(lambda data: b"\xef\xbb\xbf" + data), "right"), "text in UTF-16": (each(lambda data: data.decode().encode("utf-16")), "refused"),
+        "text with a byte-order mark": (each(lambda data: b"\xef\xbb\xbf" + data), "any"), "text in UTF-16": (each(lambda data: data.decode().encode("utf-16")), "refused"),
         "name of latin-1": (named(b"caf\xe9.png"), "refused"), "name of latin-1 that is there": (named_and_there(b"caf\xe9.png"), "refused"),
         "name with an escape that is there": (named_and_there(b"a\x1b[31m.png"), "refused"), "name with a line break that is there": (named_and_there(b"a\nb.png"), "refused"),
         "name of nothing": (named(b""), "refused"), "name of dots": (named(b".."), "refused"), "name of a folder": (named(b"."), "refused"),
@@ -541,7 +542,7 @@ def write_video(
                 stream = container.add_stream(codec, rate=25)
                 stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
                 if aspect:
-                    stream.codec_context.sample_aspect_ratio = aspect
+                    stream.codec_context.sample_aspect_ratio = Fraction(aspect)
                 for pixels in _moving(count, size, start):
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
                 container.mux(stream.encode())
@@ -588,7 +589,7 @@ def _videos() -> Iterator[Case]:
         (root / "video.mp4").write_bytes(data)
 
     videos: dict[str, tuple[Damage, Answer]] = {
-        "of two sizes": (made(SIZE, (240, 180)), "any"), "of two shapes": (made((120, 90), (90, 120)), "any"), "anamorphic": (made(SIZE, aspect="4/3"), "any"),
+        "of two sizes": (made(SIZE, (240, 180)), "told"), "of two shapes": (made((120, 90), (90, 120)), "told"), "anamorphic": (made(SIZE, aspect="4/3"), "any"),
         "of one frame": (frames(1), "refused"), "of two frames": (frames(2), "any"), "sound alone": (sound, "refused"), "header claims 65535 x 65535": (header, "any"),
         "turned": (matrix, "right"), "turned by 45 degrees": (skewed, "any"), "still": (lambda root: write_video(root / "video.mp4", [(1, SIZE)] * 8), "any"),
         "a GIF": (lambda root: photograph().save(root / "video.mp4", "GIF", save_all=True, append_images=[photograph(seed=i) for i in range(5)]), "any"),

@@ -163,6 +163,16 @@ def alike(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def is_result(file: Path) -> bool:
+    """Whether it holds predicted cameras, which other results may replace; a capture's own are nowhere else.
+
+    Raises:
+        UserError: missing, or not JSON.
+    """
+    content = read_json(file)
+    return isinstance(content, dict) and content.get("convention") == _PREDICTED
+
+
 def refuse_same_names(names: Iterable[str], where: Path) -> None:
     """Frames are told apart by name, on every file system.
 
