@@ -236,3 +236,11 @@ def test_true_K_of_another_size_is_scaled_as_everywhere(tmp_path) -> None:
     assert camera.size == SIZE
     np.testing.assert_allclose(camera.K, load_capture(tmp_path).frames[0].K)
     np.testing.assert_allclose(camera.K, [[35, 0, 20], [0, 35, 15], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("size", [(12000, 3), (2, 400), (400, 1)])
+def test_a_line_is_no_photograph(tmp_path, size) -> None:
+    images(tmp_path, "0.png")
+    Image.new("RGB", size).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match=f"{size[0]}x{size[1]} is too narrow"):
+        load_capture(tmp_path)

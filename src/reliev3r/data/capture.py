@@ -33,6 +33,7 @@ from reliev3r.geometry.sampling import evenly_spaced
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_NARROWEST = 40  # long over short side; nothing of what is narrower would be left at a network's size
 _OFF_CENTRE = 0.24  # of the image: K of half the size has the centre at a quarter
 VIDEO_VIEWS = 24
 """Frames taken from a video when the number of views is not given."""
@@ -62,11 +63,13 @@ class Frame:
     """What to leave out of it (``data.masks``), in pixels of the upright image before rectification; None: nothing."""
 
     def __post_init__(self) -> None:
-        """K is checked here, whatever it comes from.
+        """Shape and K are checked here, whatever they come from.
 
         Raises:
-            UserError: it is impossible for an image of this size.
+            UserError: the image is a line, or its K is impossible for its size.
         """
+        if max(self.width, self.height) > _NARROWEST * min(self.width, self.height):
+            raise UserError(f"{self.path}: {self.width}x{self.height} is too narrow for a photograph; leave it out")
         if self.K is not None:
             refuse_impossible_K(self.K, (self.width, self.height), str(self.path))
 
