@@ -16,7 +16,7 @@ MIN_OBSERVATIONS = 12
 """A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
 MIN_SHARE = 1 / 3
 """Of a view's observations: some agree with any camera by chance."""
-ENOUGH_LONG = 50
+ENOUGH_LONG = 100
 """Observations of points that three views or more see: with these a view needs none that two alone see."""
 _MIN_PARALLAX = math.radians(0.5)
 FLOOR_ANGLE = math.radians(0.1)
