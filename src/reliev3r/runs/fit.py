@@ -42,7 +42,7 @@ from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.heads import set_initial_focal
 from reliev3r.model.load import RANDOM, Model, initial_network, load_model
 from reliev3r.model.network import PRESETS, Reliev3R
-from reliev3r.model.predict import predict
+from reliev3r.model.predict import predict, refuse_not_finite
 from reliev3r.runs.last_third import last_third
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.runs.run_folder import Resume, RunFolder, absolute, start_of
@@ -330,8 +330,10 @@ def _reconstruction(
 ) -> Reconstruction:  # fmt: skip
     """The network's last word on its own capture, in the precision in which ``reconstruct`` will repeat it."""
     bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
+    prediction = predict(model, prepared.views, bf16=bf16, loops=loop_pairs(capture))
+    refuse_not_finite(prediction)
     return Reconstruction(
-        prediction=predict(model, prepared.views, bf16=bf16, loops=loop_pairs(capture)),
+        prediction=prediction,
         capture=capture,
         names=capture.names,
         image_files=tuple(frame.file for frame in capture.frames),
