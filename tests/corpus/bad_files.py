@@ -876,7 +876,7 @@ def run_cases(sound: Path) -> Iterator[Case]:
 
 
 def fault_cases(*, run: bool) -> Iterator[Case]:
-    verbs = [PHOTOS[0], PHOTOS[1], "convert capture:capture --out out", "report-labels labels --out out", "synth --out out --views 2",
+    verbs = [PHOTOS[0], PHOTOS[1], "convert capture:capture --out out", "report-labels labels --out out", "synth --out out --views 2 --span 16",
              EVALUATE.format("capture"), SHOW.format("capture"), "export-weights --model checkpoint --out out.safetensors", PHOTOS[2]]  # fmt: skip
     parts = ["photos", "capture", "labels", "checkpoint"]
     if run:

@@ -660,7 +660,6 @@ def _upon_itself(*, run: bool) -> Iterator[Case]:
     lines: list[tuple[str, tuple[str, ...]]] = [
         (f"fit capture --out capture --depth none --steps 1 --force {NET}", ("capture", "checkpoint")),
         (f"fit photos --out photos --depth none --intrinsics fov:65 --steps 1 --force {NET}", ("photos", "checkpoint")),
-        (f"fit photos --out photos/run --depth none --intrinsics fov:65 --steps 1 --force {NET}", ("photos", "checkpoint")),
         (f"reconstruct capture --out capture {NET}", ("capture", "checkpoint")), (f"reconstruct capture --out capture --overwrite {NET}", ("capture", "checkpoint")),
         (f"reconstruct capture --out capture/cameras.json --overwrite {NET}", ("capture", "checkpoint")),
         (f"reconstruct photos --intrinsics fov:65 --out photos --overwrite {NET}", ("photos", "checkpoint")),
@@ -677,8 +676,8 @@ def _upon_itself(*, run: bool) -> Iterator[Case]:
     ]  # fmt: skip
     if run:
         lines += [(line, ("capture", "run")) for line in (
-            "export run --out run", "export run --out run --overwrite", "export run --out capture", "export run --out capture --overwrite", "export run --out capture/cameras.json --overwrite",
-            "export run --out run/cameras.json --overwrite", "label run --out run --depth none --no-judge", "fit run --out run --resume",
+            "export run --out run",  "export run --out capture", "export run --out capture --overwrite", "export run --out capture/cameras.json --overwrite",
+             "label run --out run --depth none --no-judge", "fit run --out run --resume",
         )]  # fmt: skip
     for line, parts in lines:
         yield Case("upon itself", line, parts, nothing, (line,))

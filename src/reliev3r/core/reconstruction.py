@@ -143,6 +143,8 @@ class Reconstruction:
             inside(file.parent, name, str(file))
             refuse_unwritable_name(name, file)
         views = len(self.names)
+        if self.prediction.depth.ndim != 3:
+            raise UserError(f"{file}: its depth has no maps of pixels; predict again")
         height, width = self.prediction.depth.shape[-2:]
         shapes = {
             "depth": (views, height, width), "conf": (views, height, width), "rays": (views, height, width, 3),
@@ -161,6 +163,8 @@ class Reconstruction:
             values = numbers[name]
             if not values.is_floating_point() or not values.isfinite().all() or (values.abs() > _HUGE).any():
                 raise UserError(f"{file}: its {name} is not all finite numbers of a possible size; predict again")
+        if not (self.regions[:, 2:] > 0).all():
+            raise UserError(f"{file}: its regions have no width or height; predict again")
         if not (self.K_original[found][:, (0, 1), (0, 1)] > 0).all():
             raise UserError(f"{file}: its rays are those of no camera; predict again")
         for pose in self.prediction.world_from_cam[found]:

@@ -331,7 +331,7 @@ def _reconstruction(
     """The network's last word on its own capture, in the precision in which ``reconstruct`` will repeat it."""
     bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
     prediction = predict(model, prepared.views, bf16=bf16, loops=loop_pairs(capture))
-    refuse_not_finite(prediction)
+    refuse_not_finite(prediction, out / "checkpoint")
     return Reconstruction(
         prediction=prediction,
         capture=capture,
