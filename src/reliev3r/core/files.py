@@ -199,6 +199,18 @@ def inside(folder: Path, name: object, where: str) -> Path:
     return path
 
 
+def refuse_links_out(folder: Path) -> None:
+    """Before results are written below ``folder``, which may be somebody else's: no link in it leads their files
+    elsewhere. The folder itself may be one.
+
+    Raises:
+        UserError: one does.
+    """
+    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if place.is_symlink() and place.is_dir() and not place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{place}: is a link out of {folder}, where results are written; remove it")
+
+
 def file_hash(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reliev3r.core.cameras_json import CAMERAS_JSON, is_result
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import refuse_links_out
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
@@ -106,8 +107,9 @@ def write_folder(
     of the maps that :data:`FINE_FILES` show. Views whose camera was not found are left out.
 
     Raises:
-        UserError: no camera was found, or the folder cannot be written.
+        UserError: no camera was found, the folder cannot be written, or a link in it leads elsewhere.
     """
+    refuse_links_out(folder)
     reconstruction, tracks = found_views(reconstruction, tracks)
     names = [name for name in _contents(reconstruction) if name not in without]
     points = "scene.ply" if "scene.ply" in names else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Literal
 
 import torch
 
+from reliev3r.core.cameras_json import refuse_unwritable_name
 from reliev3r.core.device import resolve_device, resolve_precision
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, read_json
@@ -202,6 +204,11 @@ def finished_run(folder: Path) -> FinishedRun:
     run = read_json(folder / "config.json")
     if not isinstance(run, dict) or not isinstance(run.get("capture"), str) or "settings" not in run:
         raise UserError(f"{folder / 'config.json'}: is not of `reliev3r fit`; name the folder that fit wrote")
+    if not os.path.isabs(run["capture"]):  # as fit writes it
+        raise UserError(
+            f"{folder / 'config.json'}: its capture {run['capture'][:80]!r} is no absolute path; restore it"
+        )
+    refuse_unwritable_name(run["capture"], folder / "config.json")
     config = from_plain(FitConfig, run["settings"], source=str(folder / "config.json"))
     return FinishedRun(capture=Path(run["capture"]), labels=labels_folder(folder, config), config=config)
 
