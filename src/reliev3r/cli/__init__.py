@@ -47,9 +47,9 @@ _TOLD = {
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; 0 is success, 2 bad input, 3 some captures of many failed, 4 worse once adapted, 130 interrupt."""
     arguments = sys.argv[1:] if argv is None else argv
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # closed by whoever started this: nobody reads
-            setattr(sys, stream, open(os.devnull, "w", encoding="utf8"))  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this: nobody reads
+            setattr(sys, name, open(os.devnull, "w", encoding="utf8"))  # noqa: SIM115
     if arguments[:1] == ["--version"]:
         print(f"reliev3r {importlib.metadata.version('reliev3r')}")
         return 0

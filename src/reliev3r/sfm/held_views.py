@@ -69,8 +69,8 @@ def usable_observations(
 def confirmed(tracks: Tracks) -> Tracks:
     """Without the tracks [v, m] of two views, where both views have :data:`ENOUGH_LONG` observations of longer ones.
 
-    A match along the epipolar line agrees with any two cameras, right or wrong; a third view tells. COLMAP adjusts on
-    no track of two views at all. Here views that have little else keep theirs, and so do all where views would fall
+    A match along the epipolar line agrees with any two cameras, right or wrong; a third view tells. COLMAP triangulates
+    no track of two views by default. Here views that have little else keep theirs, and so do all where views would fall
     apart without.
     """
     seen = tracks.visible
