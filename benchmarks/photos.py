@@ -208,11 +208,11 @@ def table(sets: dict[str, Any]) -> str:
         "|---|--:|---|--:|--:|--:|--:|",
     ]
     for name, row in sets.items():
-        error = row["reprojection_px"]
+        error, seconds = row["reprojection_px"], row["refine_cpu_seconds"] or float("nan")
         lines.append(
             f"| {name} | {row['exported']} ({row['colmap_registered']}) | {', '.join(row['left_out']) or '-'} | "
             f"{row['rotation_deg']['max']:.3f}° | {row['position_percent']['max']:.2f} % | {error['ours']:.2f} "
-            f"({error['colmap']:.2f}) | {row['refine_cpu_seconds'] or float('nan'):.0f} ({row['colmap_cpu_seconds']:.0f}) |"
+            f"({error['colmap']:.2f}) | {seconds:.0f} ({row['colmap_cpu_seconds']:.0f}) |"
         )
     return "\n".join(lines)
 
