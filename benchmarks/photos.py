@@ -77,8 +77,9 @@ def gather(name: str, clones: Path, folder: Path) -> None:
             image.save(folder / (name_here or original), quality=95, subsampling=0, exif=exif.tobytes())
 
 
-def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:
-    """COLMAP's largest model, written to ``work/sparse``; returns what is told about it."""
+def map_by_colmap(photographs: Path, work: Path, *, features: int = 8192, octave: int = 0) -> dict[str, Any]:
+    """COLMAP's largest model, written to ``work/sparse``; returns what is told about it. ``features`` of an image at
+    most, from the first ``octave``."""
     shutil.rmtree(work, ignore_errors=True)
     (work / "images").mkdir(parents=True)
     capture, start = with_intrinsics(load_capture(photographs)), time.process_time()
@@ -87,7 +88,8 @@ def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:
     extraction, matching = pycolmap.FeatureExtractionOptions(), pycolmap.FeatureMatchingOptions()
     extraction.use_gpu = matching.use_gpu = False
     extraction.num_threads = matching.num_threads = 1
-    extraction.max_image_size, extraction.sift.first_octave = _LONG_SIDE, 0
+    extraction.max_image_size, extraction.sift.first_octave = _LONG_SIDE, octave
+    extraction.sift.max_num_features = features
     cameras = cameras_of(capture)
     for camera in sorted(set(cameras)):
         names, first = [], capture.frames[camera]
@@ -103,16 +105,16 @@ def map_by_colmap(photographs: Path, work: Path) -> dict[str, Any]:
             pycolmap.Device.cpu,
         )  # fmt: skip
     pycolmap.match_exhaustive(work / "database.db", matching, device=pycolmap.Device.cpu)
-    _map_matched(work, work)
+    map_matched(work, work)
     told = {"cpu_seconds": round(time.process_time() - start, 1)}
     write_json(work / "told.json", told)
     return told
 
 
-def _map_matched(matched: Path, out: Path, *, lens_kept: bool = False) -> None:
+def map_matched(matched: Path, out: Path, *, lens_kept: bool = False, seed: int = 0) -> None:
     """The largest model of what was matched, to ``out/sparse``; ``lens_kept``: under the lenses that it starts from."""
     mapping = pycolmap.IncrementalPipelineOptions()
-    mapping.num_threads, mapping.random_seed, mapping.min_model_size, mapping.extract_colors = 1, 0, 2, False
+    mapping.num_threads, mapping.random_seed, mapping.min_model_size, mapping.extract_colors = 1, seed, 2, False
     if lens_kept:
         mapping.ba_refine_focal_length = mapping.ba_refine_extra_params = False
         mapping.mapper.abs_pose_refine_focal_length = mapping.mapper.abs_pose_refine_extra_params = False
@@ -143,18 +145,12 @@ def refined_run(photographs: Path, run: Path, steps: int) -> dict[str, Any]:
 def compared(run: Path, colmap: Path) -> dict[str, Any]:
     """Exported cameras against COLMAP's, and both models' reprojection errors."""
     reference, exported = pycolmap.Reconstruction(colmap / "sparse"), pycolmap.Reconstruction(run / "sparse" / "0")
-    theirs = {
-        Path(image.name).stem: np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]])
-        for image in reference.images.values()
-        if image.has_pose
-    }
+    theirs = poses_of(reference)
     frames = read_json(run / "cameras.json")["frames"]
     names = [frame["name"] for frame in frames if frame["name"] in theirs]
     ours = torch.tensor([frame["cam_to_world"] for frame in frames if frame["name"] in theirs]).double()
     target = torch.from_numpy(np.stack([theirs[name] for name in names]))
-    scale, turn, move = umeyama(_corners(ours), _corners(target))
-    degrees = rotation_angle((turn @ ours[:, :3, :3]).mT @ target[:, :3, :3]).rad2deg()
-    percent = 100 * (scale * ours[:, :3, 3] @ turn.T + move - target[:, :3, 3]).norm(dim=-1) / _radius(target)
+    degrees, percent = distances(ours, target)
     error = {}
     for whose, model in (("colmap", reference), ("ours", exported)):
         model.update_point_3d_errors()
@@ -177,6 +173,23 @@ def compared(run: Path, colmap: Path) -> dict[str, Any]:
     }
 
 
+def poses_of(model: pycolmap.Reconstruction) -> dict[str, np.ndarray]:
+    """world_from_cam [4, 4] of its cameras, by the names of their photographs."""
+    return {
+        Path(image.name).stem: np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]])
+        for image in model.images.values()
+        if image.has_pose
+    }
+
+
+def distances(ours: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Degrees and percent of the camera radius between cameras [n, 4, 4], once the first are laid onto the others."""
+    scale, turn, move = umeyama(_corners(ours), _corners(target))
+    degrees = rotation_angle((turn @ ours[:, :3, :3]).mT @ target[:, :3, :3]).rad2deg()
+    percent = 100 * (scale * ours[:, :3, 3] @ turn.T + move - target[:, :3, 3]).norm(dim=-1) / _radius(target)
+    return degrees, percent
+
+
 def _radius(cameras: torch.Tensor) -> torch.Tensor:
     return (cameras[:, :3, 3] - cameras[:, :3, 3].mean(0)).norm(dim=-1).max()
 
@@ -195,11 +208,11 @@ def table(sets: dict[str, Any]) -> str:
         "|---|--:|---|--:|--:|--:|--:|",
     ]
     for name, row in sets.items():
-        error = row["reprojection_px"]
+        error, seconds = row["reprojection_px"], row["refine_cpu_seconds"] or float("nan")
         lines.append(
             f"| {name} | {row['exported']} ({row['colmap_registered']}) | {', '.join(row['left_out']) or '-'} | "
             f"{row['rotation_deg']['max']:.3f}° | {row['position_percent']['max']:.2f} % | {error['ours']:.2f} "
-            f"({error['colmap']:.2f}) | {row['refine_cpu_seconds']:.0f} ({row['colmap_cpu_seconds']:.0f}) |"
+            f"({error['colmap']:.2f}) | {seconds:.0f} ({row['colmap_cpu_seconds']:.0f}) |"
         )
     return "\n".join(lines)
 
@@ -229,7 +242,7 @@ def main() -> None:
         if name in FLAT:
             kept = given.work / "cache" / f"colmap_{name}_lens_kept"
             if not (kept / "sparse").is_dir():
-                _map_matched(colmap, kept, lens_kept=True)
+                map_matched(colmap, kept, lens_kept=True)
             row["against_lens_kept"] = compared(run, kept)
         row["source"] = [f"github.com/{repository}: {place}" for repository, place, _ in SETS.get(name, [])]
         done[name] = row

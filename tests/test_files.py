@@ -8,7 +8,15 @@ import pytest
 from safetensors import SafetensorError
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import atomic_directory, atomic_path, file_hash, read_json, remove_leftovers, write_json
+from reliev3r.core.files import (
+    atomic_directory,
+    atomic_path,
+    file_hash,
+    read_json,
+    refuse_links_out,
+    remove_leftovers,
+    write_json,
+)
 
 
 class Crash(BaseException):
@@ -151,3 +159,19 @@ def test_names_in_messages_neither_break_the_line_nor_command_the_terminal():
     told = str(UserError("a\nb\x1b[31m\ud800\u2028 é写😀 c: not found"))
     assert told == "a\\nb\\x1b[31m\\ud800\\u2028 é写😀 c: not found"
     told.encode("utf8")
+
+
+def test_a_link_out_of_a_folder_of_results_is_refused(tmp_path):
+    """A run from elsewhere may bring one: what is written into ``images/`` would fall upon somebody's files."""
+    run, private = tmp_path / "run", tmp_path / "private"
+    (run / "inner").mkdir(parents=True)
+    private.mkdir()
+    (run / "beside").symlink_to("inner")
+    (tmp_path / "short").symlink_to(run)
+    refuse_links_out(run)
+    refuse_links_out(tmp_path / "short")
+    refuse_links_out(tmp_path / "missing")
+    (run / "images").symlink_to(private)
+    for folder in (run, tmp_path / "short"):
+        with pytest.raises(UserError, match="images: is a link out of"):
+            refuse_links_out(folder)

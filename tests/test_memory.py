@@ -6,7 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import builders
 from reliev3r.core.errors import UserError
@@ -61,3 +63,21 @@ def test_networks(tmp_path, changes) -> None:
     with pytest.raises(UserError, match="the checkpoint cannot be loaded") as told:
         load_network(tmp_path)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.bool, torch.float8_e4m3fn])
+def test_numbers_that_are_no_weights_are_refused(tmp_path, kind) -> None:
+    """PyTorch would turn them into some: whole numbers of weights are all 0."""
+    builders.network().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({name: value.to(kind) for name, value in load_file(file).items()}, file)
+    with pytest.raises(UserError, match="which holds no weights"):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_weights_of_other_precision_are_taken(tmp_path, kind) -> None:
+    builders.network().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({name: value.to(kind) for name, value in load_file(file).items()}, file)
+    assert {parameter.dtype for parameter in load_network(tmp_path).parameters()} == {torch.float32}

@@ -134,3 +134,24 @@ def test_an_entry_that_is_missing_is_told(tmp_path, entry):
     (tmp_path / "prediction.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="damaged"):
         Reconstruction.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"depth": torch.ones(12)}, "its depth has no maps of pixels"),
+        ({"rays": torch.zeros(2, 6, 8, 3)}, "its rays are those of no camera"),
+        ({"rays": -make_reconstruction().prediction.rays}, "its rays are those of no camera"),
+        ({"world_from_cam": torch.zeros(2, 4, 4)}, "no rotation and translation"),
+        ({"world_from_cam": torch.diag(torch.tensor([-1.0, 1, 1, 1])).repeat(2, 1, 1)}, "scaled or mirrored"),
+        ({"regions": torch.zeros(2, 4)}, "its regions have no width"),
+        ({"regions": torch.tensor([[0.0, 0, -640, 480], [20.0, 10, 560, 420]])}, "its regions have no width"),
+    ],
+)
+def test_arrays_that_are_no_reconstruction_are_refused(tmp_path, changes, told):
+    reconstruction = make_reconstruction()
+    for name, value in changes.items():
+        object.__setattr__(reconstruction if name == "regions" else reconstruction.prediction, name, value)
+    reconstruction.save(tmp_path)
+    with pytest.raises(UserError, match=told):
+        Reconstruction.load(tmp_path)

@@ -149,7 +149,7 @@ def test_a_solver_that_fails_is_reported_not_raised(monkeypatch):
 
 def test_a_view_without_tracks_moves_with_its_neighbour():
     start = perturbed()
-    tracks = cut(tracks_of(small_scene.arc(VIEWS)), [3], keep=5)
+    tracks = cut(tracks_of(small_scene.arc(VIEWS), count=600), [3], keep=5)
     result = refine_cameras(start, tracks, cut(tracks_of(small_scene.arc(VIEWS), count=150, seed=9), [3]))
     assert result.kept
     assert result.unrefined_views == ("frame3",)

@@ -876,7 +876,7 @@ def run_cases(sound: Path) -> Iterator[Case]:
 
 
 def fault_cases(*, run: bool) -> Iterator[Case]:
-    verbs = [PHOTOS[0], PHOTOS[1], "convert capture:capture --out out", "report-labels labels --out out", "synth --out out --views 2",
+    verbs = [PHOTOS[0], PHOTOS[1], "convert capture:capture --out out", "report-labels labels --out out", "synth --out out --views 2 --span 16",
              EVALUATE.format("capture"), SHOW.format("capture"), "export-weights --model checkpoint --out out.safetensors", PHOTOS[2]]  # fmt: skip
     parts = ["photos", "capture", "labels", "checkpoint"]
     if run:
@@ -935,13 +935,3 @@ def fault_cases(*, run: bool) -> Iterator[Case]:
             }
             yield Case("word", f"{verb} {word[:20]!r}", (), lambda root: None,
                        (line.get(verb, f"{verb} {word} --out out" if verb in ("fit", "adapt", "label", "reconstruct", "convert", "export") else f"{verb} {word}"),))  # fmt: skip
-
-
-def all_cases(sound: Path, *, json_count: int = 25) -> list[Case]:
-    """Every case that the sound files allow (those of runs where there is one), always in the same order."""
-    run = (sound / "run").is_dir()
-    cases = [
-        *json_cases(sound, json_count), *image_cases(), *name_cases(), *path_cases(), *number_cases(), *media_cases(),
-        *dataset_cases(), *label_cases(), *weight_cases(), *(run_cases(sound) if run else ()), *fault_cases(run=run),
-    ]  # fmt: skip
-    return cases

@@ -100,7 +100,7 @@ def _write_colmap(folder: Path, frames: list, K: np.ndarray) -> None:
 
 def _write_benchmark(root: Path) -> None:
     write_json(root / "benchmark.json", {"name": "two", "protocol": "strict", "scenes": [{"scene": "capture:capture"}]})
-    (root / "systems.toml").write_text('[colmap]\npython = "python"\n')
+    (root / "systems.toml").write_text('[pi3]\nweights = "random"\nrepo = "."\n')
     (root / "list.txt").write_text("capture\n")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bad_files import all_cases
+from every_case import all_cases
 from sound_files import write_files
 
 HERE = Path(__file__).parent

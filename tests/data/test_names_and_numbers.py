@@ -10,8 +10,9 @@ from PIL import Image
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import inside, read_json
-from reliev3r.data.capture import load_capture, natural
+from reliev3r.data.capture import load_capture
 from reliev3r.data.find_captures import find_captures
+from reliev3r.data.image_folder import natural
 from reliev3r.data.intrinsics import with_intrinsics
 from reliev3r.data.readers import open_scene
 from reliev3r.data.truth import CameraFile
@@ -52,7 +53,7 @@ def test_pictures_beside_images_are_told(tmp_path, caplog) -> None:
         load_capture(tmp_path)
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"a\x1b[31m.png", b"\x80.jpg"])
+@pytest.mark.parametrize("name", ["a\u2028b.png".encode(), b"caf\xe9.png", b"a\nb.png", b"a\x1b[31m.png", b"\x80.jpg"])
 def test_names_that_cannot_be_written_are_refused_by_name(tmp_path, name) -> None:
     images(tmp_path, "0.png")
     Image.new("RGB", (8, 8)).save(tmp_path / os.fsdecode(name))

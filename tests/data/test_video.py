@@ -24,6 +24,21 @@ def write_video(path, count=31, width=96, height=64, aspect=None):
         container.mux(stream.encode())
 
 
+def write_parts(path, *sizes):
+    """One stream whose frames change their size, as recordings of calls and of television do."""
+    whole = b""
+    for width, height in sizes:
+        with av.open(str(path), "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for index in range(6):
+                noise = np.random.default_rng(index).integers(0, 255, (height, width, 3), np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+            container.mux(stream.encode())
+        whole += path.read_bytes()
+    path.write_bytes(whole)
+
+
 def turn_clockwise(path):
     """Write the display matrix of a phone held upright into the MP4 track header: (x, y) -> (-y, x)."""
     content = path.read_bytes()
@@ -137,3 +152,15 @@ def test_pixels_that_are_shown_wide_or_high_become_square(tmp_path, stored, aspe
     turn_clockwise(tmp_path / "clip.mp4")
     turned = load_capture(tmp_path / "clip.mp4", views=2, cache=tmp_path).frames[0]
     assert (turned.width, turned.height) == shown[::-1]
+
+
+@pytest.mark.parametrize("second", [(192, 128), (64, 96)])
+def test_frames_that_change_their_size_are_told(tmp_path, caplog, second):
+    write_parts(tmp_path / "clip.ts", (96, 64), second)
+    with caplog.at_level(logging.WARNING):
+        capture = load_capture(tmp_path / "clip.ts", cache=tmp_path / "cache")
+    width, height = second
+    assert f"change from 96x64 to {width}x{height} at frame" in caplog.text
+    assert {(frame.width, frame.height) for frame in capture.frames} == {(96, 64), second}
+    for index, frame in enumerate(capture.frames):
+        assert capture.image(index).shape[:2] == (frame.height, frame.width)

@@ -200,3 +200,16 @@ def test_views_without_camera_stay_out(tmp_path, tracks):
     loaded = pycolmap.Reconstruction(written[2])
     assert sorted(image.name for image in loaded.images.values()) == ["frame0.jpg", "frame2.jpg", "frame3.jpg"]
     assert loaded.compute_mean_reprojection_error() < 1
+
+
+@pytest.mark.parametrize("name", ["cameras.json", "transforms.json", "sparse/0/images.bin"])
+def test_cameras_that_are_no_results_are_never_replaced(tmp_path, name) -> None:
+    """The truth of a capture, or the cameras of a dataset, lie in folders that results might be sent to."""
+    file = tmp_path / "capture" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    for target in (tmp_path / "capture", *([file] if name == "cameras.json" else [])):
+        with pytest.raises(UserError, match="is not of an earlier result"):
+            export_reconstruction(small_scene.reconstruction(), None, target, overwrite=True)
+    assert [path for path in (tmp_path / "capture").rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "{}"

@@ -47,6 +47,9 @@ _TOLD = {
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; 0 is success, 2 bad input, 3 some captures of many failed, 4 worse once adapted, 130 interrupt."""
     arguments = sys.argv[1:] if argv is None else argv
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this: nobody reads
+            setattr(sys, name, open(os.devnull, "w", encoding="utf8"))  # noqa: SIM115
     if arguments[:1] == ["--version"]:
         print(f"reliev3r {importlib.metadata.version('reliev3r')}")
         return 0
@@ -73,6 +76,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except MemoryError:
         print("error: out of memory; use fewer --views or smaller images", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # as Path.resolve says it before Python 3.13
+            raise
+        print(f"error: {UserError(error)}; remove it", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in _TOLD:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from reliev3r.core.files import refuse_no_file
+
 ARRAY_ERRORS = (
     OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, RuntimeError, MemoryError, NotImplementedError,
     OverflowError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -31,6 +33,7 @@ def read_npz(path: Path, names: Collection[str] | None = None, *, optional: Coll
         ValueError and the others of :data:`ARRAY_ERRORS`: damaged, an array is missing, announces another size than it
             has, or unpacks to far more than the file; the caller knows the remedy.
     """
+    refuse_no_file(path)
     with zipfile.ZipFile(path) as archive:
         there = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         wanted = there if names is None else [*names, *(name for name in optional if name in there)]
@@ -50,6 +53,7 @@ def read_npy(path: Path) -> np.ndarray:
     Raises:
         ValueError and the others of :data:`ARRAY_ERRORS`: damaged, or it announces more than it has.
     """
+    refuse_no_file(path)
     with open(path, "rb") as file:
         return _array(file, os.fstat(file.fileno()).st_size)
 
@@ -70,6 +74,7 @@ def read_torch(path: Path) -> Any:
     Raises:
         Exception: whatever torch makes of foreign files; ValueError where it unpacks to far more than the file.
     """
+    refuse_no_file(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():

@@ -34,6 +34,7 @@ _CORNER_FROM_CENTRE = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 _LENS = re.compile(r"camera_model|is_fisheye|distortion_params|[kpsb]\d")
 """Entries about the lens, for all frames together or for one: nerfstudio's names (``data.lenses``)."""
 _FARTHEST = 1e13  # no camera on Earth in any unit, and where float32 can still square
+_LONGEST_PIXEL = 5.0  # width over height or the reverse; the most oblong ones of video have 1.5
 _UNNAMED = re.compile(r"dist|dist_?coeffs?|distortion(_?coefficients|_?coeffs|_?model)?|D|lens|model", re.IGNORECASE)
 """How others call them; unread they would be ignored without a word."""
 
@@ -157,44 +158,61 @@ def write_frames(file: Path, frames: Iterable[PosedEntry], *, predicted: bool = 
     write_json(file, {"convention": convention, **about, "frames": [_written(frame) for frame in frames]})
 
 
-def refuse_same_names(names: Iterable[str], where: Path) -> None:
-    """Frames are told apart by name, on file systems too that do not tell upper from lower case.
+def alike(name: str) -> str:
+    """The same for names that some file system does not tell apart: by case, or by how accents are written."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_result(file: Path) -> bool:
+    """Whether it holds predicted cameras, which other results may replace; a capture's own are nowhere else.
 
     Raises:
-        UserError: two are the same.
+        UserError: missing, or not JSON.
+    """
+    content = read_json(file)
+    return isinstance(content, dict) and content.get("convention") == _PREDICTED
+
+
+def refuse_same_names(names: Iterable[str], where: Path) -> None:
+    """Frames are told apart by name, on every file system.
+
+    Raises:
+        UserError: two are :func:`alike`.
     """
     seen: set[str] = set()
     for name in names:
-        if name.lower() in seen:
+        if alike(name) in seen:
             raise UserError(f"{where}: two images are named {name!r}; rename one, the name identifies the frame")
-        seen.add(name.lower())
+        seen.add(alike(name))
 
 
 def refuse_unwritable_name(name: str, where: Path) -> None:
     """A frame's name goes into files, models and pages of other programs, which take text alone.
 
     Raises:
-        UserError: it is no UTF-8 (from an old archive or camera), or holds control characters.
+        UserError: it is no UTF-8 (from an old archive or camera), or holds control characters or line breaks.
     """
     if not _writable(name):
         raise UserError(f"{where}: the name {name!a} is not UTF-8 or has control characters; rename it")
 
 
 def _writable(name: str) -> bool:
-    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+    return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
 
 
 def refuse_impossible_K(K: Float[np.ndarray, "3 3"], size: tuple[int, int], where: str) -> None:
     """K (corner convention) of an image of ``size`` = (width, height): it must be one that a lens can have.
 
     Raises:
-        UserError: a principal point outside the image, or a field of view outside 2 to 170 degrees: such a K is
-            normalised, or belongs to another size of the image.
+        UserError: a principal point outside the image, a field of view outside 2 to 170 degrees (such a K is
+            normalised, or belongs to another size of the image), or pixels more than five times as wide as high.
     """
     fov = max(2 * math.degrees(math.atan2(size[axis] / 2, K[axis, axis])) for axis in (0, 1))
     outside = not all(0 <= K[axis, 2] <= size[axis] for axis in (0, 1))
-    if outside or not 2 <= fov <= 170:
+    square = 1 / _LONGEST_PIXEL <= K[0, 0] / K[1, 1] <= _LONGEST_PIXEL
+    if outside or not square or not 2 <= fov <= 170:
         seen = f"its principal point ({K[0, 2]:.6g}, {K[1, 2]:.6g}) lies outside" if outside else f"it sees {fov:.4g}°"
+        seen = seen if square else f"its focal lengths are {K[0, 0]:.6g} and {K[1, 1]:.6g}"
         raise UserError(
             f"{where}: K is not one of {size[0]}x{size[1]} pixels ({seen}); give it in pixels of this very image"
         )

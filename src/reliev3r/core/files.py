@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -142,18 +143,43 @@ def write_json(path: Path | str, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
 
 
+def refuse_no_file(path: Path | str) -> None:
+    """Before a file from elsewhere is opened: a pipe would be waited for, and a device may never end.
+
+    Raises:
+        UserError: it is one. What is missing or a folder is for whoever opens it to tell.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path}: is a pipe or a device; give a file")
+
+
 def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, is not JSON, or says a thing twice.
     """
+    refuse_no_file(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows begins files with a byte-order mark
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows begins files with a byte-order mark
+        return json.loads(text, object_pairs_hook=_said_once)
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found") from error
     except (OSError, ValueError, RecursionError) as error:  # endless nesting; integers of thousands of digits
         raise UserError(f"{path}: not readable as JSON ({error})") from error
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a name that stands twice in an object, the JSON module would take the last, and others the first."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in it")
+    return content
 
 
 def inside(folder: Path, name: object, where: str) -> Path:
@@ -173,8 +199,25 @@ def inside(folder: Path, name: object, where: str) -> Path:
     return path
 
 
+def refuse_links_out(folder: Path) -> None:
+    """Before results are written below ``folder``, which may be somebody else's: no link in it leads their files
+    elsewhere. The folder itself may be one.
+
+    Raises:
+        UserError: one does.
+    """
+    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if place.is_symlink() and place.is_dir() and not place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{place}: is a link out of {folder}, where results are written; remove it")
+
+
 def file_hash(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        UserError: it is no file.
+    """
+    refuse_no_file(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

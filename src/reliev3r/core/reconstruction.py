@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from reliev3r.core.arrays import ARRAY_ERRORS, read_npz
-from reliev3r.core.cameras_json import refuse_same_names, refuse_unwritable_name
+from reliev3r.core.cameras_json import checked_pose, refuse_same_names, refuse_unwritable_name
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import atomic_path, file_hash, inside, read_json, write_json
 from reliev3r.core.types import Prediction, Tracks
@@ -143,6 +143,8 @@ class Reconstruction:
             inside(file.parent, name, str(file))
             refuse_unwritable_name(name, file)
         views = len(self.names)
+        if self.prediction.depth.ndim != 3:
+            raise UserError(f"{file}: its depth has no maps of pixels; predict again")
         height, width = self.prediction.depth.shape[-2:]
         shapes = {
             "depth": (views, height, width), "conf": (views, height, width), "rays": (views, height, width, 3),
@@ -161,6 +163,12 @@ class Reconstruction:
             values = numbers[name]
             if not values.is_floating_point() or not values.isfinite().all() or (values.abs() > _HUGE).any():
                 raise UserError(f"{file}: its {name} is not all finite numbers of a possible size; predict again")
+        if not (self.regions[:, 2:] > 0).all():
+            raise UserError(f"{file}: its regions have no width or height; predict again")
+        if not (self.K_original[found][:, (0, 1), (0, 1)] > 0).all():
+            raise UserError(f"{file}: its rays are those of no camera; predict again")
+        for pose in self.prediction.world_from_cam[found]:
+            checked_pose(pose.double().numpy(), str(file))
         if self.image.dtype != torch.uint8:
             raise UserError(f"{file}: its image is not of 8 bits; predict again")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -19,11 +19,11 @@ from reliev3r.core.cameras_json import (
     read_about,
     read_frames,
     refuse_impossible_K,
-    refuse_same_names,
     refuse_unwritable_name,
 )
 from reliev3r.core.errors import UserError
 from reliev3r.core.progress import Progress
+from reliev3r.data.image_folder import image_files, some_names, tell_several_pictures, tell_unused_masks, visible_files
 from reliev3r.data.images import IMAGE_SUFFIXES, image_size, read_image
 from reliev3r.data.lenses import Rectification, rectification_of_entry
 from reliev3r.data.masks import mask_of, read_mask
@@ -33,8 +33,8 @@ from reliev3r.geometry.sampling import evenly_spaced
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_NARROWEST = 40  # long over short side; nothing of what is narrower would be left at a network's size
 _OFF_CENTRE = 0.24  # of the image: K of half the size has the centre at a quarter
-_LONGEST_NUMBER = 1000  # digits; Python refuses to read longer ones
 VIDEO_VIEWS = 24
 """Frames taken from a video when the number of views is not given."""
 
@@ -63,11 +63,13 @@ class Frame:
     """What to leave out of it (``data.masks``), in pixels of the upright image before rectification; None: nothing."""
 
     def __post_init__(self) -> None:
-        """K is checked here, whatever it comes from.
+        """Shape and K are checked here, whatever they come from.
 
         Raises:
-            UserError: it is impossible for an image of this size.
+            UserError: the image is a line, or its K is impossible for its size.
         """
+        if max(self.width, self.height) > _NARROWEST * min(self.width, self.height):
+            raise UserError(f"{self.path}: {self.width}x{self.height} is too narrow for a photograph; leave it out")
         if self.K is not None:
             refuse_impossible_K(self.K, (self.width, self.height), str(self.path))
 
@@ -156,16 +158,21 @@ def load_capture(
         return _video_capture(path, views or VIDEO_VIEWS, cache, progress)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder or video; give a folder of images or a video file")
-    if (path / CAMERAS_JSON).is_file():
+    if os.path.lexists(path / CAMERAS_JSON):  # a link to nothing, too: whoever has one has cameras
         return _listed_capture(path, views)
-    files = evenly_spaced(_at_least_two(_image_files(path), path), views)
+    files = _at_least_two(image_files(path), path)
+    tell_unused_masks(path, ((file.stem, file.name) for file in files))
+    files = evenly_spaced(files, views)
+    tell_several_pictures(files)
     return Capture(root=path, frames=tuple(_frame_from_file(path, file) for file in files))
 
 
 def _listed_capture(path: Path, views: int | None) -> Capture:
     """Of a folder with ``cameras.json``, which says whether its frames have an order in time."""
     about, entries = read_about(path / CAMERAS_JSON), _entries_with_images(path / CAMERAS_JSON)
+    tell_unused_masks(path, ((entry.name, str(entry.image)) for entry in entries))
     frames = tuple(_frame_from_entry(path, entry) for entry in evenly_spaced(_at_least_two(entries, path), views))
+    tell_several_pictures([frame.path for frame in frames])
     warn_if_off_centre(frames, CAMERAS_JSON)
     capture = Capture(root=path, frames=frames, synthetic=bool(about.synthetic), ordered=about.ordered)
     tell_rectified(capture.frames, str(path / CAMERAS_JSON))
@@ -174,8 +181,8 @@ def _listed_capture(path: Path, views: int | None) -> Capture:
 
 def _at_least_two(items: list[T], path: Path) -> list[T]:
     if not items:
-        there = _visible_files(path)
-        found = f"but {_some_names(there)}; " if there else ""
+        there = visible_files(path)
+        found = f"but {some_names(there)}; " if there else ""
         raise UserError(
             f"{path}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), {found}give a folder of images"
         )
@@ -198,9 +205,28 @@ def _frame_from_entry(root: Path, entry: FrameEntry) -> Frame:
     stated = (entry.width or size[0], entry.height or size[1])
     resize = resized(stated, size, f"{root / file}: is {size[0]}x{size[1]} when upright but {CAMERAS_JSON} says")
     K = None if entry.K is None else resize @ entry.K
+    if K is not None and entry.width is None:
+        _refuse_K_of_stored_pixels(K, size, root / file)
     rectification = rectification_of_entry(entry, K, size, f"{root / CAMERAS_JSON}: frame '{entry.name}'")
     return Frame(name=entry.name, file=file, path=root / file, width=size[0], height=size[1], K=K,
                  rectification=rectification, mask=mask_of(root, entry.name, file))  # fmt: skip
+
+
+def _refuse_K_of_stored_pixels(K: Float[np.ndarray, "3 3"], size: tuple[int, int], file: Path) -> None:
+    """Where nobody says which size K is of: a centre that is the middle of the image only as it is stored.
+
+    Raises:
+        UserError: K is not of the upright image, which is of ``size``.
+    """
+    stored = image_size(file, upright=False)
+    if stored == size:
+        return
+    off, off_stored = (max(abs(K[axis, 2] / of[axis] - 0.5) for axis in (0, 1)) for of in (size, stored))
+    if off_stored < 0.5 * off and off > 0.05:
+        raise UserError(
+            f"{file}: EXIF turns it to {size[0]}x{size[1]} pixels, but its K is of the stored {stored[0]}x{stored[1]}; "
+            "give width, height and K of the upright image"
+        )
 
 
 def resized(stated: tuple[int, int], size: tuple[int, int], where: str) -> Float[np.ndarray, "3 3"]:
@@ -240,63 +266,11 @@ def tell_rectified(frames: Sequence[Frame], source: str) -> None:
                     "rectified pixels", source, len(lenses), len(frames), models)  # fmt: skip
 
 
-def _image_files(root: Path) -> list[Path]:
-    """Images of a folder, or of its ``images/``, in natural order of their names; hidden files do not count."""
-    folder = image_folder(root)
-    files = _visible_files(folder)
-    images = [file for file in files if is_image(file)]
-    others = [file.name for file in files if not is_image(file)]
-    if images and others:
-        logger.warning("%s: ignored %d file(s) that are not images: %s", folder, len(others), ", ".join(others[:20]))
-    for file in images:
-        refuse_unwritable_name(file.name, folder)
-    refuse_same_names([file.stem for file in images], folder)
-    return images
-
-
-def image_folder(root: Path) -> Path:
-    """Where the images of a capture's folder are: in its ``images/`` where there are any, else in itself.
-
-    Raises:
-        UserError: both hold images, and most are not in ``images/``: which are meant?
-    """
-    inner = root / "images"
-    beside, below = ([file for file in _visible_files(folder) if is_image(file)] for folder in (root, inner))
-    if not below:
-        return root
-    if len(beside) > len(below):
-        raise UserError(f"{root}: holds {len(beside)} images, and {len(below)} in images/; move one of the two away")
-    if beside:
-        logger.warning("%s: ignored %d image(s) beside images/: %s", root, len(beside), _some_names(beside))
-    return inner
-
-
-def is_image(file: Path) -> bool:
-    """Whether a file is taken for an image, by its name; hidden ones are not (macOS keeps notes in ._NAME.jpg)."""
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-
-
-def _visible_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file()), key=natural)
-
-
-def _some_names(files: Sequence[Path]) -> str:
-    return ", ".join(file.name for file in files[:5]) + (", ..." if len(files) > 5 else "")
-
-
 def _frame_from_file(root: Path, file: Path) -> Frame:
     width, height = image_size(file)
     relative = file.relative_to(root).as_posix()
     return Frame(name=file.stem, file=relative, path=file, width=width, height=height,
                  mask=mask_of(root, file.stem, relative))  # fmt: skip
-
-
-def natural(path: Path | str) -> list[Any]:
-    """Sort key in which frame2 comes before frame10."""
-    parts = filter(None, re.split(r"(\d+)", Path(path).name))
-    return [(0, int(part), "") if part.isdecimal() and len(part) < _LONGEST_NUMBER else (1, 0, part) for part in parts]
 
 
 def _video_capture(video: Path, views: int, cache: Path | None, progress: Progress | None) -> Capture:

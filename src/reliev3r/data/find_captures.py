@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reliev3r.core.cameras_json import CAMERAS_JSON, refuse_unwritable_name
+from reliev3r.core.cameras_json import CAMERAS_JSON, alike, refuse_unwritable_name
 from reliev3r.core.errors import UserError
-from reliev3r.data.capture import is_image
+from reliev3r.data.image_folder import is_image
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".3gp"})
 """Files below a folder of captures that are taken for videos."""
@@ -49,9 +49,9 @@ def find_captures(root: Path | str, store: Path | str) -> list[CaptureTask] | No
 def _tasks(found: list[tuple[str, Path]], store: Path, where: Path) -> list[CaptureTask]:
     paths: dict[str, Path] = {}
     for name, path in found:
-        if name.lower() in paths:  # file systems may not tell upper from lower case
-            raise UserError(f"{where}: {path} and {paths[name.lower()]} are both named {name!r}; rename one")
-        paths[name.lower()] = path
+        if alike(name) in paths:
+            raise UserError(f"{where}: {path} and {paths[alike(name)]} are both named {name!r}; rename one")
+        paths[alike(name)] = path
     return [CaptureTask(name=name, path=path, out=store / name) for name, path in sorted(found)]
 
 

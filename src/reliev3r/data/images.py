@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import refuse_no_file
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 """What phones of Apple and Samsung write; Pillow reads it with the package pillow-heif."""
@@ -32,6 +33,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 """What makes stored pixels upright, by the tag; values from 5 on exchange width and height."""
+_OF_EQUAL_PICTURES = {"GIF", "PNG", "WEBP", "AVIF", "TIFF"}
 _AS_STORED = {**_UPRIGHT, 6: _UPRIGHT[8], 8: _UPRIGHT[6]}
 _PILLOW_ERRORS = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, OverflowError, ZeroDivisionError, struct.error,
@@ -106,9 +108,36 @@ def read_image(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"
     Raises:
         UserError: not an image, truncated, or with pixels that have no 8-bit meaning (floating point).
     """
+    return _pixels(path, upright, _to_rgb)
+
+
+def read_grey(path: Path) -> UInt8[np.ndarray, "h w"]:
+    """The upright image in shades of grey, as :func:`read_image` reads it; what is transparent is black.
+
+    Raises:
+        UserError: as :func:`read_image`.
+    """
+    return _pixels(path, True, _to_grey)
+
+
+def picture_count(path: Path) -> int:
+    """Of how many pictures the first is used: of an animation, or of the pages of a TIFF. Other formats name the main
+    one of theirs, which counts alone.
+
+    Raises:
+        UserError: as :func:`image_size`.
+    """
+    with opened_image(path) as image:
+        try:
+            return int(getattr(image, "n_frames", 1)) if image.format in _OF_EQUAL_PICTURES else 1
+        except _PILLOW_ERRORS:  # the first may be whole
+            return 1
+
+
+def _pixels(path: Path, upright: bool, converted: Callable[[Image.Image, Path], Image.Image]) -> np.ndarray:
     with opened_image(path) as image:
         orientation, comes_upright = _orientation(image), _comes_upright(image)
-        pixels = _to_rgb(image, path)
+        pixels = converted(image, path)
         if orientation != 1 and upright != comes_upright:
             pixels = pixels.transpose((_UPRIGHT if upright else _AS_STORED)[orientation])
         return np.array(pixels)
@@ -129,22 +158,32 @@ def _comes_upright(image: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    return _on(image, path, "white").convert("RGB")
+
+
+def _to_grey(image: Image.Image, path: Path) -> Image.Image:
+    return _on(image, path, "black").convert("L")
+
+
+def _on(image: Image.Image, path: Path, ground: str) -> Image.Image:
+    """In 8 bits, and what is transparent in the colour of the ``ground``."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise UserError(f"{path}: more than 16 bits a channel; convert it to 8-bit PNG or JPEG")
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if image.mode == "F":
         raise UserError(f"{path}: floating-point pixels; convert it to 8-bit PNG or JPEG")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
+    return image
 
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
     """Open an image; whatever Pillow raises while it is read becomes one line for the user."""
+    refuse_no_file(path)
     try:
         with _open(path) as image:
             if image.width * image.height > MOST_PIXELS:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.types import Tracks
-from reliev3r.data.images import opened_image
+from reliev3r.data.images import image_size, read_grey
 
 MASKS = "masks"
 """The folder of a capture with ``NAME.png`` or, as COLMAP has it, ``FILE.png`` (``a.jpg.png``)."""
@@ -27,18 +27,27 @@ def mask_of(root: Path, name: str, file: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def unused_masks(root: Path, frames: Iterable[tuple[str, str]]) -> list[Path]:
+    """Files in the folder of masks that are of none of all the capture's frames, each of a name and an image."""
+    there = {path for path in (root / MASKS).glob("*") if not path.name.startswith(".")}
+    return sorted(there - {mask_of(root, name, file) for name, file in frames}) if there else []
+
+
 def read_mask(file: Path, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Where the image counts: white (128 or more) is kept, black is left out.
+    """Where the image counts: white (128 or more) is kept, black and what is transparent is left out.
 
     Raises:
-        UserError: unreadable, or not of ``size`` = (width, height), that of the upright image.
+        UserError: unreadable, not of ``size`` = (width, height), that of the upright image, or with shades but none
+            of them white: a map of labels, for instance of 0 and 1.
     """
-    with opened_image(file) as image:
-        if image.size != size:
-            raise UserError(
-                f"{file}: is {image.width}x{image.height}, but its upright image is {size[0]}x{size[1]}; mask that one"
-            )
-        return np.asarray(image.convert("L")) >= _KEPT
+    if (found := image_size(file)) != size:
+        raise UserError(
+            f"{file}: is {found[0]}x{found[1]}, but its upright image is {size[0]}x{size[1]}; mask that one"
+        )
+    values = read_grey(file)
+    if 0 < values.max() < _KEPT:
+        raise UserError(f"{file}: its values end at {values.max()}; write 255 (white) where the image counts, else 0")
+    return values >= _KEPT
 
 
 def kept_at(kept: Bool[np.ndarray, "h w"], grid: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:

@@ -18,8 +18,8 @@ from reliev3r.core.cameras_json import CAMERAS_JSON, PosedEntry, read_about, rea
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import inside
 from reliev3r.core.types import Truth
-from reliev3r.data.capture import Capture
-from reliev3r.data.images import affordable
+from reliev3r.data.capture import Capture, resized
+from reliev3r.data.images import affordable, image_size
 from reliev3r.data.lenses import Rectification, rectification_of_entry
 from reliev3r.geometry.camera import K_of_crop_resize
 
@@ -126,6 +126,17 @@ def checked_pose(pose: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray
     return pose
 
 
+def refuse_another_shape(shape: tuple[int, ...], image: tuple[int, int], what: str) -> None:
+    """A depth map may be smaller than its ``image`` (width, height), by the same factor both ways up to two pixels.
+
+    Raises:
+        UserError: it is of another aspect ratio: of a crop, or of pixels that were turned.
+    """
+    height, width = shape
+    if abs(width * image[1] - height * image[0]) > 2 * max(image):
+        raise UserError(f"{what}: is {width}x{height}, but its image is {image[0]}x{image[1]}; restore the right one")
+
+
 class CameraFile:
     """Truth of a capture folder: ``cameras.json`` and the depth maps (16-bit PNG, millimetres) that it names."""
 
@@ -168,7 +179,10 @@ class CameraFile:
         if not np.isfinite(frame.world_from_cam).all():
             raise UserError(f"{self.file}: frame '{name}' has a pose that is not finite; leave the frame out")
         pose = checked_pose(frame.world_from_cam, f"{self.file}: frame '{name}'")
-        return TrueCamera(K=torch.tensor(frame.K), world_from_cam=torch.tensor(pose), size=(frame.width, frame.height))
+        stated, size = (frame.width, frame.height), self._size(frame)
+        where = f"{self.file}: frame '{name}' is {size[0]}x{size[1]} when upright, but here stands"
+        K = resized(stated, size, where) @ frame.K
+        return TrueCamera(K=torch.tensor(K), world_from_cam=torch.tensor(pose), size=size)
 
     def depth(self, name: str) -> np.ndarray | None:
         """As :class:`TruthSource` says; metres."""
@@ -179,9 +193,18 @@ class CameraFile:
         stored = cv2.imread(str(affordable(file)), cv2.IMREAD_UNCHANGED) if file.is_file() else None
         if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:
             raise UserError(f"{file}: not a readable 16-bit PNG depth map (named by cameras.json, frame '{name}')")
+        refuse_another_shape(stored.shape, self._size(self._frame(name)), str(file))
         depth = stored.astype(np.float32) / 1000
         rectification = self._rectification(name)
         return depth if rectification is None else rectification.values(depth)
+
+    def _size(self, frame: PosedEntry) -> tuple[int, int]:
+        """(width, height) of the image as it is, which K and maps may be of another size of; as stated where it is
+        gone."""
+        file = self.root / str(frame.image)
+        if file.is_file() or frame.width is None or frame.height is None:
+            return image_size(file)
+        return frame.width, frame.height
 
     def _rectification(self, name: str) -> Rectification | None:
         """Depth maps are of the image as it lies there, and are rectified as that is."""

@@ -66,12 +66,18 @@ def extract_frames(video: Path, folder: Path, count: int, *, progress: Progress 
 
 
 def _pictures(video: Path) -> Iterator[UInt8[np.ndarray, "h w"]]:
-    """All frames as small grey pictures (not turned upright: motion does not care)."""
-    for shown in _decoded(video, warn=True):
+    """All frames as small grey pictures of one size (not turned upright: motion does not care)."""
+    sizes: list[tuple[int, int]] = []
+    for number, shown in enumerate(_decoded(video, warn=True)):
         frame = shown.frame
-        shrink = min(1.0, SHARP_SIDE / max(frame.width, frame.height))
-        size = {"width": max(2, round(frame.width * shrink)), "height": max(2, round(frame.height * shrink))}
-        yield frame.reformat(**size, format="gray").to_ndarray()
+        if (frame.width, frame.height) not in sizes:
+            sizes.append((frame.width, frame.height))
+            if len(sizes) == 2:
+                logger.warning("%s: its frames change from %dx%d to %dx%d at frame %d (another camera?); cut it there",
+                               video, *sizes[0], *sizes[1], number)  # fmt: skip
+        shrink = min(1.0, SHARP_SIDE / max(sizes[0]))
+        width, height = (max(2, round(side * shrink)) for side in sizes[0])
+        yield frame.reformat(width=width, height=height, format="gray").to_ndarray()
 
 
 def _counted(pictures: Iterator[T], progress: Progress | None) -> Iterator[T]:

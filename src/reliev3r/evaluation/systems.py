@@ -22,7 +22,7 @@ from reliev3r.baselines.host import run_baseline
 from reliev3r.baselines.registry import ADAPTERS, NAMES
 from reliev3r.baselines.worker import peak_memory
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import file_hash, read_json, tree_hash
+from reliev3r.core.files import file_hash, read_json, refuse_no_file, tree_hash
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
 from reliev3r.data.capture import Capture
@@ -133,8 +133,9 @@ def read_settings(file: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: not readable, or an entry that is no system.
     """
+    refuse_no_file(file)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:  # endless nesting; integers of thousands of digits
         raise UserError(f"{file}: not readable as TOML ({error})") from error
     for name, entry in content.items():

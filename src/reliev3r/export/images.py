@@ -18,8 +18,9 @@ from reliev3r.data.video import frames_at
 
 IMAGES = "images"
 """The folder, beside the files that name what is in it."""
-_READ_BY_ALL = {("JPEG", "RGB"), ("MPO", "RGB"), ("PNG", "RGB"), ("JPEG", "L"), ("MPO", "L"), ("PNG", "L")}
-"""Format and mode of Pillow: what COLMAP, nerfstudio and gsplat read as the same 8-bit picture."""
+_READ_BY_ALL = {("JPEG", "RGB"), ("MPO", "RGB"), ("PNG", "RGB")}
+"""Format and mode of Pillow: what COLMAP, nerfstudio and gsplat read as the same 8-bit picture. Not grey ones: gsplat
+cuts every picture to three of its last axis, and scales K by what is left of its width."""
 _LOSSY = {"JPEG", "MPO", "HEIF", "AVIF"}
 _JPEG = {"quality": 95, "subsampling": 0}
 

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from reliev3r.core.cameras_json import CAMERAS_JSON
+from reliev3r.core.cameras_json import CAMERAS_JSON, is_result
 from reliev3r.core.errors import UserError
+from reliev3r.core.files import refuse_links_out
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
@@ -48,7 +49,8 @@ def export_reconstruction(
     ``transforms.json`` too has its ``images/`` beside it.
 
     Raises:
-        UserError: unknown suffix, a file that exists already and ``overwrite`` is off, or nothing to write.
+        UserError: unknown suffix, a file that exists already and ``overwrite`` is off, the cameras of a capture or
+            dataset even so, or nothing to write.
     """
     path = Path(path)
     if path.suffix not in ("", ".ply", ".glb", ".npz", ".html", ".json"):
@@ -63,6 +65,7 @@ def export_reconstruction(
     for target in [path, *beside] if path.suffix else [path / name for name in (*images, *_contents(reconstruction))]:
         if target.exists() and not overwrite:
             raise UserError(f"{target}: exists already; choose another name or allow overwriting")
+    _refuse_anothers_cameras(path)
     if not path.suffix:
         return write_folder(reconstruction, tracks, path, capture=capture, keep=keep, depth_size=depth_size)
     reconstruction, tracks = found_views(reconstruction, tracks)
@@ -71,6 +74,17 @@ def export_reconstruction(
         reconstruction = finer(reconstruction, capture, depth_size)
     _write(reconstruction, tracks, path, images=located, keep=keep)
     return [path]
+
+
+def _refuse_anothers_cameras(path: Path) -> None:
+    """Results may replace results; the cameras that a capture or a dataset came with are nowhere else."""
+    if path.suffix and path.name != CAMERAS_JSON:
+        return
+    own = path if path.suffix else path / CAMERAS_JSON
+    there = [own] if path.suffix else [path / name for name in CAMERA_FILES if name != VIEW]
+    found = [file for file in there if file.exists()]
+    if found and not (own.is_file() and is_result(own)):
+        raise UserError(f"{found[0]}: is not of an earlier result, so that nothing replaces it; choose another folder")
 
 
 def write_folder(
@@ -93,8 +107,9 @@ def write_folder(
     of the maps that :data:`FINE_FILES` show. Views whose camera was not found are left out.
 
     Raises:
-        UserError: no camera was found, or the folder cannot be written.
+        UserError: no camera was found, the folder cannot be written, or a link in it leads elsewhere.
     """
+    refuse_links_out(folder)
     reconstruction, tracks = found_views(reconstruction, tracks)
     names = [name for name in _contents(reconstruction) if name not in without]
     points = "scene.ply" if "scene.ply" in names else None

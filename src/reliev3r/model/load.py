@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import file_hash, read_json
+from reliev3r.core.files import file_hash, read_json, refuse_no_file
 from reliev3r.model.foreign.base import ForeignNetwork
 from reliev3r.model.foreign.da3 import load_da3
 from reliev3r.model.foreign.mapanything import load_mapanything
@@ -41,6 +41,8 @@ STARTS: dict[str, Callable[[NetworkConfig, str], Reliev3R]] = {"vggt": vggt_star
 RANDOM = "random"
 """As a name: a new network."""
 FILES = ("config.json", "model.safetensors")
+_TYPES = {"F64", "F32", "F16", "BF16"}
+"""Types of safetensors that weights may have; integers are quantised ones or something else."""
 PACKAGED = "reliev3r-tiny"
 """As a name: the network that comes with this package (its card: ``reliev3r/weights/README.md``)."""
 _WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -86,7 +88,7 @@ def load_network(name: Path | str) -> Reliev3R:
         if not (folder / file).is_file():
             raise UserError(f"{folder / file}: not found; a checkpoint is a folder with {' and '.join(FILES)}")
     try:
-        _refuse_other_size(folder)
+        _refuse_other_weights(folder)
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints where it reads from
             network = Reliev3R.from_pretrained(folder, strict=True, local_files_only=True)
         damaged = [name for name, value in network.state_dict().items() if not bool(value.sum().isfinite())]
@@ -97,14 +99,22 @@ def load_network(name: Path | str) -> Reliev3R:
     return network if str(name) == PACKAGED else _with_their_licence(network)
 
 
-def _refuse_other_size(folder: Path) -> None:
-    """What ``config.json`` describes must be of the size of the weights beside it, before memory is taken for it."""
+def _refuse_other_weights(folder: Path) -> None:
+    """What ``config.json`` describes must be of the size of the weights beside it, before memory is taken for it; and
+    these must be numbers that can be weights, for PyTorch would make some of any others."""
+    refuse_no_file(folder / "model.safetensors")
     with safe_open(folder / "model.safetensors", "pt") as weights:
-        stored = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        parts = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        stored = sum(math.prod(part.get_shape()) for part in parts.values())
+        kinds = {name: part.get_dtype() for name, part in parts.items()}
     with torch.device("meta"):
-        described = sum(parameter.numel() for parameter in Reliev3R(read_json(folder / "config.json")).parameters())
+        network = Reliev3R(read_json(folder / "config.json"))
+    described = sum(parameter.numel() for parameter in network.parameters())
     if described > 1.5 * stored + 1e6:
         raise UserError(f"config.json describes {described:,} weights, model.safetensors holds {stored:,}")
+    for name, _ in network.named_parameters():
+        if kinds.get(name, "F32") not in _TYPES:
+            raise UserError(f"{name} of model.safetensors is of type {kinds[name]}, which holds no weights; restore it")
 
 
 def initial_network(model: str, config: NetworkConfig, *, init_from: str | None = None) -> Reliev3R:

@@ -104,7 +104,7 @@ def reconstruct_capture(
         )  # fmt: skip
     told = {} if name is None else {"checkpoint_sha256": weights_hash(name)}
     prediction = predict(network.to(place), sample, bf16=bf16, loops=loops)
-    _refuse_not_finite(prediction)
+    refuse_not_finite(prediction, name or "this network")
     tied = prediction.reached
     return Reconstruction(
         prediction=dataclasses.replace(prediction, reached=None),
@@ -151,8 +151,13 @@ def matrices_in_bf16(model: Reliev3R) -> Reliev3R:
     return model
 
 
-def _refuse_not_finite(prediction: Prediction) -> None:
+def refuse_not_finite(prediction: Prediction, who: Path | str) -> None:
+    """Before anything is made of a prediction; ``who`` is the network's name.
+
+    Raises:
+        UserError: a number of it is not finite, apart from cameras that were not found.
+    """
     tied = slice(None) if prediction.reached is None else prediction.reached
     parts = (prediction.depth, prediction.rays, prediction.conf, prediction.world_from_cam[tied])
     if not all(bool(part.isfinite().all()) for part in parts):
-        raise UserError("the network predicts numbers that are not finite: its weights are damaged; take others")
+        raise UserError(f"{who}: predicts numbers that are not finite: its weights are damaged; take others")

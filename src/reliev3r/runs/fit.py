@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Literal
 
 import torch
 
+from reliev3r.core.cameras_json import refuse_unwritable_name
 from reliev3r.core.device import resolve_device, resolve_precision
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import file_hash, read_json
@@ -43,7 +45,7 @@ from reliev3r.losses.weak import ObjectiveConfig, objective
 from reliev3r.model.heads import set_initial_focal
 from reliev3r.model.load import RANDOM, Model, initial_network, load_model
 from reliev3r.model.network import PRESETS, Reliev3R
-from reliev3r.model.predict import predict
+from reliev3r.model.predict import predict, refuse_not_finite
 from reliev3r.runs.more_time import ended_early, last_third, no_longer_pays
 from reliev3r.runs.outputs import Fitted, write_outputs
 from reliev3r.runs.run_folder import Resume, RunFolder, absolute, start_of
@@ -207,6 +209,11 @@ def finished_run(folder: Path) -> FinishedRun:
     run = read_json(folder / "config.json")
     if not isinstance(run, dict) or not isinstance(run.get("capture"), str) or "settings" not in run:
         raise UserError(f"{folder / 'config.json'}: is not of `reliev3r fit`; name the folder that fit wrote")
+    if not os.path.isabs(run["capture"]):  # as fit writes it
+        raise UserError(
+            f"{folder / 'config.json'}: its capture {run['capture'][:80]!r} is no absolute path; restore it"
+        )
+    refuse_unwritable_name(run["capture"], folder / "config.json")
     config = from_plain(FitConfig, run["settings"], source=str(folder / "config.json"))
     return FinishedRun(capture=Path(run["capture"]), labels=labels_folder(folder, config), config=config)
 
@@ -345,6 +352,7 @@ def _reconstruction(
     """The network's last word on its own capture, in the precision in which ``reconstruct`` will repeat it."""
     bf16 = resolve_precision(config.precision, next(model.parameters()).device) == "bf16"
     prediction = predict(model, prepared.views, bf16=bf16, loops=loop_pairs(capture))
+    refuse_not_finite(prediction, out / "checkpoint")
     if not prepared.labels.depth.valid.any():  # no depth taught W: as it is, it would be read as knowledge
         prediction = dataclasses.replace(prediction, conf=torch.ones_like(prediction.conf))
     return Reconstruction(

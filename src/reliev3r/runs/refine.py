@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json
+from reliev3r.core.files import read_json, refuse_links_out
 from reliev3r.core.progress import Report, silent
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.settings import from_plain, to_plain
@@ -30,6 +30,7 @@ def refine_run(run: Path, *, report: Report | None = None) -> RefineResult:
         UserError: ``run`` is no finished fit, or its images or labels are gone.
     """
     report = report or silent
+    refuse_links_out(run)
     told = finished_run(run)
     if not (run / "quality.json").is_file():
         raise UserError(f"{run}: is not finished; go on with `reliev3r fit {told.capture} --out {run} --resume`")

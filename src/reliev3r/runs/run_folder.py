@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json, remove_leftovers, write_json
+from reliev3r.core.files import read_json, refuse_links_out, remove_leftovers, write_json
 from reliev3r.core.settings import from_plain, refuse_changes, to_plain
 from reliev3r.data.video import FRAMES, MANIFEST
 from reliev3r.model.load import RANDOM
@@ -83,11 +83,12 @@ class RunFolder:
         it was.
 
         Raises:
-            UserError: another process is at work in it, or it cannot be written.
+            UserError: another process is at work in it, it cannot be written, or a link in it leads elsewhere.
         """
         if not first_process() or (self.path.exists() and not self.path.is_dir()):
             yield
             return
+        refuse_links_out(self.path)
         there, frames_there = self.path.is_dir(), (self.path / FRAMES).exists()
         lock = self._lock()
         try:

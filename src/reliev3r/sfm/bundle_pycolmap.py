@@ -21,7 +21,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.geometry.align import align_cameras
 from reliev3r.geometry.radial import undistorted
 from reliev3r.geometry.rigid import invert, rigid_from
-from reliev3r.sfm.held_views import FLOOR_ANGLE, NotAdjusted, median_angle, usable_observations
+from reliev3r.sfm.held_views import FLOOR_ANGLE, NotAdjusted, confirmed, median_angle, usable_observations
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def adjust_bundle(
 ) -> Bundle:
     """Alternate triangulation, outlier filter and bundle adjustment (Cauchy loss) until the residuals stop falling.
 
-    Every round triangulates all tracks anew and keeps what is within a few medians of the residual angle, so the
+    Only what is :func:`~reliev3r.sfm.held_views.confirmed` is adjusted on; ``points`` and ``kept`` are of all tracks.
+    Every round triangulates anew and keeps what is within a few medians of the residual angle, so the
     filter tightens by itself as the cameras improve and takes tracks back in that have become consistent. Starts may
     be off by several degrees. ``tracks`` in original pixels of images of ``sizes`` (width, height). Each connected part
     of the track graph is brought back to the incoming cameras by a similarity of its own.
@@ -95,10 +96,10 @@ def adjust_bundle(
     if camera_of is not None:
         K = shared_focal(K, camera_of)
     problem = _Problem(
-        tracks=tracks, sizes=tuple(sizes), camera_of=tuple(camera_of or range(len(sizes))), focal=free_focal,
+        tracks=confirmed(tracks), sizes=tuple(sizes), camera_of=tuple(camera_of or range(len(sizes))), focal=free_focal,
         radial=free_radial, square_pixels=camera_of is not None, reference=reference,
     )  # fmt: skip
-    best = _State(median_angle(undistorted(tracks, K, radial), K, reference), reference, K, radial)
+    best = _State(median_angle(undistorted(problem.tracks, K, radial), K, reference), reference, K, radial)
     for stage in _STAGES[-1:] if near else _STAGES:
         current = best
         for done in range(_MAX_ROUNDS):
@@ -112,7 +113,9 @@ def adjust_bundle(
         raise NotAdjusted("the focal length ran away (it changed by more than a factor of two)")
     if not (best.radial.abs() < _MOST_RADIAL).all():
         raise NotAdjusted("the distortion of the lens ran away")
-    points, kept, _ = usable_observations(undistorted(tracks, best.K, best.radial), best.K, best.cameras, best.residual)
+    straight = undistorted(tracks, best.K, best.radial)
+    residual = median_angle(straight, best.K, best.cameras)
+    points, kept, _ = usable_observations(straight, best.K, best.cameras, residual)
     return Bundle(
         world_from_cam=best.cameras, K=best.K, radial=best.radial, points=points, kept=kept, adjusted=kept.any(1),
         lens_covariance=best.covariance,

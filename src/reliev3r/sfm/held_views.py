@@ -16,6 +16,8 @@ MIN_OBSERVATIONS = 12
 """A view with fewer consistent observations is not adjusted: six parameters deserve a few residuals each."""
 MIN_SHARE = 1 / 3
 """Of a view's observations: some agree with any camera by chance."""
+ENOUGH_LONG = 100
+"""Observations of points that three views or more see: with these a view needs none that two alone see."""
 _MIN_PARALLAX = math.radians(0.5)
 FLOOR_ANGLE = math.radians(0.1)
 """Observations within this angle are never called outliers: about the noise of feature detectors."""
@@ -62,6 +64,20 @@ def usable_observations(
     if not parts:
         raise NotAdjusted(f"no view has {MIN_OBSERVATIONS} track observations that agree with the cameras")
     return points, kept, parts
+
+
+def confirmed(tracks: Tracks) -> Tracks:
+    """Without the tracks [v, m] of two views, where both views have :data:`ENOUGH_LONG` observations of longer ones.
+
+    A match along the epipolar line agrees with any two cameras, right or wrong; a third view tells. COLMAP triangulates
+    no track of two views by default. Here views that have little else keep theirs, and so do all where views would fall
+    apart without.
+    """
+    seen = tracks.visible
+    rich = seen[:, seen.sum(0) > 2].sum(1) >= ENOUGH_LONG
+    doubtful = (seen.sum(0) == 2) & ((seen & rich[:, None]).sum(0) == 2)
+    fewer = tracks.select_tracks((~doubtful).nonzero()[:, 0])
+    return fewer if connected_parts(fewer.visible) == connected_parts(seen) else tracks
 
 
 def held_views(tracks: Tracks, K: Float[Tensor, "v 3 3"], world_from_cam: Float[Tensor, "v 4 4"]) -> Bool[Tensor, " v"]:

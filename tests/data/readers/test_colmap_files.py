@@ -58,3 +58,10 @@ def test_a_name_without_an_end_and_a_model_that_is_none(model) -> None:
     cameras.write_bytes(cameras.read_bytes()[:12] + b"\x63\0\0\0" + cameras.read_bytes()[16:])
     with pytest.raises(UserError, match="damaged"):
         check_model_files(model)
+
+
+def test_a_name_that_is_no_utf8_is_told_by_name(model) -> None:
+    file = model / "images.bin"
+    file.write_bytes(file.read_bytes().replace(b"2.jpg\0", b"\xe9.jpg\0"))
+    with pytest.raises(UserError, match=r"an image's name \(b'\\xe9\.jpg'\) is not UTF-8"):
+        check_model_files(model)

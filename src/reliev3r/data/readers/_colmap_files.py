@@ -25,6 +25,8 @@ def check_model_files(folder: Path) -> None:
             continue
         try:
             whole = file.stat().st_size >= 8 and _is_whole(file, record)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: an image's name ({error.object[:60]!a}) is not UTF-8; rename it") from error
         except (struct.error, IndexError, ValueError):
             whole = False
         except OSError as error:
@@ -62,6 +64,7 @@ def _image(content: mmap.mmap, position: int) -> int:
     end = content.find(b"\0", name, name + _LONGEST_NAME)
     if end < 0:
         raise ValueError("a name without an end")
+    content[name:end].decode("utf8")
     return end + 9 + 24 * _number(content, "Q", end + 1)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
-from reliev3r.data.capture import natural
+from reliev3r.data.image_folder import natural
 from reliev3r.data.readers._scene import pose_from_quaternion
 
 _LOOKS = 8
@@ -106,7 +106,7 @@ def text_rows(file: Path, *, separator: str | None = None, skip: int = 0) -> lis
         UserError: missing or not text.
     """
     try:
-        lines = existing(file).read_text(encoding="utf8").splitlines()[skip:]
+        lines = existing(file).read_text(encoding="utf-8-sig").splitlines()[skip:]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not readable as text; restore it from the dataset") from error
     return [line.strip().split(separator) for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from reliev3r.core.cameras_json import alike, refuse_same_names, refuse_unwritable_name
 from reliev3r.core.cameras_json import checked_pose as checked_pose
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.data.images import image_size
 from reliev3r.data.lenses import Rectification
-from reliev3r.data.truth import Scene, TrueCamera
+from reliev3r.data.truth import Scene, TrueCamera, refuse_another_shape
 from reliev3r.geometry.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
@@ -66,15 +67,8 @@ class ShotTruth:
         shot = self._shot(name)
         depth = None if shot.depth is None else shot.depth()
         if depth is not None:
-            self._refuse_another_shape(name, depth.shape)
+            refuse_another_shape(depth.shape, self._sizes[name], f"{self.root}: the depth of frame '{name}'")
         return depth
-
-    def _refuse_another_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        """A depth map may be smaller than its image, by the same factor both ways up to two pixels."""
-        (height, width), image = shape, self._sizes[name]
-        if abs(width * image[1] - height * image[0]) > 2 * max(image):
-            raise UserError(f"{self.root}: the depth of frame '{name}' is {width}x{height}, but its image is "
-                            f"{image[0]}x{image[1]}; restore the dataset's own files")  # fmt: skip
 
     def _shot(self, name: str) -> Shot:
         if name not in self._shots:
@@ -96,7 +90,8 @@ def scene_of(
     """A scene of ``views`` evenly spaced frames among those that have a finite pose; their image headers are read.
 
     Raises:
-        UserError: fewer than two frames, an image that is missing, damaged or of another size than stated.
+        UserError: fewer than two frames, names that clash or cannot be written, an image that is missing, damaged or
+            of another size than stated.
     """
     if views is not None and views < 2:
         raise UserError(f"views={views}: a reconstruction needs at least 2 views")
@@ -106,6 +101,9 @@ def scene_of(
     if len(posed) < 2:
         raise UserError(f"{root}: {len(posed)} of {len(shots)} frames have a finite pose; a scene needs at least 2")
     chosen = evenly_spaced(posed, views)
+    for shot in chosen:
+        refuse_unwritable_name(shot.name, root)
+    refuse_same_names((shot.name for shot in chosen), root)
     frames = tuple(_frame(root, shot) for shot in chosen)
     sizes = {frame.name: (frame.width, frame.height) for frame in frames}
     truth = ShotTruth(root, {shot.name: shot for shot in chosen}, sizes, metric=metric)
@@ -121,9 +119,9 @@ def frame_names(files: Sequence[str], where: Path) -> list[str]:
         UserError: two frames would have one name; ``where`` is the file that lists them.
     """
     names = [Path(file).stem for file in files]
-    if len({name.lower() for name in names}) < len(names):
+    if len(set(map(alike, names))) < len(names):
         names = [Path(file).with_suffix("").as_posix().strip("./").replace("/", "_") for file in files]
-    if len({name.lower() for name in names}) < len(names):
+    if len(set(map(alike, names))) < len(names):
         raise UserError(f"{where}: names an image twice, or two images alike; remove or rename one of them")
     return names
 
@@ -180,7 +178,7 @@ def read_matrix(file: Path, shape: tuple[int, int] = (4, 4)) -> Float[np.ndarray
         UserError: missing, or not numbers of that shape.
     """
     try:
-        rows = [line.split() for line in file.read_text(encoding="utf8").splitlines() if line.strip()]
+        rows = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except FileNotFoundError as error:
         raise UserError(f"{file}: not found; restore it from the dataset") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import inside
-from reliev3r.data.capture import natural
+from reliev3r.data.image_folder import natural
 from reliev3r.data.known_cameras import MODELS
 from reliev3r.data.lenses import Rectification
 from reliev3r.data.readers._colmap_files import check_model_files

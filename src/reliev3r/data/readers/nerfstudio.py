@@ -1,12 +1,13 @@
 """nerfstudio's ``transforms.json``: OpenGL cameras, lenses shared or per frame, optional depth maps.
 
 Pixels have (0, 0) at the corner, as ours. The world is that of ``applied_transform`` undone, so that it is the one of
-the tool that solved the cameras (COLMAP's, for DL3DV). Masks are not read.
+the tool that solved the cameras (COLMAP's, for DL3DV). Masks are not read, which is told.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from jaxtyping import Float
 
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import inside, read_json
-from reliev3r.data.capture import natural
+from reliev3r.data.image_folder import natural
 from reliev3r.data.images import IMAGE_SUFFIXES
 from reliev3r.data.lenses import Lens, Rectification, lens_of, number
 from reliev3r.data.readers._depth import known, read_npy, read_png16
 from reliev3r.data.readers._layout import Layout
 from reliev3r.data.readers._scene import OPENGL_FROM_OPENCV, Shot, frame_names, matrix, scene_of
 from reliev3r.data.truth import Scene, checked_pose
+
+logger = logging.getLogger(__name__)
 
 FILE = "transforms.json"
 CAVEATS = ("nerfstudio's files do not say whether lengths are metres: the scale counts as unknown",)
@@ -64,6 +67,8 @@ def read_shots(
         raise UserError(f'{file}: a frame has no "file_path"; restore the file')
     entries = [{**entry, "file_path": entry["file_path"].replace("\\", "/")} for entry in entries]  # Windows'
     shared = {key: value for key, value in content.items() if key not in lists}
+    if any(entry.get("mask_path") for entry in [content, *entries]):
+        logger.warning("%s: its masks (mask_path) are not read: nothing is left out of the images", file)
     undo = _undo_applied(shared, file)
     entries.sort(key=lambda entry: [natural(part) for part in entry["file_path"].split("/")])
     names = frame_names([entry["file_path"] for entry in entries], file)

@@ -88,9 +88,12 @@ def _calibration(
 
 def _times(file: Path) -> list[float]:
     try:
-        return [float(row[0]) for row in text_rows(file)]
+        times = [float(row[0]) for row in text_rows(file)]
     except ValueError as error:
         raise UserError(f"{file}: a line does not begin with a time in seconds; restore it") from error
+    if not np.isfinite(times).all():
+        raise UserError(f"{file}: a line begins with a time that is not finite; restore it")
+    return times
 
 
 def _listed(file: Path) -> dict[float, Path]:
@@ -98,8 +101,10 @@ def _listed(file: Path) -> dict[float, Path]:
     rows = text_rows(file)
     if not rows or any(len(row) < 2 for row in rows):
         raise UserError(f"{file}: needs lines of a time and a path; restore it from the dataset")
-    rows_by_time = zip(_times(file), rows)
-    return dict(sorted((time, inside(file.parent, row[1], str(file))) for time, row in rows_by_time))
+    times = _times(file)
+    if len(set(times)) < len(times):
+        raise UserError(f"{file}: two lines have the same time; restore it from the dataset")
+    return dict(sorted((time, inside(file.parent, row[1], str(file))) for time, row in zip(times, rows, strict=True)))
 
 
 def _nearest(times: list[float], others: list[float]) -> dict[float, float]:
