@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from reliev3r.core.errors import UserError
-from reliev3r.data.capture import natural
+from reliev3r.data.image_folder import natural
 from reliev3r.data.images import image_size
 from reliev3r.data.lenses import pinhole
 from reliev3r.data.readers._layout import text_rows
