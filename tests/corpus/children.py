@@ -29,9 +29,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # json_places, which other tests use too
 
-from bad_files import Case  # noqa: E402
-from every_case import all_cases  # noqa: E402
-from sound_files import photograph, write_files  # noqa: E402
+from bad_files import Case
+from every_case import all_cases
+from sound_files import photograph, write_files
 
 MEMORY = 2 * 2**30
 """That a child may take beyond what it begins with."""
