@@ -158,7 +158,6 @@ SOLVED: dict[str, Change] = {
     "depth only": weak(tracks_weight=0.0, teacher_weight=0.0, match_weight=0.0),
     "tracks only": weak(depth_weight=0.0),
     "matches only": weak(depth_weight=0.0, tracks_weight=0.0, teacher_weight=0.0),
-    "depth loss twice as heavy": weak(depth_weight=1.0),
     "depth loss four times as heavy": weak(depth_weight=2.0),
     "no confidence": depth(confidence=False),
     "alpha 0.5": depth(alpha=0.5),
