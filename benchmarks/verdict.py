@@ -1,6 +1,6 @@
 """Is the verdict without ground truth right? Adaptations of known outcome, judged with and without the truth.
 
-    reliev3r train --recipe tiny-cpu --out BEGUN --steps 150 stream.width=64 stream.height=48 network.patch_size=8
+    reliev3r train tiny-cpu --out BEGUN --steps 150 stream.width=64 stream.height=48 network.patch_size=8
     python benchmarks/verdict.py --out benchmarks/results/verdict_cpu.json --begun BEGUN/checkpoint [--work DIR]
         [--rooms 4] [--real ../shared/data/box_rgbd ../shared/data/livingroom1]
 
