@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import shutil
 import signal
 import socket
@@ -239,7 +238,7 @@ def test_of_many_points_some_are_hidden_until_the_camera_rests(monkeypatch) -> N
     assert drawn() == 500
     layers.moved()
     assert 45 <= drawn() <= 55
-    assert made[0].point_size == pytest.approx(0.075 * math.sqrt(10))
+    assert made[0].point_size == pytest.approx(0.075 * 10**0.25)
     until = time.monotonic() + 60
     while drawn() != 500:
         assert time.monotonic() < until

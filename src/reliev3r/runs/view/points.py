@@ -14,9 +14,8 @@ from reliev3r.export.cloud import Cloud
 LAYERS = 20
 """Parts of the points by confidence, 5 % each: the slider shows and hides them, nothing is sent again."""
 WHILE_MOVING = 250_000
-"""Points that are drawn at most, of a scene with more, until the camera rests: so many move smoothly without a graphics
-card."""
-REST = 0.3
+"""Points that are drawn at most, of a scene with more, until the camera rests."""
+REST = 1.0
 """Seconds without a movement after which all points are back."""
 
 
@@ -88,7 +87,8 @@ class PointLayers:
             self._draw()
 
     def _draw(self) -> None:
-        larger = math.sqrt(self._every) if self._waits else 1.0  # they cover what the hidden ones covered
+        # Half way to what the hidden ones covered: large dots cost as much as many.
+        larger = self._every**0.25 if self._waits else 1.0
         for number, (some, rest) in enumerate(self._layers):
             visible = number < self._shown
             for cloud, seen in ((some, visible), (rest, visible and not self._waits)):
