@@ -43,7 +43,7 @@ from browser import Browser, save
 
 VIEWS = 16
 SECONDS, FEWEST = 5.0, 8
-"""Of a drag, and its movements at least."""
+"""Of a drag, and its frames at least."""
 WINDOWS = {"desktop": (1280, 800), "narrow": (420, 800)}
 """In pixels; measured in the first, looked at in both."""
 MIDDLE = (430, 430)
@@ -84,7 +84,7 @@ def dragged(browser: Browser) -> dict[str, float]:
         browser._mouse("mouseMoved", x + 10 * moves, y)
     browser.evaluate(METER)
     until, worked, moves = time.monotonic() + SECONDS, processor_seconds(browser), 0
-    while time.monotonic() < until or moves < FEWEST:
+    while time.monotonic() < until or browser.evaluate("window.frameTimes.length") <= FEWEST:
         moves += 1
         browser._mouse("mouseMoved", x + 80 * math.sin(0.15 * moves), y)
     frames = browser.evaluate("window.measuring = false, window.frameTimes")[1:]
