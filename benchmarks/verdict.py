@@ -1,15 +1,17 @@
 """Is the verdict without ground truth right? Adaptations of known outcome, judged with and without the truth.
 
-    python benchmarks/verdict.py --out benchmarks/results/verdict.json [--base CHECKPOINT] [--work DIR] [--rooms 3]
+    reliev3r train tiny-cpu --out BEGUN --steps 150 stream.width=64 stream.height=48 network.patch_size=8
+    python benchmarks/verdict.py --out benchmarks/results/verdict_cpu.json --begun BEGUN/checkpoint [--work DIR]
+        [--rooms 4] [--real ../shared/data/box_rgbd ../shared/data/livingroom1]
 
-Captures of one family of rooms (terrazzo, longer lenses) are what networks of two kinds are adapted to. Both were
-trained fully supervised on the other family (masonry; once, kept in --work, unless a checkpoint is given) and then on
-the capture itself: for a while, so that there is something to gain, and for long, so that there is something to lose.
-(A network that saw the other family alone guesses here: which of two guesses the truth prefers is chance.) Adapted by
-good labels, by tracks of which 40 % are false, by another capture's labels, by good labels at a learning rate that is
-far too high, and not at all: five adaptations of each of two networks on each of three captures. Labels come from
-*simulated* experts, for their faults have to be known; evidence comes from the images alone. The truth decides by
-AUC@30 (strict) and depth rel on sets of frames with a held-out one, with a dead zone. Resumable.
+Two networks that solve their cameras are adapted: the one that comes with the package, and one whose training has only
+begun (``--begun``). Both have much to gain from a capture of their own. The captures are rendered rooms that neither
+has seen, of both families of textures, and 24 frames of each real capture. Adapted by good labels, by tracks of which
+40 % are false, by another capture's labels, by good labels at a learning rate that is far too high, and not at all:
+five adaptations of each network on each capture. Labels are made from the output of *simulated* experts, for their
+faults have to be known, in the way of `reliev3r adapt`: cameras are solved from the tracks, and depth is bent towards
+them. Evidence comes from the images alone. The truth decides by AUC@30 (strict) and depth rel on sets of frames with a
+held-out one, with a dead zone. Resumable.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -30,34 +33,43 @@ from about import about
 from reliev3r.core.errors import TrainingStopped
 from reliev3r.core.files import read_json, write_json
 from reliev3r.core.settings import to_plain
-from reliev3r.core.types import FullLabels, Labels, PseudoLabels, Tracks, Truth, Views
+from reliev3r.core.types import Prediction, PseudoLabels, Tracks, Truth, Views
 from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.network_views import network_views
 from reliev3r.data.truth import load_truth
 from reliev3r.evaluation.protocols import strict_figures
+from reliev3r.labels.align_depth import register_depth
 from reliev3r.labels.prepare import split_tracks
-from reliev3r.losses.full import SupervisedConfig, supervised
-from reliev3r.model.load import load_network
+from reliev3r.model.load import PACKAGED, load_network
 from reliev3r.model.network import Reliev3R
-from reliev3r.runs.train import objective_of, train_scenes
+from reliev3r.runs.train import objective_of
+from reliev3r.sfm.solve_cameras import solve_cameras
 from reliev3r.synthetic.capture import SynthConfig, write_capture
 from reliev3r.synthetic.experts import DepthNoise, TrackNoise, simulate_depth, simulate_tracks
+from reliev3r.synthetic.path import PathKind
+from reliev3r.synthetic.scene import TextureFamily
 from reliev3r.training.config import TrainConfig
 from reliev3r.training.loader import Batches
-from reliev3r.training.loop import Objective, train
-from reliev3r.training.recipes import tiny_cpu_regressed
+from reliev3r.training.loop import train
+from reliev3r.training.recipes import reliev3r_tiny
 from reliev3r.training.validation import HeldoutScene, figures
 from reliev3r.verdict.evidence import HeldoutCapture, gather_evidence
 from reliev3r.verdict.rule import JudgeConfig, Verdict, judge
 
-LONG_SIDE, PATCH = 64, 8
 VIEWS, HELD = 24, (3, 9, 15, 21)
 SET = 4
 """Views of a prediction, in training, for the judge and for the truth."""
-SETS = 16
-"""Sets of the truth with each held-out frame: AUC of few pairs of frames is noise."""
+SETS = 3
+"""Sets with each held-out frame, for the judge (`adapt` has up to 5) and for the truth."""
 AUC_DEAD, DEPTH_DEAD = 2.0, 0.04
 """Points of AUC@30, and relative change of depth rel, within which the truth calls it no change."""
+ROOMS: tuple[tuple[TextureFamily, PathKind, float], ...] = (
+    ("masonry", "smooth", 62.0), ("terrazzo", "random", 46.0), ("masonry", "random", 54.0),
+    ("terrazzo", "smooth", 70.0),
+)  # fmt: skip
+"""Texture, path and field of view, in turn."""
+FIRST_ROOM = 31_000
+"""Seed of the first room; neither the networks nor the rule were made with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +83,6 @@ class Case:
     """The labels are those of the capture that many further on."""
 
 
-STARTS = {"begun": 60, "at home": 250}
-"""Steps of full supervision on the capture itself, before the adaptation."""
 CASES = {
     "good labels": Case(),
     "40 % false tracks": Case(false=0.4),
@@ -83,94 +93,99 @@ CASES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Room:
-    """A capture of the other family, with truth for the scores alone."""
+class Footage:
+    """A capture at the size of a network, with truth for simulated labels and for the scores."""
 
+    name: str
+    seed: int
+    """Of its simulated labels."""
     capture: Capture
     views: Views
     truth: Truth
-    evidence: HeldoutCapture
 
 
-def base(work: Path, steps: int) -> Path:
-    """The checkpoint that all adaptations start from."""
-    out = work / "base"
-    if not (out / "checkpoint").is_dir():
-        start = dataclasses.replace(tiny_cpu_regressed(), supervision="full")
-        config = dataclasses.replace(
-            start, steps=steps, heldout_scenes=8, stream=dataclasses.replace(start.stream, rooms=400),
-            batch=dataclasses.replace(start.batch, images=16),
-        )  # fmt: skip
-        train_scenes(out, config, resume=(out / "config.json").is_file())
-    return out / "checkpoint"
-
-
-def room(work: Path, seed: int) -> Room:
-    """Rendered at four times the network's size, which is what is matched."""
-    folder = work / "rooms" / str(seed)
+def rendered(work: Path, number: int) -> Path:
+    """The folder of a room, larger than the networks see it: these images are matched."""
+    texture, path, fov = ROOMS[number % len(ROOMS)]
+    folder = work / "rooms" / str(FIRST_ROOM + number)
     if not folder.is_dir():
-        fov = 42.0 + 10.0 * (seed % 6) / 5
         config = SynthConfig(
-            seed=7_000 + seed, views=VIEWS, width=4 * LONG_SIDE, height=3 * LONG_SIDE, fov=fov, texture="terrazzo",
-            path="random", span=16.0, overlap=0.3, supersample=1,
+            seed=FIRST_ROOM + number, views=VIEWS, width=320, height=240, fov=fov, texture=texture, path=path,
+            span=25.0, overlap=0.3, supersample=1,
         )  # fmt: skip
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_capture(folder, config)
-    capture = load_capture(folder)
-    views, regions = network_views(capture, long_side=LONG_SIDE, patch=PATCH)
+    return folder
+
+
+class Remembered(torch.nn.Module):
+    """A network that is asked for the same views by every adaptation of it, and works once."""
+
+    def __init__(self, network: Reliev3R) -> None:
+        super().__init__()
+        self.network = network
+        self._known: dict[bytes, Prediction] = {}
+
+    def forward(self, views: Views) -> Prediction:
+        """As the network has it."""
+        key = views.image.numpy().tobytes()
+        if key not in self._known:
+            self._known[key] = self.network(views)
+        return self._known[key]
+
+
+def opened(folders: dict[str, Path], place: int, model: Reliev3R) -> Footage:
+    """Some frames, evenly spaced, of one of the captures; the first follows the last."""
+    place %= len(folders)
+    name, folder = list(folders.items())[place]
+    capture = load_capture(folder, views=VIEWS)
+    assert model.image_size is not None
+    views, regions = network_views(capture, long_side=model.image_size, patch=model.patch_size)
     truth = load_truth(folder, capture.names, regions=regions, size=views.size)
-    tracks = simulate_tracks(truth, TrackNoise(count=512, pixel=0.1), seed)
-    heldout = tracks.select_tracks(split_tracks(tracks, 0.1)[1])
-    evidence = gather_evidence(capture, long_side=LONG_SIDE, patch=PATCH, frames=HELD, labels=heldout)
-    return Room(capture=capture, views=views, truth=truth, evidence=evidence)
+    return Footage(name=name, seed=place, capture=capture, views=views, truth=truth)
 
 
-def labels(source: Room, case: Case, seed: int) -> tuple[PseudoLabels, Tracks]:
-    """Labels by simulated experts, and the tracks that were held out."""
+def labels(source: Footage, here: Footage, case: Case) -> tuple[PseudoLabels, Tracks]:
+    """Labels from the output of simulated experts on ``source``, for the views of ``here``; and held-out tracks."""
     noise = TrackNoise(count=512, pixel=0.1, false=case.false)
-    tracks = simulate_tracks(source.truth, noise, seed)
-    kept, held = split_tracks(tracks, 0.1)
-    depth = simulate_depth(source.truth, DepthNoise(), seed)
-    return PseudoLabels(depth=depth, tracks=tracks.select_tracks(kept)), tracks.select_tracks(held)
+    tracks = simulate_tracks(source.truth, noise, source.seed)
+    kept, held = (tracks.select_tracks(part) for part in split_tracks(tracks, 0.1))
+    depth = simulate_depth(source.truth, DepthNoise(), source.seed)
+    assert here.views.K is not None
+    solve = solve_cameras(kept, here.views.K)
+    if solve is None:
+        return PseudoLabels(depth=depth, tracks=kept), held
+    at, certainty = solve.track_depth
+    return PseudoLabels(
+        depth=register_depth(depth, kept.uv, at, certainty), cameras=solve.labels,
+        tracks=dataclasses.replace(kept, depth=at * (certainty > 0)),
+    ), held  # fmt: skip
 
 
-def adapted(model: Reliev3R, room: Room, labels: PseudoLabels, case: Case, steps: int, folder: Path) -> Reliev3R:
-    """A copy of ``model`` after weak training on the frames that were not held out."""
-    if case.lr == 0:
-        return copy.deepcopy(model)
-    return _trained(model, objective_of(tiny_cpu_regressed()), _batches(room, labels), case.lr, steps, folder)
+def adapted(model: Reliev3R, here: Footage, given: PseudoLabels, case: Case, steps: int, folder: Path) -> Reliev3R:
+    """A copy of ``model`` after weak training on the frames that were not held out. Where the gradient is not finite
+    training stops, and the weights before that step are what there is."""
+    network = copy.deepcopy(model)
+    config = TrainConfig(steps=steps, lr=case.lr, log_every=1000, save_every=1e9, precision="fp32")
+    with contextlib.suppress(TrainingStopped):
+        train(network, objective_of(reliev3r_tiny()), _batches(here, given), config, folder=folder)
+    return network
 
 
-def at_home(model: Reliev3R, room: Room, steps: int, folder: Path) -> Reliev3R:
-    """A copy of ``model`` after fully-supervised training on the same frames."""
-    tracks = simulate_tracks(room.truth, TrackNoise(count=512, pixel=0.1), seed=0)
-    given = _batches(room, FullLabels(truth=room.truth, tracks=tracks))
-    return _trained(model, lambda p, own, _: supervised(p, own, SupervisedConfig()), given, 1e-3, steps, folder)
-
-
-def _batches(room: Room, labels: Labels) -> Batches:
+def _batches(here: Footage, given: PseudoLabels) -> Batches:
     """Frames at random, never a held-out one."""
     shown = torch.tensor([index for index in range(VIEWS) if index not in HELD])
 
     def batch(step: int, micro: int) -> tuple[Views, Any]:
         generator = torch.Generator().manual_seed(step)
         chosen = shown[torch.randperm(len(shown), generator=generator)[:SET]]
-        return room.views.select_views(chosen).map(_batched), labels.select_views(chosen).map(_batched)
+        return here.views.select_views(chosen).map(_batched), given.select_views(chosen).map(_batched)
 
     return batch
 
 
 def _batched(tensor: torch.Tensor) -> torch.Tensor:
     return tensor[None]
-
-
-def _trained(model: Reliev3R, descended: Objective, batches: Batches, lr: float, steps: int, folder: Path) -> Reliev3R:
-    """Where the gradient is not finite training stops, and the weights before that step are what there is."""
-    network = copy.deepcopy(model)
-    config = TrainConfig(steps=steps, lr=lr, log_every=1000, save_every=1e9, precision="fp32")
-    with contextlib.suppress(TrainingStopped):
-        train(network, descended, batches, config, folder=folder)
-    return network
 
 
 def true_outcome(before: dict[str, float], after: dict[str, float]) -> str:
@@ -182,7 +197,7 @@ def true_outcome(before: dict[str, float], after: dict[str, float]) -> str:
     return "better" if good and not bad else "worse" if bad and not good else "no change"
 
 
-def scored(model: torch.nn.Module, room: Room) -> dict[str, float]:
+def scored(model: torch.nn.Module, here: Footage) -> dict[str, float]:
     """By the truth, on sets drawn at random, each with one held-out frame: not the sets that the judge looks at."""
     generator = torch.Generator().manual_seed(1)
     none = Tracks(uv=torch.zeros(SET, 1, 2), weight=torch.zeros(SET, 1))
@@ -192,31 +207,31 @@ def scored(model: torch.nn.Module, room: Room) -> dict[str, float]:
         drawn = others[torch.randperm(len(others), generator=generator)[: SET - 1]].tolist()
         chosen = [HELD[number % len(HELD)], *drawn]
         scenes.append(
-            HeldoutScene(views=room.views.select_views(chosen), tracks=none, truth=room.truth.select_views(chosen))
+            HeldoutScene(views=here.views.select_views(chosen), tracks=none, truth=here.truth.select_views(chosen))
         )
     return figures(model, scenes, strict_figures)
 
 
 def run(
-    name: str, start_from: str, seed: int, model: Reliev3R, rooms: dict[int, Room], steps: int, work: Path
-) -> dict[str, Any]:
+    name: str, start: str, model: Remembered, here: Footage, source: Footage, evidence: HeldoutCapture, steps: int,
+    work: Path,
+) -> dict[str, Any]:  # fmt: skip
     """One adaptation, judged both ways."""
-    case, here = CASES[name], rooms[seed]
-    order = list(rooms)
-    source = rooms[order[(order.index(seed) + case.labels_of) % len(order)]]
-    pseudo, held = labels(source, case, seed)
-    start = time.monotonic()
-    network = adapted(model, here, pseudo, case, steps, work / "runs" / f"{name}-{start_from}-{seed}")
-    trained = time.monotonic()
-    evidence = dataclasses.replace(here.evidence, labels=held)
-    verdict: Verdict = judge(model, network, [evidence], config=JudgeConfig(views=SET))
-    judged = time.monotonic()
+    case, begin = CASES[name], time.process_time()
+    given, held = labels(source, here, case)
+    folder = work / "runs" / f"{name}-{start}-{here.name}"
+    network = adapted(model.network, here, given, case, steps, folder) if case.lr > 0 else model
+    trained = time.process_time()
+    evidence = dataclasses.replace(evidence, labels=held)
+    verdict: Verdict = judge(model, network, [evidence], config=JudgeConfig(views=SET, sets=SETS))
+    judged = time.process_time()
     before, after = scored(model, here), scored(network, here)
     return {
-        "case": name, "start": start_from, "seed": seed,
+        "case": name, "start": start, "capture": here.name,
         "truth": true_outcome(before, after), "verdict": verdict.verdict,
         "true figures": {"before": before, "after": after}, "judged": to_plain(verdict),
-        "seconds": {"training": trained - start, "judging": judged - trained},
+        "cpu seconds": {"training": trained - begin, "judging": judged - trained,
+                        "scoring": time.process_time() - judged},
     }  # fmt: skip
 
 
@@ -238,33 +253,30 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/reliev3r-verdict"))
-    parser.add_argument("--base", type=Path, default=None, help="checkpoint of 64-pixel images to start from")
-    parser.add_argument("--base-steps", type=int, default=600)
-    parser.add_argument("--rooms", type=int, default=3, help="captures; ten adaptations of each")
-    parser.add_argument("--first", type=int, default=3, help="number of the first; the rule was made by 0 to 2")
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--share", type=float, default=1.0, help="of the steps before the adaptation (tests)")
+    parser.add_argument("--begun", type=Path, required=True, help="checkpoint of a network that solves its cameras")
+    parser.add_argument("--rooms", type=int, default=4, help="rendered captures; ten adaptations of each")
+    parser.add_argument("--real", type=Path, nargs="*", default=[], help="captures with truth, of real cameras")
+    parser.add_argument("--steps", type=int, default=40)
     given = parser.parse_args(argv)
-    model = load_network(given.base or base(given.work, given.base_steps))
     rows: list[dict[str, Any]] = read_json(given.out)["rows"] if given.out.is_file() else []
-    rooms = {seed: room(given.work, seed) for seed in range(given.first, given.first + given.rooms)}
-    for seed, here in rooms.items():
-        for start_from, home_steps in STARTS.items():
-            kept = given.work / f"home-{seed}-{home_steps}"
-            if not kept.is_dir():
-                folder = given.work / "runs" / kept.name
-                at_home(model, here, max(1, round(given.share * home_steps)), folder).save_pretrained(kept)
-            network = load_network(kept)
-            for name in CASES:
-                if any((row["case"], row["start"], row["seed"]) == (name, start_from, seed) for row in rows):
-                    continue
-                rows.append(run(name, start_from, seed, network, rooms, given.steps, given.work))
-                row = rows[-1]
-                print(f"{name}, {start_from} {seed}: truth {row['truth']}, verdict {row['verdict']} "
-                      f"({row['judged']['reasons'][0]})", flush=True)  # fmt: skip
-                write_json(
-                    given.out, {**about(), "steps": given.steps, "dead zone": [AUC_DEAD, DEPTH_DEAD], "rows": rows}
-                )
+    rooms = {f"room {FIRST_ROOM + number}": rendered(given.work, number) for number in range(given.rooms)}
+    folders = {folder.name: folder for folder in given.real} | rooms
+    models = {"package": load_network(PACKAGED), "begun": load_network(given.begun)}
+    for (place, capture), (start, model) in itertools.product(enumerate(folders), models.items()):
+        done = {row["case"] for row in rows if (row["start"], row["capture"]) == (start, capture)}
+        if done == set(CASES):
+            continue
+        here = opened(folders, place, model)
+        evidence = gather_evidence(
+            here.capture, long_side=max(here.views.size), patch=model.patch_size, frames=HELD, name=capture
+        )
+        once = Remembered(model)
+        for name in (name for name in CASES if name not in done):
+            source = opened(folders, place + CASES[name].labels_of, model)
+            rows.append(row := run(name, start, once, here, source, evidence, given.steps, given.work))
+            print(f"{name}, {start}, {capture}: truth {row['truth']}, verdict {row['verdict']} "
+                  f"({row['judged']['reasons'][0]})", flush=True)  # fmt: skip
+            write_json(given.out, {**about(), "steps": given.steps, "dead zone": [AUC_DEAD, DEPTH_DEAD], "rows": rows})
     print(table(rows))
 
 

@@ -42,10 +42,12 @@ def test_every_case_is_judged_both_ways(tmp_path, monkeypatch) -> None:
     verdict = script("benchmarks/verdict.py", monkeypatch)
     for name, value in {"VIEWS": 8, "HELD": (1, 5), "SETS": 1}.items():
         monkeypatch.setattr(verdict, name, value)
-    builders.network(patch_size=8, match_dim=8).save_pretrained(tmp_path / "base")
+    begun = builders.network(patch_size=8)
+    begun.describe(image_size=64, precision="fp32", facts={})
+    begun.save_pretrained(tmp_path / "begun")
     out = tmp_path / "verdict.json"
-    verdict.main(["--out", str(out), "--work", str(tmp_path / "work"), "--base", str(tmp_path / "base"),
-                  "--rooms", "1", "--steps", "2", "--share", "0.01"])  # fmt: skip
+    verdict.main(["--out", str(out), "--work", str(tmp_path / "work"), "--begun", str(tmp_path / "begun"),
+                  "--rooms", "1", "--steps", "2"])  # fmt: skip
     rows = json.loads(out.read_text())["rows"]
     assert {row["case"] for row in rows} == set(verdict.CASES)
     assert len(rows) == 10

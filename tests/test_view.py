@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from functools import partial
+from types import SimpleNamespace
 from unittest import mock
 
 import cv2
@@ -23,8 +25,10 @@ import small_scene
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import write_json
+from reliev3r.export.cloud import Cloud
 from reliev3r.export.points import write_glb
 from reliev3r.geometry.radial import distort
+from reliev3r.runs.view import points
 from reliev3r.runs.view.live import states
 from reliev3r.runs.view.ruler import Ruler, clicked_point
 from reliev3r.runs.view.scene import NETWORK, REFINED, SOLVED, open_shown
@@ -214,6 +218,34 @@ def test_a_click_means_the_foremost_point_under_it() -> None:
     assert np.array_equal(found, points[1])
     assert clicked_point(np.zeros(3), np.array([0.0, 1.0, 0.0]), points) is None
     assert clicked_point(np.zeros(3), np.array([0.0, 1.0, 0.0]), np.zeros((0, 3))) is None
+
+
+def test_of_many_points_some_are_hidden_until_the_camera_rests(monkeypatch) -> None:
+    monkeypatch.setattr(points, "WHILE_MOVING", 100)
+    monkeypatch.setattr(points, "REST", 0.05)
+    rng, made = np.random.default_rng(0), []
+
+    def add(_name, xyz, _rgb, *, visible, **_more):
+        made.append(SimpleNamespace(count=len(xyz), visible=visible, remove=lambda: None))
+        return made[-1]
+
+    def drawn() -> int:
+        return sum(cloud.count for cloud in made if cloud.visible)
+
+    cloud = Cloud(points=rng.random((1000, 3)), colours=np.zeros((1000, 3), np.uint8), conf=np.ones(1000), spacing=0.1)
+    layers = points.PointLayers(SimpleNamespace(add_point_cloud=add), cloud, threading.RLock())
+    layers.show(10, 1.0)
+    assert drawn() == 500
+    layers.moved()
+    assert 45 <= drawn() <= 55
+    assert made[0].point_size == pytest.approx(0.075 * 10**0.25)
+    until = time.monotonic() + 60
+    while drawn() != 500:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    layers.moved()
+    layers.remove()  # a movement that ends after the scene is gone
+    layers._rested()
 
 
 def test_two_clicks_measure_a_distance() -> None:

@@ -193,6 +193,7 @@ def _fitted(spec: str, argument: str) -> System:
 def _model(spec: str, argument: str, device: str) -> System:
     from reliev3r.model.load import split_name, weights_hash
     from reliev3r.model.predict import reconstruct_capture
+    from reliev3r.solve.loops import loop_pairs
 
     checkpoint, at, size = argument.rpartition("@")
     checkpoint, asked = (checkpoint, int(size)) if at and size.isdigit() else (argument, None)
@@ -202,7 +203,9 @@ def _model(spec: str, argument: str, device: str) -> System:
 
     def run(capture: Capture, logs: Path) -> Reconstruction:
         with measured() as cost:
-            result = reconstruct_capture(capture, checkpoint, image_size=asked, device=device)
+            result = reconstruct_capture(
+                capture, checkpoint, image_size=asked, device=device, loops=loop_pairs(capture)
+            )
         return dataclasses.replace(result, meta={**result.meta, **cost})
 
     def fingerprint() -> dict[str, Any]:

@@ -128,17 +128,18 @@ class _Given:
         return uv
 
     def _look_up(self) -> None:
-        """Points and depth that it predicts at the matches, where its maps cover them."""
-        prediction = self.reconstruction.prediction.select_views(self.views).to(torch.float64)
-        size = (prediction.depth.shape[-2], prediction.depth.shape[-1])
-        regions = self.reconstruction.regions.tolist()
-        uv = torch.stack([uv_in_region(self.uv[view], tuple(regions[view]), size) for view in self.views])
-        weight = self.evidence.matches.weight[self.views].double()
-        points = track_geometry(prediction, Tracks(uv=uv, weight=weight)).points_world
-        finite = points.isfinite().all(-1)
-        self.points[self.views] = torch.where(finite[..., None], points, 0.0)
-        self.sampled[self.views] = sample_bilinear(prediction.depth, uv).nan_to_num(0.0, 0.0, 0.0)
-        self.covered[self.views] = inside(uv, *size) & finite
+        """Points and depth that it predicts at the matches, where its maps cover them; a view at a time, for maps in
+        float64 are several times as large as all that is kept."""
+        regions, weight = self.reconstruction.regions.tolist(), self.evidence.matches.weight.double()
+        for view in self.views:
+            prediction = self.reconstruction.prediction.select_views([view]).to(torch.float64)
+            size = (prediction.depth.shape[-2], prediction.depth.shape[-1])
+            uv = uv_in_region(self.uv[view], tuple(regions[view]), size)[None]
+            points = track_geometry(prediction, Tracks(uv=uv, weight=weight[view, None])).points_world[0]
+            finite = points.isfinite().all(-1)
+            self.points[view] = torch.where(finite[..., None], points, 0.0)
+            self.sampled[view] = sample_bilinear(prediction.depth, uv)[0].nan_to_num(0.0, 0.0, 0.0)
+            self.covered[view] = inside(uv[0], *size) & finite
 
     def scene(self, pair: list[int], both: Bool[Tensor, " m"]) -> float:
         apart = points_apart(self.cameras[pair], self.points[pair][:, both])

@@ -22,13 +22,12 @@ from reliev3r.geometry.camera import transform
 from reliev3r.geometry.triangulate import consistent_points
 from reliev3r.report.figures import curve_svgs
 from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, view_pictures
+from reliev3r.runs.view.points import LAYERS, PointLayers
 from reliev3r.runs.view.ruler import Ruler
 from reliev3r.runs.view.shown import Shown
 
 HOST = "127.0.0.1"
 MOST_POINTS = 2_000_000
-LAYERS = 20
-"""Parts of the points by confidence, 5 % each: the slider shows and hides them, nothing is sent again."""
 WHOLE = "(the whole scene)"
 _GREY = (140, 140, 140)
 
@@ -107,6 +106,11 @@ class Viewer:
         self._server.scene.set_up_direction("+y")
         self._lock = threading.RLock()
         self._kept: dict[str, Any] = {}
+        self._page: _Page | None = None
+
+        @self._server.on_client_connect
+        def _(client: Any) -> None:
+            client.camera.on_update(lambda _camera: self._page.moved() if self._page is not None else None)
 
     @property
     def address(self) -> str:
@@ -126,6 +130,9 @@ class Viewer:
             status: a line about them.
         """
         with self._lock:
+            if self._page is not None:
+                self._page.close()
+            self._page = None
             self._server.scene.reset()
             self._server.gui.reset()
             self._server.scene.set_up_direction("+y")
@@ -135,7 +142,8 @@ class Viewer:
             if shown.glb is not None:
                 self._show_glb(shown)
             elif shown.versions:
-                _Page(self._server, shown, self._kept, self._lock).build()
+                self._page = _Page(self._server, shown, self._kept, self._lock)
+                self._page.build()
             for title, svg in curve_svgs(metrics):
                 with self._server.gui.add_folder(title):
                     self._server.gui.add_html(f"<div style='color: #8a94a6'>{svg}</div>")
@@ -177,7 +185,7 @@ class _Page:
         self._versions = {name: Version.of(shown, each, upright) for name, each in shown.versions.items()}
         self._names = first.names
         self._colours = view_colours(len(self._names))
-        self._layers: list[Any] = []
+        self._layers: PointLayers | None = None
         self._sparse: Any = None
         self._frusta: list[Any] = []
         self._pictures: list[Any] = []
@@ -218,6 +226,16 @@ class _Page:
         Ruler(self._server, self._points)
         self._draw_all()
 
+    def moved(self) -> None:
+        """Somebody's camera has moved."""
+        if self._layers is not None:
+            self._layers.moved()
+
+    def close(self) -> None:
+        """Another scene comes in its place."""
+        if self._layers is not None:
+            self._layers.remove()
+
     def _points(self) -> np.ndarray:
         """Those that are shown."""
         shown = [self._version.sparse] if self._tracks_on.value else []
@@ -248,16 +266,9 @@ class _Page:
 
     def _draw_all(self) -> None:
         version, scene = self._version, self._server.scene
-        parts = np.array_split(np.arange(len(version.cloud.points)), LAYERS) if len(version.cloud.points) else []
-        for old in self._layers:
-            old.remove()
-        self._layers = [
-            scene.add_point_cloud(
-                f"/points/{number}", version.cloud.points[part].astype(np.float32), version.cloud.colours[part],
-                point_size=version.cloud.spacing, point_shape="circle", precision="float32", visible=False,
-            )
-            for number, part in enumerate(parts)
-        ]  # fmt: skip
+        if self._layers is not None:
+            self._layers.remove()
+        self._layers = PointLayers(scene, version.cloud, self._lock)
         self._sparse = scene.add_point_cloud(
             "/tracks", version.sparse.astype(np.float32), version.sparse_colours, point_shape="circle",
             point_size=0.004 * version.place.extent, precision="float32", visible=False,
@@ -267,10 +278,8 @@ class _Page:
         self._draw_pictures()
 
     def _refresh(self) -> None:
-        shown = self._layers_shown
-        for number, layer in enumerate(self._layers):
-            layer.point_size = 0.75 * self._version.cloud.spacing * 2**self._size.value
-            layer.visible = number < shown
+        assert self._layers is not None
+        self._layers.show(self._layers_shown, 2**self._size.value)
         self._sparse.visible = bool(self._tracks_on.value)
 
     def _draw_cameras(self) -> None:
