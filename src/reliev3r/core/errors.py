@@ -18,6 +18,11 @@ class TrainingStopped(UserError):
     """Training cannot go on (for instance a non-finite loss); what was saved before is intact."""
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, for an error message of one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _visible(letter: str) -> str:
     """Line breaks, other control characters and halves of letters by their escapes."""
     if unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp"):

@@ -156,6 +156,8 @@ def _from_file(file: Path) -> Benchmark:
         raise UserError(f'{file}: needs {{"scenes": [{{"scene": "FOLDER", "frames": ["NAME", ...]}}]}}') from error
     if not entries or len(entries) != len(content["scenes"]):
         raise UserError(f"{file}: needs at least one scene, each with a name of its own")
+    title = str(content.get("name", file.stem))
+    refuse_unwritable_name(title, file)
     for name in entries:  # predictions go to folders of these names
         inside(file.parent, name, str(file))
         refuse_unwritable_name(name, file)
@@ -167,12 +169,13 @@ def _from_file(file: Path) -> Benchmark:
         if names and views and views < len(names):
             raise UserError(f"{file}: lists {len(names)} frames of {scene}; leave out --views, the list is fixed")
         root, of_root = _place(entries[scene], file.parent)
-        opened = open_scene(root, of_root, views=None if names else views)
+        try:
+            opened = open_scene(root, of_root, views=None if names else views)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
         return _with_frames(dataclasses.replace(opened, name=scene), names)
 
-    return Benchmark(
-        name=str(content.get("name", file.stem)), scenes=tuple(entries), open=open_entry, protocol=protocol
-    )
+    return Benchmark(name=title, scenes=tuple(entries), open=open_entry, protocol=protocol)
 
 
 def _scene_name(entry: Mapping[str, Any]) -> str:

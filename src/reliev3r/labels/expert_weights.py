@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from reliev3r.core.arrays import read_torch
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import file_hash
 
 logger = logging.getLogger(__name__)
@@ -114,11 +114,6 @@ def to_tensor(
 def rgb_tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
     """RGB in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None] / 255
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, for an error message of one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def checkpoint_file(expert: str, given: str | None, names: Iterable[str], source: str) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import file_hash, read_json, refuse_no_file
 from reliev3r.model.foreign.base import ForeignNetwork
 from reliev3r.model.foreign.da3 import load_da3
@@ -95,7 +95,7 @@ def load_network(name: Path | str) -> Reliev3R:
         if damaged:
             raise ValueError(f"{damaged[0]} of model.safetensors is not finite; restore it")
     except Exception as error:  # safetensors, JSON and shape errors share no base class
-        raise UserError(f"{folder}: the checkpoint cannot be loaded ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{folder}: the checkpoint cannot be loaded ({first_line(error)})") from error
     return network if str(name) == PACKAGED else _with_their_licence(network)
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from reliev3r.core.arrays import read_torch
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import atomic_directory, file_hash, inside, read_json, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def load_newest_state(folder: Path) -> TrainingState | None:
             _refuse_nonsense(state)
             return state
         except Exception as error:  # torch, zip and safetensors errors share no base class
-            logger.warning("%s: damaged checkpoint, using the one before it (%s)", path, str(error).splitlines()[0])
+            logger.warning("%s: damaged checkpoint, using the one before it (%s)", path, first_line(error))
     if candidates:
         raise UserError(f"{folder}: no checkpoint in it can be read; start again without --resume")
     return None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from reliev3r.core.errors import first_line
 from reliev3r.core.types import Views
 from reliev3r.model.transformer import Block
 
@@ -119,7 +120,7 @@ class StepFlops:
                 if isinstance(total, Tensor):
                     total.backward()
         except RuntimeError as error:
-            logger.warning("the work of a step cannot be counted: %s", str(error).splitlines()[0])
+            logger.warning("the work of a step cannot be counted: %s", first_line(error))
             return 0.0
         return float(counter.get_total_flops())
 

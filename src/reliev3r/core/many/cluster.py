@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.many.local import Crashed, Event, Finished, Progressed
 from reliev3r.core.many.work import ONE_THREAD, Job, Task, environment, limit_threads
 
@@ -198,5 +198,6 @@ def _connect(ray: Any, address: str, workers: int | None) -> dict[str, Any]:
         ray.init(address=address, **quiet)
         return {"env_vars": ONE_THREAD}
     except (ConnectionError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"--ray {address}: no Ray cluster there ({first}); start one or use --ray local") from error
+        raise UserError(
+            f"--ray {address}: no Ray cluster there ({first_line(error)}); start one or use --ray local"
+        ) from error

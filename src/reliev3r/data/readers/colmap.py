@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import inside
 from reliev3r.data.image_folder import natural
 from reliev3r.data.known_cameras import MODELS
@@ -97,8 +97,7 @@ def read_model(folder: Path) -> Any:
     try:
         return pycolmap.Reconstruction(str(folder))
     except Exception as error:  # pycolmap raises what its C++ does
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder}: not a readable COLMAP model ({first}); restore it") from error
+        raise UserError(f"{folder}: not a readable COLMAP model ({first_line(error)}); restore it") from error
 
 
 def pose_of(image: Any, where: str) -> Float[np.ndarray, "4 4"]:

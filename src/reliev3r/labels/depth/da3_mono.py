@@ -13,12 +13,12 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import file_hash
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.expert_weights import fill, first_line, read_state, to_tensor, weights_file
+from reliev3r.labels.expert_weights import fill, read_state, to_tensor, weights_file
 
 INSTALL = (
     "pip install addict einops omegaconf && pip install --no-deps "

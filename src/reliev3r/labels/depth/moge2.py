@@ -13,13 +13,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from reliev3r.core.arrays import read_torch
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import file_hash
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.geometry.camera import fov_from_focal
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.expert_weights import first_line, weights_file
+from reliev3r.labels.expert_weights import weights_file
 
 INSTALL = (
     "pip install --no-deps git+https://github.com/microsoft/MoGe@07444410f1e33f402353b99d6ccd26bd31e469e8 "

@@ -15,13 +15,12 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import file_hash, read_json
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.depth.depth_anything_v2 import depth_from_disparity
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.expert_weights import first_line
 
 _CHOICES = {
     "output": ("depth", "disparity", "log-depth"),

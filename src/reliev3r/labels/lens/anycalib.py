@@ -14,11 +14,11 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from reliev3r.core.errors import UserError
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.core.files import file_hash
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.expert import LensGuess
-from reliev3r.labels.expert_weights import fill, first_line, read_state, rgb_tensor, weights_file
+from reliev3r.labels.expert_weights import fill, read_state, rgb_tensor, weights_file
 
 INSTALL = "pip install --no-deps git+https://github.com/javrtg/AnyCalib@cc0399c4f563ceffb3edcb02342febf150c53893"
 

@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from reliev3r.core.arrays import read_torch
-from reliev3r.core.errors import UserError
-from reliev3r.labels.expert_weights import first_line
+from reliev3r.core.errors import UserError, first_line
 from reliev3r.labels.tracks.video_tracker import VideoTracker
 
 INSTALL = (
