@@ -177,7 +177,7 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_made(capture, tm
 def test_a_run_with_a_setting_of_before_says_so_in_one_line(tmp_path) -> None:
     settings = to_plain(FitConfig())
     settings["objective"]["depth"]["normalisation"] = "auto"
-    (tmp_path / "config.json").write_text(json.dumps({"capture": "room", "settings": settings}))
+    (tmp_path / "config.json").write_text(json.dumps({"capture": str(tmp_path / "room"), "settings": settings}))
     with pytest.raises(UserError, match=r"config.json: .*unknown setting 'normalisation'; .* another version"):
         finished_run(tmp_path)
 

@@ -139,7 +139,7 @@ def test_an_entry_that_is_missing_is_told(tmp_path, entry):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"depth": torch.ones(12)}, "its depth has no maps of pixels"),
+        ({"depth": torch.ones(12)}, "its depth has no maps of pixels|damaged"),
         ({"rays": torch.zeros(2, 6, 8, 3)}, "its rays are those of no camera"),
         ({"rays": -make_reconstruction().prediction.rays}, "its rays are those of no camera"),
         ({"world_from_cam": torch.zeros(2, 4, 4)}, "no rotation and translation"),

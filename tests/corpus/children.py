@@ -167,7 +167,8 @@ def _be_the_child(case: Case, verb: str, base: Path, root: Path, seconds: float)
         if listener is not None:
             listener.stdin.close()
             os.close(2)
-            listener.wait()
+            with suppress(subprocess.TimeoutExpired):
+                listener.wait(2)  # a helper process that outlives this one may hold the other end
         os._exit(code)
 
 
