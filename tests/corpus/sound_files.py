@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def reseal_labels(folder: Path, **changes: object) -> None:
     manifest = {**read_json(folder / "manifest.json"), **changes}
     manifest.pop("sha256", None)
     for name, entry in manifest["files"].items() if isinstance(manifest.get("files"), dict) else ():
-        if isinstance(entry, dict) and (folder / name).is_file():
+        if isinstance(entry, dict) and os.path.isfile(folder / name):
             entry |= {"sha256": file_hash(folder / name), "bytes": (folder / name).stat().st_size}
     write_sealed(folder / "manifest.json", manifest)
 
