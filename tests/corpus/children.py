@@ -33,6 +33,7 @@ from bad_files import Case
 from every_case import all_cases
 from sound_files import photograph, write_files
 
+_SLEEP = time.sleep
 MEMORY = 2 * 2**30
 """That a child may take beyond what it begins with."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -167,6 +168,7 @@ def _be_the_child(case: Case, verb: str, base: Path, root: Path, seconds: float)
         if listener is not None:
             listener.stdin.close()
             os.close(2)
+            time.sleep = _SLEEP
             with suppress(subprocess.TimeoutExpired):
                 listener.wait(2)  # a helper process that outlives this one may hold the other end
         os._exit(code)
