@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class CaptureTask:
     """The capture, absolute: workers may have another working directory."""
     out: Path
     """Where its labels go, absolute."""
+
+
+_LONGEST_NAME = 255
+"""Bytes, on every usual disk."""
 
 
 def find_captures(root: Path | str, store: Path | str) -> list[CaptureTask] | None:
@@ -87,6 +92,8 @@ def _listed(file: Path) -> list[tuple[str, Path]]:
     for line in filter(None, lines):
         refuse_unwritable_name(line, file)
         given = Path(line)
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in given.parts):
+            raise UserError(f"{file}: {line[:40]!r}... is longer than the name of a file can be; one path a line")
         downwards = not given.is_absolute() and ".." not in given.parts
         path = (file.parent / given).resolve()
         found.append((given.as_posix() if downwards and given.name else path.name, path))
