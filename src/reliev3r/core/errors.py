@@ -18,6 +18,11 @@ class TrainingStopped(UserError):
     """Training cannot go on (for instance a non-finite loss); what was saved before is intact."""
 
 
+def described(error: Exception) -> str:
+    """What went wrong: an error for the user's eyes as it is, any other with its kind."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
 def first_line(error: Exception) -> str:
     """What an exception says, for an error message of one line; its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

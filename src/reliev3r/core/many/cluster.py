@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from reliev3r.core.errors import UserError, first_line
+from reliev3r.core.errors import UserError, described, first_line
 from reliev3r.core.many.local import Crashed, Event, Finished, Progressed
 from reliev3r.core.many.work import ONE_THREAD, Job, Task, environment, limit_threads
 
@@ -163,7 +163,7 @@ class _Actor:
         try:
             return None, self._worker.work(task, self._note)
         except Exception as error:  # a fault of ours, memory, the disk: the run decides
-            return f"{type(error).__name__}: {error}", None
+            return described(error), None
 
     def progress(self) -> tuple[int, float, float, str]:
         """Process id, done, total, what."""

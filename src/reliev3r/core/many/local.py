@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
+from reliev3r.core.errors import described
 from reliev3r.core.many.work import ONE_THREAD, Job, Task, environment, limit_threads
 
 
@@ -149,7 +150,7 @@ def _work(connection: Connection, job: Job) -> None:
             failure = worker.work(task, lambda *progress: connection.send(("progress", *progress)))
             connection.send(("finished", failure))
         except Exception as error:  # a fault of ours, memory, the disk: the run decides
-            connection.send(("crashed", f"{type(error).__name__}: {error}"))
+            connection.send(("crashed", described(error)))
 
 
 def _die_with_parent() -> None:
