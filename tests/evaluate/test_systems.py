@@ -1,12 +1,14 @@
 """Systems by name: runs read back, COLMAP wired in, clear words for what is not there."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from reliev3r.baselines.colmap import reconstruct_colmap
 from reliev3r.core.errors import UserError
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction
@@ -205,3 +207,11 @@ def test_colmap_with_nothing_to_match_registers_nothing(capture, tmp_path):
     assert scores.views_without_camera == 4
     assert scores.auc30 == 0
     assert scores.ate is None
+
+
+def test_colmap_on_a_full_disk_is_told(tmp_path, monkeypatch) -> None:
+    write_capture(tmp_path / "room", SynthConfig(seed=0, views=2, width=32, height=24, supersample=1, span=10.0))
+    capture = load_capture(tmp_path / "room")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 0))
+    with pytest.raises(UserError, match="COLMAP may need 8 MB of temporary files; make room"):
+        reconstruct_colmap(capture, torch.eye(3).expand(2, 3, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reliev3r.core.errors import UserError
 from reliev3r.core.quiet_colmap import quiet_colmap
 from reliev3r.data.capture import Capture
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+_DATABASE = 4_000_000
+"""Bytes that an image's features and matches take in COLMAP's database, at the most."""
 Mapper = Literal["incremental", "global"]
 SYSTEMS: dict[str, Mapper] = {"colmap": "incremental", "colmap-global": "global"}
 """Names of systems and what maps in them."""
@@ -34,11 +38,15 @@ def reconstruct_colmap(
     SIFT, exhaustive matching and incremental or global mapping (GLOMAP; Pan et al. 2024) with COLMAP's defaults, on the
     upright images; the intrinsics ``K`` (original pixels, corner convention, which is COLMAP's own) stay fixed. If
     COLMAP splits the images into several models, the largest one counts. float64, seeded.
+
+    Raises:
+        UserError: the disk of temporary files has no room for COLMAP's copies and database.
     """
     import pycolmap
 
     pycolmap.set_random_seed(0)
     with quiet_colmap(), tempfile.TemporaryDirectory(prefix="reliev3r-colmap-") as folder:
+        _refuse_full_disk(Path(folder), capture)
         images, database, models = Path(folder) / "images", Path(folder) / "database.db", Path(folder) / "models"
         images.mkdir()
         models.mkdir()
@@ -61,6 +69,22 @@ def reconstruct_colmap(
                     registered[index] = True
     _log.info("COLMAP registered %d of %d images", int(registered.sum()), len(names))
     return world_from_cam, registered
+
+
+def _refuse_full_disk(folder: Path, capture: Capture) -> None:
+    """COLMAP's own threads end the whole process where its database cannot grow, so that nobody could tell why."""
+    wanted = sum(3 * frame.width * frame.height + _DATABASE for frame in capture.frames)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.truncate(wanted)  # fails where a file may not be so large
+        room = shutil.disk_usage(folder).free
+    except OSError:
+        room = 0
+    if room < wanted:
+        raise UserError(
+            f"{folder.parent}: COLMAP may need {wanted / 1e6:.0f} MB of temporary files; make room, or let TMPDIR name "
+            "another folder"
+        )
 
 
 def _match(database: Path, images: Path, K: Tensor, names: list[str], threads: int) -> None:
