@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +46,7 @@ class _Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoTracker:
+class VideoTracker(ABC):
     """Corners of several frames followed forward and backward through overlapping clips; for videos only.
 
     Each clip is followed twice: from the points asked for, and back from where they arrived. What does not come back
@@ -190,6 +191,7 @@ class VideoTracker:
         seen = agreed(there, back, seen & seen_back, asked, tolerance=self.tolerance * long_side)
         return there, seen & (end != asked)[:, None]
 
+    @abstractmethod
     def _predict(
         self, video: UInt8[np.ndarray, "t h w 3"], asked: Int[np.ndarray, " n"], where: Float[np.ndarray, "n 2"]
     ) -> tuple[Float[np.ndarray, "n t 2"], Bool[np.ndarray, "n t"]]:
@@ -197,7 +199,6 @@ class VideoTracker:
 
         In its own frame each point is where it was asked for, and seen.
         """
-        raise NotImplementedError
 
 
 def _resized(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
