@@ -222,7 +222,7 @@ def test_a_click_means_the_foremost_point_under_it() -> None:
 
 def test_of_many_points_some_are_hidden_until_the_camera_rests(monkeypatch) -> None:
     monkeypatch.setattr(points, "WHILE_MOVING", 100)
-    monkeypatch.setattr(points, "REST", 0.05)
+    monkeypatch.setattr(points, "REST", (0.05, 0.05, 0.05))
     rng, made = np.random.default_rng(0), []
 
     def add(_name, xyz, _rgb, *, visible, **_more):
@@ -246,6 +246,22 @@ def test_of_many_points_some_are_hidden_until_the_camera_rests(monkeypatch) -> N
     layers.moved()
     layers.remove()  # a movement that ends after the scene is gone
     layers._rested()
+
+
+@pytest.mark.parametrize(("gap", "rest"), [(0.02, 1.0), (0.2, 6.0), (2.0, 10.0)])
+def test_a_page_that_draws_slowly_gets_longer_until_the_camera_rests(monkeypatch, gap, rest) -> None:
+    """Else all points are back between two pictures of one movement, and the page never gets faster."""
+    monkeypatch.setattr(points, "WHILE_MOVING", 100)
+    clock = iter(np.arange(20) * gap)
+    monkeypatch.setattr(points, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    cloud = Cloud(points=np.ones((1000, 3)), colours=np.zeros((1000, 3), np.uint8), conf=np.ones(1000), spacing=0.1)
+    scene = SimpleNamespace(add_point_cloud=lambda *_, **__: SimpleNamespace(remove=lambda: None))
+    layers = points.PointLayers(scene, cloud, threading.RLock())
+    monkeypatch.setattr(layers, "_look_again", lambda _seconds: None)
+    assert layers._rest() == points.REST[1]
+    for _ in range(10):
+        layers.moved()
+    assert layers._rest() == pytest.approx(rest)
 
 
 def test_two_clicks_measure_a_distance() -> None:

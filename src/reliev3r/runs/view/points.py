@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ LAYERS = 20
 """Parts of the points by confidence, 5 % each: the slider shows and hides them, nothing is sent again."""
 WHILE_MOVING = 250_000
 """Points that are drawn at most, of a scene with more, until the camera rests."""
-REST = 1.0
-"""Seconds without a movement after which all points are back."""
+REST = (1.0, 3.0, 10.0)
+"""Seconds without a movement after which all points are back: at least, at first, and at most."""
+GAPS = 8
+"""Between two movements; their mean says how fast this browser draws."""
 
 
 class PointLayers:
@@ -33,7 +36,8 @@ class PointLayers:
         self._lock, self._spacing = lock, cloud.spacing
         self._every = max(1, math.ceil(len(cloud.points) / WHILE_MOVING))
         self._shown, self._size = 0, 1.0
-        self._moved, self._waits = -math.inf, False
+        self._moves: deque[float] = deque(maxlen=GAPS + 1)
+        self._waits = False
         self._layers: list[tuple[Any, Any]] = []
         if not len(cloud.points):
             return
@@ -58,11 +62,11 @@ class PointLayers:
         if self._every == 1:
             return
         with self._lock:
-            self._moved = time.monotonic()
+            self._moves.append(time.monotonic())
             if not self._waits:
                 self._waits = True
                 self._draw()
-                self._look_again(REST)
+                self._look_again(self._rest())
 
     def remove(self) -> None:
         """Take all points off the page."""
@@ -72,6 +76,18 @@ class PointLayers:
                     cloud.remove()
         self._layers = []
 
+    def _rest(self) -> float:
+        """Seconds without a movement that mean rest here.
+
+        A page sends the camera as often as it draws. All points take some ``every`` times as long as those shown now,
+        and the page must be given the time for three such pictures: where it draws by software, a shorter rest would
+        bring all points back between two pictures of one movement.
+        """
+        least, first, most = REST
+        if len(self._moves) <= GAPS:
+            return first
+        return min(max(3 * self._every * (self._moves[-1] - self._moves[0]) / GAPS, least), most)
+
     def _look_again(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._rested)
         timer.daemon = True
@@ -79,7 +95,7 @@ class PointLayers:
 
     def _rested(self) -> None:
         with self._lock:
-            left = self._moved + REST - time.monotonic()
+            left = self._moves[-1] + self._rest() - time.monotonic()
             if left > 0:
                 self._look_again(left)
                 return
