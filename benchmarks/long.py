@@ -2,8 +2,8 @@
 
     python benchmarks/long.py --walks FOLDER --out RESULT.json [--views 120 300] [--verbs reconstruct label fit]
 
-A walk is one room of `reliev3r.synthetic` (seed 3, 320 x 240, along 200 degrees of an arc, without supersampling),
-rendered into FOLDER where it is not there. Each verb is run by its command line, one thread, in a process of its own;
+A walk is one room of `reliev3r.synthetic` (seed 3, 320 x 240, along 200 degrees of an arc, of more than 300 views all
+the way round, without supersampling), rendered into FOLDER where it is not there. Each verb is run by its command line, one thread, in a process of its own;
 CPU seconds and peak memory are the process's. `fit`
 takes 20 steps on the labels that `label` made. AUC is of all pairs of views, protocol strict. Drift: the distance of
 the camera centres from the truth after the similarity that fits them best, and that of the last camera after the
@@ -42,7 +42,8 @@ def walk(folder: Path, views: int) -> Path:
     """The walk of so many views."""
     place = folder / f"walk{views}"
     if not place.exists():
-        write_capture(place, SynthConfig(seed=3, views=views, width=320, height=240, span=200.0, supersample=1))
+        span = 200.0 if views <= 300 else 360.0
+        write_capture(place, SynthConfig(seed=3, views=views, width=320, height=240, span=span, supersample=1))
     return place
 
 
