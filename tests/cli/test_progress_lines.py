@@ -28,3 +28,13 @@ def test_stages_are_told_apart_and_finished_ones_are_silent() -> None:
             report(stage, done, 2, "")
     assert lines == ["frames: 0 of 2, 0:00:00", "frames: 2 of 2, 0:00:00",
                      "labels: 0 of 2, 0:00:00", "labels: 2 of 2, 0:00:00"]  # fmt: skip
+
+
+def test_a_stage_that_finds_more_to_do_goes_on_speaking():
+    """Pairs of images are counted after all keypoints are found: 1000 of 1000, then 1001 of 11000."""
+    lines, now = [], [0.0]
+    report = progress_lines(lines.append, clock=lambda: now[0])
+    for second, done, total in ((0, 10, 10), (1, 11, 40), (61, 30, 40), (62, 40, 40), (63, 40, 40)):
+        now[0] = float(second)
+        report("tracks", done, total, "")
+    assert [line.split(",")[0] for line in lines] == ["tracks: 10 of 10", "tracks: 30 of 40", "tracks: 40 of 40"]

@@ -227,7 +227,10 @@ def progress_bars() -> Iterator[Report]:
 def progress_lines(
     write: Callable[[str], None], *, every: float = 60.0, clock: Callable[[], float] = time.monotonic
 ) -> Report:
-    """For log files: a line when a stage begins, when it is done, and every so many seconds in between."""
+    """For log files: a line when a stage begins, when it is done, and every so many seconds in between.
+
+    A stage that was done and has found more to do goes on speaking.
+    """
     begun: dict[str, float] = {}
     told: dict[str, float] = {}
     finished: set[str] = set()
@@ -235,10 +238,10 @@ def progress_lines(
     def report(stage: str, done: float, total: float, what: str) -> None:
         now, complete = clock(), total > 0 and done >= total
         begun.setdefault(stage, now)
-        if stage in finished or (stage in told and not complete and now - told[stage] < every):
+        if stage in finished if complete else stage in told and now - told[stage] < every:
             return
         told[stage] = now
-        finished.update({stage} if complete else ())
+        (finished.add if complete else finished.discard)(stage)
         elapsed = now - begun[stage]
         left = f", {_duration(elapsed * (total - done) / done)} left" if 0 < done < total and elapsed > 0 else ""
         rate = f", {done / elapsed:.3g}/s" if done > 0 and elapsed > 0 else ""
