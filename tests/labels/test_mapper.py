@@ -68,6 +68,15 @@ def test_the_same_tracks_give_the_same_bits() -> None:
     assert torch.equal(first.inlier, second.inlier)
 
 
+def test_how_many_cameras_are_placed_is_heard_of() -> None:
+    tracks, K, *_ = round_walk()
+    heard = []
+    solve = solve_cameras(tracks, K, progress=lambda done, total, what: heard.append((done, total, what)))
+    assert torch.equal(solve.world_from_cam, solve_cameras(tracks, K).world_from_cam)
+    assert heard[0] == (2, VIEWS, "cameras placed")
+    assert heard[-1] == (VIEWS, VIEWS, "cameras placed")
+
+
 def test_a_view_that_nothing_ties_is_left_out() -> None:
     tracks, K, true, _ = round_walk()
     weight = tracks.weight.clone()

@@ -106,7 +106,7 @@ def prepare_capture(
 ) -> Prepared:
     """Sample, split and enrich the labels of one capture; a pure function of its arguments.
 
-    ``progress`` hears of what takes long: the search for an unknown focal length, and the sweep.
+    ``progress`` hears of what takes long: the search for an unknown focal length, the solve, and the sweep.
     """
     views, pseudo, regions = network_sample(capture, labels, long_side=config.image_size, patch=patch)
     train_index, heldout_index = split_tracks(pseudo.tracks, config.heldout)
@@ -172,7 +172,7 @@ def _solve(
 ) -> tuple[CameraSolve | None, float | None]:
     """Pseudo cameras, and the focal length in image widths where it had to be estimated."""
     if views.K is not None:
-        solve = solve_cameras(pseudo.tracks, views.K, config.solver) if config.solve else None
+        solve = solve_cameras(pseudo.tracks, views.K, config.solver, progress) if config.solve else None
         focal = None
     else:
         found = solve_focal(pseudo.tracks, [views.size] * len(views.image), config=config.solver, progress=progress)

@@ -54,7 +54,8 @@ def solve_focal(
     if found is None:
         return None
     focal, _ = found
-    solve = solve_cameras(tracks, _shared_K(focal, sizes), replace(config, inlier_angle=config.inlier_angle / focal))
+    config = replace(config, inlier_angle=config.inlier_angle / focal)
+    solve = solve_cameras(tracks, _shared_K(focal, sizes), config, progress)
     return None if solve is None else (focal, solve)
 
 

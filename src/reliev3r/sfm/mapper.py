@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
 from reliev3r.core.quiet_colmap import quiet_colmap
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import rays_from_uv
@@ -30,7 +31,9 @@ _NEAR = 4
 """So many views are adjusted with a new one."""
 
 
-def solve_by_mapper(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig) -> CameraSolve | None:
+def solve_by_mapper(
+    tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig, progress: Progress | None = None
+) -> CameraSolve | None:
     """As :func:`~reliev3r.sfm.solve_cameras.solve_cameras`: the largest model of those that the mapper makes."""
     import pycolmap
 
@@ -40,12 +43,35 @@ def solve_by_mapper(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConf
     models = pycolmap.ReconstructionManager()
     with quiet_colmap():
         database = _database(grown, K, config)
-        pycolmap.IncrementalPipeline(_options(config), database, models).run()
+        pipeline = pycolmap.IncrementalPipeline(_options(config), database, models)
+        if progress is not None:
+            _report_views(pipeline, len(K), progress)
+        pipeline.run()
     found = [models.get(index) for index in range(models.size())]
     if not found:
         return None
     cameras, reached = _cameras(max(found, key=lambda model: model.compute_num_observations()), len(K))
     return solve_under(cameras, reached, tracks, K, config)
+
+
+def _report_views(pipeline: pycolmap.IncrementalPipeline, views: int, progress: Progress) -> None:
+    """How many views the model at work has; another one begins anew with two."""
+    from pycolmap import IncrementalPipelineCallback as Callback
+
+    placed = 0
+
+    def begun() -> None:
+        nonlocal placed
+        placed = 2
+        progress(placed, views, "cameras placed")
+
+    def one_more() -> None:
+        nonlocal placed
+        placed = min(placed + 1, views)
+        progress(placed, views, "cameras placed")
+
+    pipeline.add_callback(int(Callback.INITIAL_IMAGE_PAIR_REG_CALLBACK), begun)
+    pipeline.add_callback(int(Callback.NEXT_IMAGE_REG_CALLBACK), one_more)
 
 
 def _database(tracks: Tracks, K: Tensor, config: SolveConfig) -> pycolmap.Database:

@@ -9,6 +9,7 @@ from functools import cache
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.sfm.camera_solve import CameraSolve, SolveConfig
 from reliev3r.sfm.incremental import solve_incrementally
@@ -21,15 +22,18 @@ FEW_VIEWS = 11
 at 12 views it is as exact in a fifth of the time (docs/results/cameras.md)."""
 
 
-def solve_cameras(tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig | None = None) -> CameraSolve | None:
+def solve_cameras(
+    tracks: Tracks, K: Float[Tensor, "v 3 3"], config: SolveConfig | None = None, progress: Progress | None = None
+) -> CameraSolve | None:
     """Solve cameras and points of one capture from its tracks; ``None`` when no pair of views can start it.
 
     ``tracks`` [v, m] and ``K`` share their pixels. Views that cannot be tied have ``reached`` False. Deterministic. The
-    unit is the geometric mean distance of the points from the cameras that see them.
+    unit is the geometric mean distance of the points from the cameras that see them. ``progress`` hears how many
+    cameras are placed, where there are many.
     """
     config = config or SolveConfig()
     if len(K) > FEW_VIEWS and _has_mapper():
-        return solve_by_mapper(tracks, K, config)
+        return solve_by_mapper(tracks, K, config, progress)
     return solve_incrementally(tracks, K, config)
 
 

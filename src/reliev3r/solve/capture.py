@@ -83,7 +83,7 @@ def reconstruct_groups(
     size = network_size(network, model if isinstance(model, Path | str) else None, image_size)
     network = network.to(place)
     report = report or silent
-    cameras = solve_capture(capture, _experts(network, place, tracks), staged(report, "tracks"))
+    cameras = solve_capture(capture, _experts(network, place, tracks), report)
     if cameras is None:
         raise UserError(
             f"{capture.root}: no two images share enough for their cameras to be solved; more images between them, "
