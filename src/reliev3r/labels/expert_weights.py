@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,34 @@ def weights_file(expert: str, given: str | None, model_id: str, name: str) -> Pa
             f"{expert}: {name} is neither in the Hugging Face cache nor could it be downloaded; where there is a "
             f"network run `hf download {model_id} {name} --local-dir DIR`, then use {expert}:DIR"
         ) from error
+
+
+class OneFileExpert(ABC):
+    """A network whose weights are one file: found, hashed and read at the first use, once."""
+
+    weights: str | None
+    """The file, or the folder it lies in; None: where a subclass says."""
+    device: str
+
+    @abstractmethod
+    def _find(self) -> Path:
+        """The file; a UserError that says how to get it where there is none."""
+
+    @abstractmethod
+    def _load(self, file: Path) -> torch.nn.Module:
+        """The network with the file's weights, on any device; a UserError where they are no such weights."""
+
+    @cached_property
+    def _file(self) -> Path:
+        return self._find()
+
+    @cached_property
+    def _hash(self) -> str:
+        return file_hash(self._file)
+
+    @cached_property
+    def _model(self) -> Any:
+        return self._load(self._file).eval().to(self.device)
 
 
 def weights_hash(folder: Path) -> str:
