@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,41 @@ def fill(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
         fits = False
     if not fits:
         raise UserError(f"{path}: its weights do not fill a {type(model).__name__}; use the matching checkpoint")
+
+
+@contextlib.contextmanager
+def without_download(network: str, file: Path, device: str, **hub: Callable[..., Any]) -> Iterator[None]:
+    """For packages that download while they build a network: meanwhile, ``hub`` stands for torch.hub's functions.
+
+    The random numbers that networks start with are not taken from anybody else's: torch's generators are put back.
+
+    Raises:
+        UserError: the weights of ``file`` are another network's.
+    """
+    original = {name: getattr(torch.hub, name) for name in hub}
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        try:
+            for name, answer in hub.items():
+                setattr(torch.hub, name, answer)
+            yield
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):  # but out of memory, say
+                raise
+            raise UserError(f"{file}: its weights do not fill a {network}; use the matching checkpoint") from error
+        finally:
+            for name, function in original.items():
+                setattr(torch.hub, name, function)
+
+
+def same_device(expert: str, package: torch.device, device: str) -> None:
+    """For packages that choose their device as they are imported.
+
+    Raises:
+        UserError: it is another than ours.
+    """
+    if package.type != device:
+        hide = "; CUDA_VISIBLE_DEVICES= (nothing) hides it" if package.type == "cuda" else ""
+        raise UserError(f"{expert}: its package computes on {package.type} on this machine, not on {device}{hide}")
 
 
 def joint_hash(paths: Iterable[Path]) -> str:
