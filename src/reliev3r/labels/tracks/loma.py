@@ -102,7 +102,7 @@ class LomaMatcher(OneFileExpert):
         length = np.linalg.norm(descriptor, axis=1, keepdims=True)
         size = (image.shape[1], image.shape[0])
         return _Described(
-            uv=(keypoints.double().cpu().numpy() + 1) / 2 * size,  # -1 and 1 are the image's edges
+            uv=(keypoints.cpu().double().numpy() + 1) / 2 * size,  # -1 and 1 are the image's edges
             descriptor=descriptor / np.maximum(length, 1e-9),
             length=length,
             size=size,
@@ -123,7 +123,7 @@ class LomaMatcher(OneFileExpert):
         return IndexMatches(
             first=first,
             second=second[0].cpu().numpy()[first],
-            doubt=1 - score[0].double().cpu().numpy()[first],
+            doubt=1 - score[0].cpu().double().numpy()[first],
             sure=np.ones(len(first), dtype=bool),
         )
 
