@@ -52,9 +52,9 @@ WEAK = (
 """What labels, trains weakly, adapts, judges or ranks; all that these load, and what that loads, is followed."""
 
 OPTIONAL = {
-    "anycalib", "av", "cotracker", "depth_anything_3", "kornia", "matplotlib", "moge", "onnxruntime", "peft",
-    "pillow_heif", "pycolmap", "ray", "rich", "scipy", "tapnet", "tensorboard", "transformers", "trimesh", "tyro",
-    "vggt", "vggt_omega", "viser", "wandb",
+    "anycalib", "av", "cotracker", "depth_anything_3", "dinov3", "kornia", "loma", "matplotlib", "moge", "onnxruntime",
+    "peft", "pillow_heif", "pycolmap", "ray", "rich", "romav2", "scipy", "tapnet", "tensorboard", "transformers",
+    "trimesh", "tyro", "vggt", "vggt_omega", "viser", "wandb",
 }  # fmt: skip
 """Packages that are imported where they are used: not everybody has them, and they are slow to import."""
 
