@@ -337,7 +337,7 @@ def test_every_expert_is_described():
     assert all(isinstance(info, ExpertInfo) and info.kind == "tracks" for info in TRACK_EXPERT_INFO)
     assert [info.name for info in TRACK_EXPERT_INFO] == list(TRACK_EXPERTS)
     names = {info.name.partition("[")[0].partition(":")[0] for info in TRACK_EXPERT_INFO}
-    assert names >= {"sift", "aliked", "superpoint-lightglue", "efficientloftr", "xfeat", "roma"}
+    assert names >= {"sift", "aliked", "superpoint-lightglue", "efficientloftr", "xfeat", "roma", "romav2", "loma"}
     for info in TRACK_EXPERT_INFO:
         assert info.licence
         assert bool(info.looked_for) == (info.weights != "none")
@@ -375,6 +375,8 @@ def test_fingerprints_tell_experts_and_settings_apart(aliked_file, xfeat_file, l
         ("aliked:{}", r"no such weights; get aliked-n16.pth from github"),
         ("xfeat:{}", r"no such weights; get xfeat.pt from github"),
         ("roma:{}", r"no such weights; get roma_outdoor.pth from github"),
+        ("romav2:{}", r"no such weights; get romav2.0.1.pt from https://github.com/Parskatt/RoMaV2/.*DINOv3 License"),
+        ("loma:{}", r"no such weights; get loma_B.pt from https://github.com/davnords/storage/"),
         ("superpoint-lightglue:{}", r"needs config.json and \*.safetensors of ETH-CVG"),
         ("efficientloftr:{}", r"needs config.json and \*.safetensors of zju-community"),
     ],
@@ -388,6 +390,11 @@ def test_nothing_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UserError, match=r"no aliked-n16.pth or .* in .*; get aliked-n16.pth from"):
         track_expert("aliked").fingerprint()
+    for name, file in (("romav2", "romav2.0.1.pt"), ("loma", "loma_B.pt")):
+        with pytest.raises(
+            UserError, match=rf"{name}: no {file}.* in .*checkpoints; get {file} from .* use {name}:PATH"
+        ):
+            track_expert(name).fingerprint()
     import huggingface_hub
 
     def cache_only(*args, local_files_only=False, **kwargs):

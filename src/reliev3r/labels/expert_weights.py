@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,34 @@ def weights_file(expert: str, given: str | None, model_id: str, name: str) -> Pa
             f"{expert}: {name} is neither in the Hugging Face cache nor could it be downloaded; where there is a "
             f"network run `hf download {model_id} {name} --local-dir DIR`, then use {expert}:DIR"
         ) from error
+
+
+class OneFileExpert(ABC):
+    """A network whose weights are one file: found, hashed and read at the first use, once."""
+
+    weights: str | None
+    """The file, or the folder it lies in; None: where a subclass says."""
+    device: str
+
+    @abstractmethod
+    def _find(self) -> Path:
+        """The file; a UserError that says how to get it where there is none."""
+
+    @abstractmethod
+    def _load(self, file: Path) -> torch.nn.Module:
+        """The network with the file's weights, on any device; a UserError where they are no such weights."""
+
+    @cached_property
+    def _file(self) -> Path:
+        return self._find()
+
+    @cached_property
+    def _hash(self) -> str:
+        return file_hash(self._file)
+
+    @cached_property
+    def _model(self) -> Any:
+        return self._load(self._file).eval().to(self.device)
 
 
 def weights_hash(folder: Path) -> str:
@@ -166,6 +197,41 @@ def fill(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
         fits = False
     if not fits:
         raise UserError(f"{path}: its weights do not fill a {type(model).__name__}; use the matching checkpoint")
+
+
+@contextlib.contextmanager
+def without_download(network: str, file: Path, device: str, **hub: Callable[..., Any]) -> Iterator[None]:
+    """For packages that download while they build a network: meanwhile, ``hub`` stands for torch.hub's functions.
+
+    The random numbers that networks start with are not taken from anybody else's: torch's generators are put back.
+
+    Raises:
+        UserError: the weights of ``file`` are another network's.
+    """
+    original = {name: getattr(torch.hub, name) for name in hub}
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        try:
+            for name, answer in hub.items():
+                setattr(torch.hub, name, answer)
+            yield
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):  # but out of memory, say
+                raise
+            raise UserError(f"{file}: its weights do not fill a {network}; use the matching checkpoint") from error
+        finally:
+            for name, function in original.items():
+                setattr(torch.hub, name, function)
+
+
+def same_device(expert: str, package: torch.device, device: str) -> None:
+    """For packages that choose their device as they are imported.
+
+    Raises:
+        UserError: it is another than ours.
+    """
+    if package.type != device:
+        hide = "; CUDA_VISIBLE_DEVICES= (nothing) hides it" if package.type == "cuda" else ""
+        raise UserError(f"{expert}: its package computes on {package.type} on this machine, not on {device}{hide}")
 
 
 def joint_hash(paths: Iterable[Path]) -> str:

@@ -20,14 +20,16 @@ from reliev3r.labels.depth.simulated import SimulatedDepth
 from reliev3r.labels.expert import DepthExpert, ExpertInfo, LensExpert, LensOfDepth, NoDepth, TrackExpert
 from reliev3r.labels.lens import anycalib
 from reliev3r.labels.lens.anycalib import AnyCalib
-from reliev3r.labels.tracks import aliked, cotracker, roma, tapnext
+from reliev3r.labels.tracks import aliked, cotracker, loma, roma, romav2, tapnext
 from reliev3r.labels.tracks.aliked import AlikedMatcher
 from reliev3r.labels.tracks.cotracker import CoTracker3
 from reliev3r.labels.tracks.efficientloftr import EfficientLoftrMatcher
+from reliev3r.labels.tracks.loma import LomaMatcher
 from reliev3r.labels.tracks.matcher import INSTALL
 from reliev3r.labels.tracks.network import network_tracks
 from reliev3r.labels.tracks.pairwise import PairwiseTracks
 from reliev3r.labels.tracks.roma import RomaMatcher
+from reliev3r.labels.tracks.romav2 import RomaV2Matcher
 from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.superpoint_lightglue import SuperPointLightGlueMatcher
 from reliev3r.labels.tracks.tapnext import TapNext
@@ -200,6 +202,24 @@ TRACK_EXPERT_INFO = (
         package="romatch",
     ),
     ExpertInfo(
+        name="romav2[:WEIGHTS]",
+        kind="tracks",
+        licence="MIT; DINOv3, also in the weights: DINOv3 License (Meta)",
+        weights=romav2.FILE,
+        looked_for="WEIGHTS (file or folder), else torch.hub's checkpoints",
+        install=romav2.INSTALL,
+        package="romav2",
+    ),
+    ExpertInfo(
+        name="loma[:WEIGHTS]",
+        kind="tracks",
+        licence="MIT, matcher Apache-2.0 (as LightGlue), DINOv2's weights Apache-2.0",
+        weights=f"{', '.join(loma.MODELS)}: the first that is there",
+        looked_for="WEIGHTS (file or folder), else torch.hub's checkpoints",
+        install=loma.INSTALL,
+        package="loma",
+    ),
+    ExpertInfo(
         name="cotracker:CHECKPOINT",
         kind="tracks",
         licence="CC-BY-NC 4.0: not for commercial use (code and weights)",
@@ -247,6 +267,10 @@ def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
         return PairwiseTracks(matcher=XFeatMatcher(weights=argument, device=device), long_side=1024)
     if name == "roma" and argument:
         return PairwiseTracks(matcher=RomaMatcher(weights=argument, device=device), long_side=1024)
+    if name == "romav2":
+        return PairwiseTracks(matcher=RomaV2Matcher(weights=argument or None, device=device), long_side=1024)
+    if name == "loma":
+        return PairwiseTracks(matcher=LomaMatcher(weights=argument or None, device=device), long_side=1024)
     if name == "cotracker" and argument:
         return CoTracker3(checkpoint=Path(argument), device=device)
     if name == "tapnext" and argument:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from reliev3r.core.errors import UserError, first_line
-from reliev3r.core.files import file_hash
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.expert_weights import fill, read_state, to_tensor, weights_file
+from reliev3r.labels.expert_weights import OneFileExpert, fill, read_state, to_tensor, weights_file
 
 INSTALL = (
     "pip install addict einops omegaconf && pip install --no-deps "
@@ -32,7 +30,7 @@ _SKY = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Da3Mono:
+class Da3Mono(OneFileExpert):
     """Depth itself, not disparity, up to a factor and an offset: the paper aligns it by both (section 4).
 
     Upstream gives the sky the 99th percentile of the other depths; here it is invalid.
@@ -45,17 +43,8 @@ class Da3Mono:
     """Of the network's input, in pixels, as upstream has it."""
     ambiguity: Ambiguity = "scale+shift"
 
-    @cached_property
-    def _file(self) -> Path:
+    def _find(self) -> Path:
         return weights_file("da3-mono", self.weights, _MODEL_ID, "model.safetensors")
-
-    @cached_property
-    def _hash(self) -> str:
-        return file_hash(self._file)
-
-    @cached_property
-    def _model(self) -> Any:
-        return _load(self._file).eval().to(self.device)
 
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint hash and settings."""
@@ -78,16 +67,15 @@ class Da3Mono:
         depth, sky = (output[name][0, 0].float().cpu().numpy() for name in ("depth", "sky"))
         return DepthMap.from_values(np.where(sky < _SKY, depth, 0))
 
+    def _load(self, file: Path) -> torch.nn.Module:
+        os.environ.setdefault("DA3_LOG_LEVEL", "WARN")  # it prints at every forward pass
+        try:
+            from depth_anything_3.cfg import create_object, load_config
+            from depth_anything_3.registry import MODEL_REGISTRY
 
-def _load(file: Path) -> torch.nn.Module:
-    os.environ.setdefault("DA3_LOG_LEVEL", "WARN")  # it prints at every forward pass
-    try:
-        from depth_anything_3.cfg import create_object, load_config
-        from depth_anything_3.registry import MODEL_REGISTRY
-
-        network: torch.nn.Module = create_object(load_config(MODEL_REGISTRY["da3mono-large"]))
-    except ImportError as error:
-        raise UserError(f"da3-mono needs its package ({first_line(error)}): {INSTALL}") from error
-    state = read_state(file)
-    fill(network, {name.removeprefix("model."): value for name, value in state.items()}, file)
-    return network
+            network: torch.nn.Module = create_object(load_config(MODEL_REGISTRY["da3mono-large"]))
+        except ImportError as error:
+            raise UserError(f"da3-mono needs its package ({first_line(error)}): {INSTALL}") from error
+        state = read_state(file)
+        fill(network, {name.removeprefix("model."): value for name, value in state.items()}, file)
+        return network

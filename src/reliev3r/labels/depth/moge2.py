@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from PIL import Image
 
 from reliev3r.core.arrays import read_torch
 from reliev3r.core.errors import UserError, first_line
-from reliev3r.core.files import file_hash
 from reliev3r.core.types import Ambiguity
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.geometry.camera import fov_from_focal
 from reliev3r.labels.expert import DepthMap
-from reliev3r.labels.expert_weights import weights_file
+from reliev3r.labels.expert_weights import OneFileExpert, weights_file
 
 INSTALL = (
     "pip install --no-deps git+https://github.com/microsoft/MoGe@07444410f1e33f402353b99d6ccd26bd31e469e8 "
@@ -30,7 +28,7 @@ _LEAST = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoGe2:
+class MoGe2(OneFileExpert):
     """Metric depth, of which only the shape is trusted: one factor per view is left open.
 
     The network says which pixels it has no depth for (sky); they are invalid, as is the whole map where it accepts
@@ -46,17 +44,8 @@ class MoGe2:
     """Larger images are shrunk before: even at the highest level the network sees no more."""
     ambiguity: Ambiguity = "scale"
 
-    @cached_property
-    def _file(self) -> Path:
+    def _find(self) -> Path:
         return weights_file("moge-2", self.weights, _MODEL_ID, "model.pt")
-
-    @cached_property
-    def _hash(self) -> str:
-        return file_hash(self._file)
-
-    @cached_property
-    def _model(self) -> Any:
-        return _load(self._file).eval().to(self.device)
 
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint hash and settings."""
@@ -81,21 +70,22 @@ class MoGe2:
         found = DepthMap.from_values(depth, fov=fov)
         return found if found.valid.mean() >= _LEAST else DepthMap.from_values(np.zeros_like(depth))
 
-
-def _load(file: Path) -> Any:
-    try:
-        from moge.model.v2 import MoGeModel
-    except ImportError as error:
-        raise UserError(f"moge-2 needs its package ({first_line(error)}): {INSTALL}") from error
-    try:
-        checkpoint = read_torch(file)
-        model = MoGeModel(**checkpoint["model_config"])
-        # Upstream's own loader goes on with random weights where some are missing.
-        missing = model.load_state_dict(checkpoint["model"], strict=False).missing_keys
-    except Exception as error:  # whatever torch and the model's constructor raise on foreign files
-        raise UserError(
-            f"{file}: holds no readable MoGe-2 checkpoint ({first_line(error)}); download it again"
-        ) from error
-    if missing:
-        raise UserError(f"{file}: lacks {len(missing)} weights of a MoGe-2 network; download the matching checkpoint")
-    return model
+    def _load(self, file: Path) -> torch.nn.Module:
+        try:
+            from moge.model.v2 import MoGeModel
+        except ImportError as error:
+            raise UserError(f"moge-2 needs its package ({first_line(error)}): {INSTALL}") from error
+        try:
+            checkpoint = read_torch(file)
+            model = MoGeModel(**checkpoint["model_config"])
+            # Upstream's own loader goes on with random weights where some are missing.
+            missing = model.load_state_dict(checkpoint["model"], strict=False).missing_keys
+        except Exception as error:  # whatever torch and the model's constructor raise on foreign files
+            raise UserError(
+                f"{file}: holds no readable MoGe-2 checkpoint ({first_line(error)}); download it again"
+            ) from error
+        if missing:
+            raise UserError(
+                f"{file}: lacks {len(missing)} weights of a MoGe-2 network; download the matching checkpoint"
+            )
+        return model

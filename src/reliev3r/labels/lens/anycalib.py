@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from reliev3r.core.errors import UserError, first_line
-from reliev3r.core.files import file_hash
 from reliev3r.data.capture import Capture, Frame
 from reliev3r.labels.expert import LensGuess
-from reliev3r.labels.expert_weights import fill, read_state, rgb_tensor, weights_file
+from reliev3r.labels.expert_weights import OneFileExpert, fill, read_state, rgb_tensor, weights_file
 
 INSTALL = "pip install --no-deps git+https://github.com/javrtg/AnyCalib@cc0399c4f563ceffb3edcb02342febf150c53893"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyCalib:
+class AnyCalib(OneFileExpert):
     """The network gives a ray for each pixel; a camera model is fitted to them.
 
     Its principal point is fitted too, but not used: the crop of a photograph is known better than that. Upstream's
@@ -42,22 +40,13 @@ class AnyCalib:
     """All images are resized to it before: the network sees about 320 x 320 pixels, and rounds the sides of small ones
     by more than one focal length can have."""
 
-    @cached_property
-    def _file(self) -> Path:
+    def _find(self) -> Path:
         name = "anycalib_gen.pt" if self.radial else "anycalib_pinhole.pt"
         return weights_file(self._name, self.weights, "javrtg/AnyCalib", name)
 
     @property
     def _name(self) -> str:
         return "anycalib-radial" if self.radial else "anycalib"
-
-    @cached_property
-    def _hash(self) -> str:
-        return file_hash(self._file)
-
-    @cached_property
-    def _model(self) -> Any:
-        return _load(self._file).eval().to(self.device)
 
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint hash and settings."""
@@ -76,12 +65,11 @@ class AnyCalib:
         focal, _, _, *k1 = output["intrinsics"][0].tolist()  # f, cx, cy and k1, in pixels
         return LensGuess.of(frame, focal * frame.width / width, *k1)
 
-
-def _load(file: Path) -> Any:
-    try:
-        from anycalib import AnyCalib as Network
-    except ImportError as error:
-        raise UserError(f"anycalib needs its package ({first_line(error)}): {INSTALL}") from error
-    model = Network(model_id=None, fallback_to_sac=False)  # an id would be downloaded
-    fill(model, read_state(file), file)
-    return model
+    def _load(self, file: Path) -> torch.nn.Module:
+        try:
+            from anycalib import AnyCalib as Network
+        except ImportError as error:
+            raise UserError(f"anycalib needs its package ({first_line(error)}): {INSTALL}") from error
+        model = Network(model_id=None, fallback_to_sac=False)  # an id would be downloaded
+        fill(model, read_state(file), file)
+        return model

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from reliev3r.geometry.sampling import evenly_spaced
@@ -79,18 +79,33 @@ class RomaMatcher:
         warp, certainty = self._model.match(
             Image.fromarray(first), Image.fromarray(second), device=torch.device(self.device)
         )
-        warp, certainty = warp[0].float().cpu().numpy(), certainty[0].float().cpu().numpy()
-        stride = max(1, int(np.sqrt(warp.shape[0] * warp.shape[1] / (4 * self.matches))))
-        start = stride // 2
-        warp, certainty = (
-            warp[start::stride, start::stride].reshape(-1, 4),
-            certainty[start::stride, start::stride].ravel(),
+        certain = certainty[0].float().cpu().numpy()
+        return matches_on_grid(
+            warp[0].float().cpu().numpy(), certain, first, second, least=self.certainty, most=self.matches
         )
-        keep = evenly_spaced(np.nonzero(certainty > self.certainty)[0].tolist(), self.matches)
-        uv = [_pixels(warp[keep, :2], first), _pixels(warp[keep, 2:], second)]
-        return PointMatches(first=uv[0], second=uv[1], confidence=certainty[keep].astype(np.float64))
+
+
+def matches_on_grid(
+    warp: Float[np.ndarray, "h w 4"],
+    certainty: Float[np.ndarray, "h w"],
+    first: UInt8[np.ndarray, "h1 w1 3"],
+    second: UInt8[np.ndarray, "h2 w2 3"],
+    *,
+    least: float,
+    most: int,
+) -> PointMatches:
+    """Every so many places of a dense warp, where its certainty is above ``least``: ``most`` at most, evenly spread.
+
+    ``warp``: of the first image (x, y), then of the second, each from -1 at its left or upper edge to 1 at the other,
+    as both RoMas have it; the pixels are ours, corner convention.
+    """
+    stride = max(1, int(np.sqrt(warp.shape[0] * warp.shape[1] / (4 * most))))
+    places = slice(stride // 2, None, stride)
+    warp, certainty = warp[places, places].reshape(-1, 4), certainty[places, places].ravel()
+    keep = evenly_spaced(np.nonzero(certainty > least)[0].tolist(), most)
+    uv = [_pixels(warp[keep, :2], first), _pixels(warp[keep, 2:], second)]
+    return PointMatches(first=uv[0], second=uv[1], confidence=certainty[keep].astype(np.float64))
 
 
 def _pixels(normalised: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """[-1, 1] from edge to edge (romatch's convention) to pixels, corner convention."""
     return (normalised.astype(np.float64) + 1) / 2 * [image.shape[1], image.shape[0]]
