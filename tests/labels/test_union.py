@@ -174,3 +174,43 @@ def test_tracks_judged_a_few_at_a_time_are_judged_alike(monkeypatch):
     assert torch.equal(whole.uv, parts.uv)
     assert torch.equal(whole.weight, parts.weight)
     assert 0 < whole.weight.sum() < tracks.weight.sum()
+
+
+def thinned_densely(seen, most):
+    """What ``thin`` says, in the plainest words."""
+    length = seen.sum(0)
+    rank = np.full(seen.shape[1], seen.shape[1])
+    for first, second in combinations(range(len(seen)), 2):
+        shared = np.nonzero(seen[first] & seen[second])[0]
+        for place, track in enumerate(shared[np.argsort(-length[shared], kind="stable")]):
+            rank[track] = min(rank[track], place)
+    return np.sort(np.lexsort((-length, rank))[:most])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 7), st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_thinning_keeps_the_longest_tracks_of_every_pair(seed, views, most):
+    rng = np.random.default_rng(seed)
+    seen = rng.random((views, 40)) < 0.4
+    tracks = Tracks(uv=torch.rand(views, 40, 2), weight=torch.from_numpy(seen).float())
+    assert torch.equal(thin(tracks, most).uv, tracks.uv[:, thinned_densely(seen, most)])
+
+
+def test_tables_of_many_views_are_bounded(monkeypatch):
+    """Of long footage there are more tracks than a dense table may have columns: they are thinned before it is made."""
+    points = [grid(50, view) for view in range(6)]
+    pairs = [match(view, view + 1, [(k, k) for k in range(50)]) for view in (0, 2, 4)] + [
+        match(1, 2, [(k, k) for k in range(10)])
+    ]
+    every = tracks_from_matches(points, pairs)
+    assert every.weight.shape == (6, 140)
+    monkeypatch.setattr(union, "_TABLE", 6 * 30)
+    some = tracks_from_matches(points, pairs)
+    assert torch.equal(some.uv, thin(every, 60).uv)
+    assert some.visible.sum(0)[:10].tolist() == [4] * 10  # the longest first
+    assert int((some.visible.sum(0) == 2).sum()) == 50
+    assert union.budget(4096, 12) == 4096
+    assert union.budget(20, 6) == 20
+    monkeypatch.setattr(union, "_TABLE", 1000 * 40000)
+    assert union.budget(4096, 300) == round(4096 * 300 / 32)
+    assert union.budget(4096, 1000) == 40000

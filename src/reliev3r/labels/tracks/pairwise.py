@@ -22,6 +22,7 @@ from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.union import (
     PairMatches,
     PointPair,
+    budget,
     drop_inconsistent,
     merge_points,
     thin,
@@ -61,7 +62,7 @@ class PairwiseTracks:
     min_share: float = 0.0
     """Nor those where a smaller share of the sure matches agrees: a wrong geometry finds some agreement among many."""
     max_tracks: int = 4096
-    """Of up to 32 views, and in proportion of more; the longest are kept, evenly over the pairs of views."""
+    """Of up to 32 views, of more as ``union.budget`` says; the longest are kept, evenly over the pairs of views."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Settings, checkpoint hash and versions of the libraries."""
@@ -85,8 +86,7 @@ class PairwiseTracks:
         tracks = drop_inconsistent(tracks, matches, threshold=4 / 3 * threshold)
         tracks = weigh_moving(tracks, points, matches)
         scale = torch.from_numpy(np.stack([view.scale for view in views])).float()
-        most = round(self.max_tracks * max(1, len(views) / 32))
-        return thin(dataclasses.replace(tracks, uv=tracks.uv * scale[:, None]), most)
+        return thin(dataclasses.replace(tracks, uv=tracks.uv * scale[:, None]), budget(self.max_tracks, len(views)))
 
     def _threshold(self, frames: tuple[Frame, ...]) -> float:
         longest = max(min(self.long_side, max(frame.width, frame.height)) for frame in frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +14,14 @@ from reliev3r.core.types import Tracks
 from reliev3r.labels.tracks.matcher import PointMatches
 from reliev3r.sfm.two_view import epipolar_distance
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
 _PLACE = 0.25
 """Keypoints of one image that fall into the same cell of this many pixels are one place."""
+_TABLE = 40_000_000
+"""Views times tracks that are kept at most: tables of tracks are dense, and memory would grow with the square of the
+views. From some 550 views on there are fewer tracks a view for it: of 1000 views 40 000 in all."""
 _AT_ONCE = 2**21
 """Views times tracks that are judged at once: before they are thinned, long captures have hundreds of thousands."""
 
@@ -88,7 +95,8 @@ def tracks_from_matches(points: Sequence[Float[np.ndarray, "_ 2"]], pairs: Seque
     """Union-find over the keypoints of all images; the surest matches first.
 
     A match that would bring two different places of one image into a track is left out, so no track visits an image
-    twice. Tracks are [v, m] in the keypoints' pixels, weight 1 where seen, the longest first.
+    twice. Tracks are [v, m] in the keypoints' pixels, weight 1 where seen, the longest first. Of very many views they
+    are thinned (:func:`thin`) to twice as many as are kept in the end.
     """
     start = np.concatenate([[0], np.cumsum([len(uv) for uv in points])])
     place = np.concatenate([_places(uv) + start[view] for view, uv in enumerate(points)])
@@ -103,6 +111,12 @@ def tracks_from_matches(points: Sequence[Float[np.ndarray, "_ 2"]], pairs: Seque
     root, track = np.unique(label[nodes], return_inverse=True)
     length = np.bincount(track, minlength=len(root))
     keep = np.argsort(-length, kind="stable")[: int((length >= 2).sum())]
+    most = 2 * _TABLE // max(1, len(points))
+    if len(keep) > most:
+        from scipy import sparse
+
+        seen = sparse.csr_array((np.ones(len(nodes), np.int32), (view_of[nodes], track)), (len(points), len(root)))
+        keep = keep[_spread(seen[:, keep], most)]
     position = np.full(len(root), -1)
     position[keep] = np.arange(len(keep))
     nodes, column = nodes[position[track] >= 0], position[track][position[track] >= 0]
@@ -153,21 +167,35 @@ def _drop(
         seen[share[:, track].argmax(0), track] = False
 
 
+def budget(few: int, views: int) -> int:
+    """How many tracks so many views keep: ``few`` of up to 32 views, in proportion of more, as far as memory goes."""
+    return min(round(few * max(1, views / 32)), max(few, _TABLE // views))
+
+
 def thin(tracks: Tracks, most: int) -> Tracks:
     """At most ``most`` tracks, so chosen that every pair of views keeps its longest ones, as evenly as possible."""
-    seen = tracks.visible.numpy()
-    count = seen.shape[1]
-    if count <= most:
+    if tracks.weight.shape[1] <= most:
         return tracks
-    length = seen.sum(0)
-    rank = np.full(count, count)
-    tied = np.triu(seen.astype(np.float32) @ seen.T.astype(np.float32), 1)  # of many views, few pairs are
-    for first, second in zip(*np.nonzero(tied), strict=True):
-        shared = np.nonzero(seen[first] & seen[second])[0]
-        by_length = shared[np.argsort(-length[shared], kind="stable")]
-        rank[by_length] = np.minimum(rank[by_length], np.arange(len(by_length)))
-    chosen = np.sort(np.lexsort((-length, rank))[:most])
-    return tracks.select_tracks(torch.from_numpy(chosen))
+    from scipy import sparse
+
+    return tracks.select_tracks(torch.from_numpy(_spread(sparse.csr_array(tracks.visible.numpy()), most)))
+
+
+def _spread(seen: sparse.csr_array, most: int) -> Int[np.ndarray, " k"]:
+    """The columns of ``seen`` [v, m], in order, that :func:`thin` keeps."""
+    from scipy import sparse
+
+    length = seen.astype(np.int32).sum(0)
+    longest = np.argsort(-length, kind="stable")
+    by_length = seen[:, longest].astype(np.int32)
+    by_length.sort_indices()
+    of_view = np.split(by_length.indices, by_length.indptr[1:-1])
+    rank = np.full(len(longest), len(longest))
+    tied = sparse.triu(by_length @ by_length.T, 1).tocoo()
+    for first, second in zip(tied.row, tied.col, strict=True):
+        shared = np.intersect1d(of_view[first], of_view[second], assume_unique=True)
+        rank[shared] = np.minimum(rank[shared], np.arange(len(shared)))
+    return np.sort(longest[np.argsort(rank, kind="stable")[:most]])
 
 
 def _merge(points: Float[np.ndarray, "n 3"], cell: float) -> tuple[Float[np.ndarray, "k 2"], Int[np.ndarray, " n"]]:
