@@ -201,6 +201,25 @@ def test_other_folders_and_settings_are_refused(store, exported, tmp_path) -> No
     twice = [CaptureTask(name=name, path=tmp_path, out=tmp_path) for name in ("a/b", "A_b")]
     with pytest.raises(UserError, match="would both become scene A_b"):
         export_job(twice, "wai", tmp_path)
+    with pytest.raises(UserError, match="lost: no such capture"):
+        capture_tasks(store[1], tmp_path / "lost")
+
+
+@pytest.mark.parametrize(
+    ("layout", "capture", "scene"),
+    [
+        ("omega", "#2 große  Küche/a b", "_2_große_Küche_a_b"),  # its curation takes # for a comment
+        ("omega", "Scenes.txt", None), ("wai", "foundry.json", None), ("wai", "metadata", None),
+        ("omega", "metadata", "metadata"), ("dust3r", "foundry.json", "foundry.json"), ("omega", "x" * 241, None),
+    ],
+)  # fmt: skip
+def test_a_scene_s_name_fits_lists_and_disks(layout, capture, scene, tmp_path) -> None:
+    task = CaptureTask(name=capture, path=tmp_path, out=tmp_path)
+    if scene is None:
+        with pytest.raises(UserError, match=f"^capture {capture}: .*name"):
+            export_job([task], layout, tmp_path)
+    else:
+        assert export_job([task], layout, tmp_path).folder(capture).name == scene
 
 
 def test_depth_that_no_track_brings_to_scale_is_left_out(store, tmp_path) -> None:

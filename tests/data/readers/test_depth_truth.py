@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -194,7 +195,10 @@ def test_scenes_of_vggt_omega(room, bench, tmp_path, damage) -> None:
     assert "PSEUDO-LABELS" in with_depth(bench, f"omega:{folder}").caveats[-1]
     (folder / "pseudo_labels.json").unlink()
     own = with_depth(bench, f"omega:{folder}")
-    assert own.caveats[-1] == "depth: the dataset's own, from a scene of VGGT-Omega's layout"
+    told = "depth: the dataset's own, from a scene of VGGT-Omega's layout"
+    assert own.caveats[-1] == f"{told}; also where masks may mask it out"
+    shutil.rmtree(folder / "masks")
+    assert with_depth(bench, f"omega:{folder}").caveats[-1] == told
     assert (own.truth.depth("frame_00001")[-4:] > 0).all()  # only our masks are known to be masks
     if damage == "list":
         (folder / "image_names.json").write_text("{}")

@@ -8,6 +8,7 @@ what is confident are applied.
 from __future__ import annotations
 
 import functools
+import glob
 from pathlib import Path
 
 import cv2
@@ -51,8 +52,16 @@ def read_scene(folder: Path) -> StoredScene:
             world_from_cam=np.linalg.inv(pose),
             read=functools.partial(_read, folder, place.stem, note is not None),
         )
-    caveat = "depth: the dataset's own, from a scene of VGGT-Omega's layout" if note is None else note.caveat
+    caveat = _of_dataset(folder, images[0]) if note is None else note.caveat
     return StoredScene(folder=folder, frames=frames, caveats=(caveat,))
+
+
+def _of_dataset(folder: Path, image: str) -> str:
+    """The caveat of a scene that is not ours. Whether its masks hold is for a configuration that is not in it."""
+    own = "depth: the dataset's own, from a scene of VGGT-Omega's layout"
+    masks = sorted(file.parent.name for file in folder.glob(f"*/{glob.escape(Path(image).stem)}.png"))
+    masks = [name for name in masks if name not in ("images", "depths")]
+    return f"{own}; also where {' and '.join(masks)} may mask it out" if masks else own
 
 
 def _read(folder: Path, stem: str, masked: bool) -> Float[np.ndarray, "h w"]:

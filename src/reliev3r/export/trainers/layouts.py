@@ -28,6 +28,8 @@ class Layout:
     """What lies beside the scenes, given their names."""
     centre: float
     """Where the loader has the centre of the first pixel."""
+    beside: tuple[str, ...] = ()
+    """Names that ``write_index`` takes in the root: no scene may have them."""
     group: str = ""
     """Folder between the root and the scenes."""
     sorts: bool = False
@@ -39,8 +41,12 @@ class Layout:
 
 
 LAYOUTS = {
-    "wai": Layout(write_scene=wai.write_scene, write_index=wai.write_index, centre=wai.CENTRE),
-    "omega": Layout(write_scene=omega.write_scene, write_index=omega.write_index, centre=omega.CENTRE),
+    "wai": Layout(
+        write_scene=wai.write_scene, write_index=wai.write_index, centre=wai.CENTRE, beside=(wai.LISTS,),
+    ),
+    "omega": Layout(
+        write_scene=omega.write_scene, write_index=omega.write_index, centre=omega.CENTRE, beside=(omega.LIST,),
+    ),
     "dust3r": Layout(
         write_scene=dust3r.write_scene, write_index=dust3r.write_index, centre=dust3r.CENTRE, group=dust3r.GROUP,
         sorts=True,

@@ -16,6 +16,8 @@ CENTRE = 0.5
 """Its loader lifts the pixels' centres at (column + 0.5, row + 0.5) (data/dataset_util.py)."""
 MASKS = "masks"
 """What ``mask_path`` of its dataset is to be."""
+LIST = "scenes.txt"
+"""What ``sequence_list_file`` of its dataset is to be."""
 _MOST_NEIGHBOURS = 256
 """Of a view in ``ranking.npy``: the file does not grow with the square of the views."""
 
@@ -36,6 +38,6 @@ def write_scene(scene: TrainingScene, folder: Path, files: Sequence[str]) -> Non
 
 
 def write_index(root: Path, names: Sequence[str]) -> None:
-    """The allowlist that its ``sequence_list_file`` takes."""
-    with atomic_path(root / "scenes.txt") as temporary:
+    """The allowlist. Its dataset takes every line; its curation takes one that starts with "#" for a comment."""
+    with atomic_path(root / LIST) as temporary:
         temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf8")

@@ -21,7 +21,7 @@ class TrainingScene:
     """Pinhole images with depth, cameras and confidence: all on the same pixels, in one unit."""
 
     name: str
-    """That of its folder: no slash, no space."""
+    """That of its folder: no slash, no space, no "#" at the start."""
     frames: tuple[str, ...]
     """Names, in the order of the capture."""
     images: UInt8[np.ndarray, "v h w 3"]

@@ -20,6 +20,8 @@ from reliev3r.export.trainers.scene import TrainingScene, write_image, write_mas
 
 CENTRE = 0.0
 """MapAnything lifts pixel (column, row) as it is counted (utils/geometry.py: depthmap_to_camera_frame)."""
+LISTS = "metadata"
+"""What ``dataset_metadata_dir`` of the loader is to be."""
 COVISIBILITY = "covisibility/v0_mvsa_based"
 """Where the loader of DL3DV looks for it, whatever it was made from."""
 _MODALITIES = {
@@ -74,5 +76,5 @@ def write_scene(scene: TrainingScene, folder: Path, files: Sequence[str]) -> Non
 
 def write_index(root: Path, names: Sequence[str]) -> None:
     """The list of scenes that the loader of DL3DV looks for: its ``dataset_metadata_dir`` is ``root``/metadata."""
-    with atomic_path(root / "metadata" / "train" / "dl3dv_scene_list_train.npy") as temporary:
+    with atomic_path(root / LISTS / "train" / "dl3dv_scene_list_train.npy") as temporary:
         np.save(temporary, np.array(names, dtype=np.str_), allow_pickle=False)

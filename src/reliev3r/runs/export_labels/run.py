@@ -127,10 +127,12 @@ def capture_tasks(store: Path, captures: Path) -> list[CaptureTask]:
     """The captures of a store, or the one whose labels ``store`` holds, with their images.
 
     Raises:
-        UserError: no such folders, or no labels of these captures in ``store``.
+        UserError: no such files, or no labels of these captures in ``store``.
     """
     if not store.is_dir():
         raise UserError(f"{store}: no such folder; give a folder of labels or a store that `reliev3r label` made")
+    if not captures.exists():
+        raise UserError(f"{captures}: no such capture or folder of captures; give what `reliev3r label` was given")
     tasks = find_captures(captures, store)
     if tasks is None:
         tasks = [CaptureTask(name=captures.resolve().name, path=captures.resolve(), out=store.resolve())]
@@ -189,9 +191,10 @@ def export_job(
     """The job of these captures.
 
     Raises:
-        UserError: two captures would become one scene.
+        UserError: two captures would become one scene, or a scene's name is taken or too long.
     """
-    names = scene_names([task.name for task in tasks])
+    kind = LAYOUTS[layout]
+    names = scene_names([task.name for task in tasks], () if kind.group else (FILE, *kind.beside))
     return ExportJob(layout=layout, root=root.resolve(), names=names, config=config, keep_unusable=keep_unusable)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -25,6 +27,8 @@ FEWEST_VIEWS = 3
 """A scene of fewer is none: two views have no scale to check, and VGGT-Omega's loader warns."""
 _FEWEST = 20
 """Observations that must agree with a view's camera."""
+_LONGEST_NAME = 240
+"""Bytes: 255 on every usual disk, without what names its temporary folder."""
 _EXPLAINED = 2 / 3
 """Their share below which it is no camera to learn from, as of labels that are unusable (``labels.quality``)."""
 
@@ -196,19 +200,26 @@ def experts_of(labels: CaptureLabels, capture: Capture, config: PrepareConfig) -
 
 
 def scene_name(capture: str) -> str:
-    """Folder of a capture's scene: one level, without white space, which lists of scenes are split at."""
-    return "_".join(capture.replace("/", " ").split())
+    """Folder of a capture's scene: one level. Lists of scenes are split at white space; "#" starts their comments."""
+    return re.sub("^#", "_", "_".join(capture.replace("/", " ").split()))
 
 
-def scene_names(captures: list[str]) -> dict[str, str]:
-    """Scene by capture.
+def scene_names(captures: list[str], reserved: Collection[str] = ()) -> dict[str, str]:
+    """Scene by capture. ``reserved`` are names that other things have where the scenes are.
 
     Raises:
-        UserError: two captures would become one scene.
+        UserError: two captures would become one scene, or a name is reserved or too long for a folder.
     """
     taken: dict[str, str] = {}
     for capture in captures:
-        other = taken.setdefault(scene_name(capture).lower(), capture)
+        name = scene_name(capture)
+        other = taken.setdefault(name.lower(), capture)
         if other != capture:
-            raise UserError(f"captures {other} and {capture} would both become scene {scene_name(capture)}; rename one")
+            raise UserError(f"captures {other} and {capture} would both become scene {name}; rename one")
+        if name.lower() in reserved:
+            raise UserError(f"capture {capture}: its scene cannot have the name of what lists the scenes; rename it")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise UserError(
+                f"capture {capture}: its scene's name is longer than {_LONGEST_NAME} bytes; shorten the folders' names"
+            )
     return {capture: scene_name(capture) for capture in captures}
