@@ -2,13 +2,13 @@
 
     python benchmarks/long.py --walks FOLDER --out RESULT.json [--views 120 300] [--verbs reconstruct label fit]
 
-A walk is one room of `reliev3r.synthetic` (seed 3, 320 x 240, along 200 degrees of an arc, of more than 300 views all
-the way round, without supersampling), rendered into FOLDER where it is not there. Each verb is run by its command line, one thread, in a process of its own;
-CPU seconds and peak memory are the process's. `fit`
-takes 20 steps on the labels that `label` made. AUC is of all pairs of views, protocol strict. Drift: the distance of
-the camera centres from the truth after the similarity that fits them best, and that of the last camera after the
-similarity that fits the first tenth of the walk, in per cent of the path's length. Only this scoring reads truth. What
-RESULT.json has already is kept.
+A walk is one room of `reliev3r.synthetic` (seed 3, 320 x 240, without supersampling), along 200 degrees of an arc, of
+more than 300 views all the way round. It is rendered into FOLDER where it is not there. Each verb is run by its command
+line, one thread, in a process of its own; CPU seconds and peak memory are the process's. `fit` takes 20 steps on the
+labels that `label` made. AUC is of all pairs of views, protocol strict. Drift: the distance of the camera centres from
+the truth after the similarity that fits them best, and that of the last camera after the similarity that fits the first
+tenth of the walk, in per cent of the path's length. Only this scoring reads truth. What RESULT.json has already is
+kept.
 """
 
 from __future__ import annotations

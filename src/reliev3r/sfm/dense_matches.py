@@ -6,6 +6,7 @@ Features are scaled so that the dot product of two is the logit of their match (
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.sampling import sample_features
+
+_LOGITS = 2**21
+"""Of a block of queries on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +48,30 @@ def mutual_matches(
     at = torch.stack([cells % columns + 0.5, cells // columns + 0.5], dim=-1).to(features.dtype) * stride  # k 2
     flat = features.flatten(-2)
     places, weights = [], []
-    for view in range(views):  # all pairs of a view at once: the largest array has v k fh fw numbers
+    for view in range(views):  # all pairs of a view at once
         others = [other for other in range(views) if other != view]
-        asked = flat[:, view, :, cells].mT  # b k c
-        cell, mass = _expectation(asked[:, None] @ flat[:, others], rows, columns, config.window)
-        there = cell * stride
-        answer = sample_features(features[:, others], there / features.new_tensor([size[1], size[0]]))
-        back, returned = _expectation(answer @ flat[:, view, None], rows, columns, config.window)
-        off = (back * stride - at).norm(dim=-1)
-        good = (off < config.cycle * size[1]) & (mass > config.mass) & (returned > config.mass)
+        parts = []
+        for part in cells.split(_asked_at_once(features)):
+            asked = flat[:, view, :, part].mT  # b k c
+            cell, mass = _expectation(asked[:, None] @ flat[:, others], rows, columns, config.window)
+            there = cell * stride
+            answer = sample_features(features[:, others], there / features.new_tensor([size[1], size[0]]))
+            back, returned = _expectation(answer @ flat[:, view, None], rows, columns, config.window)
+            parts.append((there, back, torch.minimum(mass, returned)))
+        there, back, mass = (torch.cat(each, dim=2) for each in zip(*parts, strict=True))
+        good = ((back * stride - at).norm(dim=-1) < config.cycle * size[1]) & (mass > config.mass)
         places.append(torch.cat([there[:, :view], at.expand_as(there[:, :1]), there[:, view:]], dim=1))
         weights.append(torch.cat([good[:, :view], torch.ones_like(good[:, :1]), good[:, view:]], dim=1))
     return Tracks(uv=torch.cat(places, dim=-2), weight=torch.cat(weights, dim=-1).to(features.dtype))
+
+
+def _asked_at_once(features: Float[Tensor, "b v c gh gw"]) -> int:
+    """Query cells of a view: on a CPU so many that their logits stay in memory that is used again. Larger blocks come
+    from the system each time, which takes a third of the time and leaves holes that long footage cannot fill."""
+    if features.device.type != "cpu":
+        return sys.maxsize
+    batch, views, _, rows, columns = features.shape
+    return max(1, _LOGITS // (batch * (views - 1) * rows * columns)) if views > 1 else sys.maxsize
 
 
 def query_cells(rows: int, columns: int, count: int) -> Int[Tensor, " k"]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
+from reliev3r.core.memory import return_free_memory
 from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture, Frame
@@ -29,6 +30,9 @@ from reliev3r.labels.tracks.union import (
     tracks_from_matches,
 )
 from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
+
+_TIDY = 100
+"""Pairs after which freed memory is handed back."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +134,8 @@ class PairwiseTracks:
             found = self._match_pair(first, second, views, threshold)
             if found is not None:
                 matches.append(found)
+            if done % _TIDY == 0:
+                return_free_memory()
             if progress:
                 progress(len(views) + done, len(views) + len(pairs), f"{self.matcher.name} matches")
         return [view.features.uv for view in views], matches
@@ -176,6 +182,8 @@ class PairwiseTracks:
             if geometry is not None:
                 F, near, far = geometry
                 verified.append(PointPair(first=first, second=second, found=found, F=F, near=near, against=far))
+            if done % _TIDY == 0:
+                return_free_memory()
             if progress:
                 progress(len(views) + done, len(views) + len(pairs), f"{self.matcher.name} matches")
         return merge_points(len(views), verified, cell=self.matcher.cell)
