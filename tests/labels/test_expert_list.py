@@ -14,6 +14,7 @@ HEAVY = (
     "kornia",
     "romatch",
     "moge",
+    "flex_gemm",
     "cotracker",
     "tapnet",
     "anycalib",
