@@ -23,12 +23,12 @@ def test_holes_between_kept_results_go_back_to_the_system() -> None:
     kept, dropped = [], []
     for _ in range(1000):
         dropped.append(np.ones(size, np.uint8))
-        kept.append(np.ones(100, np.uint8))
+        kept.append(np.ones(20_000, np.uint8))
     dropped.clear()
     before = resident()
     memory.return_free_memory()
     assert before - resident() > 50e6
-    assert all(one.sum() == 100 for one in kept)
+    assert all(one.sum() == 20_000 for one in kept)
 
 
 def test_another_c_library_is_no_error(monkeypatch) -> None:

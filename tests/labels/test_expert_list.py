@@ -17,6 +17,7 @@ HEAVY = (
     "dinov3",
     "loma",
     "moge",
+    "flex_gemm",
     "cotracker",
     "tapnet",
     "anycalib",

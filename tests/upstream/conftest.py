@@ -1,12 +1,12 @@
 """Experts through their real packages, which few registries have: named by environment variables, skipped where absent.
 
-RELIEV3R_MOGE and RELIEV3R_UTILS3D: checkouts of github.com/microsoft/MoGe (0744441) and of EasternJournalist/utils3d
-(3fab839); RELIEV3R_DA3: the folder src of ByteDance-Seed/Depth-Anything-3 (2c21ea8); RELIEV3R_ANYCALIB: javrtg/AnyCalib
-(cc0399c); RELIEV3R_COTRACKER: facebookresearch/co-tracker; RELIEV3R_TAPNET: google-deepmind/tapnet (c2cbab8);
-RELIEV3R_PI3: yyfz/Pi3 (9fa3ddb); RELIEV3R_DINOV3: facebookresearch/dinov3 (adc2544). RELIEV3R_PACKAGES: folders with
-addict, einops, omegaconf, romav2 (2.0.1) and lomatch (1.0.0) where they are not installed. Installed packages are used
-as they are. The weights are random, so what is tested is the interface: calls, shapes, conventions, guards; of pi^3 the
-numbers.
+RELIEV3R_MOGE and RELIEV3R_UTILS3D: checkouts of github.com/microsoft/MoGe (0744441 for MoGe-2, 74fbce0 for MoGe-3) and
+of EasternJournalist/utils3d (3fab839); RELIEV3R_DA3: the folder src of ByteDance-Seed/Depth-Anything-3 (2c21ea8);
+RELIEV3R_ANYCALIB: javrtg/AnyCalib (cc0399c); RELIEV3R_COTRACKER: facebookresearch/co-tracker; RELIEV3R_TAPNET:
+google-deepmind/tapnet (c2cbab8); RELIEV3R_PI3: yyfz/Pi3 (9fa3ddb); RELIEV3R_DINOV3: facebookresearch/dinov3 (adc2544).
+RELIEV3R_PACKAGES: folders with addict, einops, omegaconf, romav2 (2.0.1) and lomatch (1.0.0) where they are not
+installed. Installed packages are used as they are. The weights are random, so what is tested is the interface: calls,
+shapes, conventions, guards; of pi^3 the numbers.
 """
 
 import importlib.util

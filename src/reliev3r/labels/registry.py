@@ -12,8 +12,8 @@ from reliev3r.labels.depth import da3_mono
 from reliev3r.labels.depth.da3_mono import Da3Mono
 from reliev3r.labels.depth.depth_anything_v2 import DepthAnythingV2
 from reliev3r.labels.depth.depth_pro import DepthPro
-from reliev3r.labels.depth.moge2 import INSTALL as INSTALL_MOGE
-from reliev3r.labels.depth.moge2 import MoGe2
+from reliev3r.labels.depth.moge import RELEASES as MOGE
+from reliev3r.labels.depth.moge import MoGe
 from reliev3r.labels.depth.onnx import OnnxDepth
 from reliev3r.labels.depth.precomputed import FolderDepth
 from reliev3r.labels.depth.simulated import SimulatedDepth
@@ -58,14 +58,17 @@ DEPTH_EXPERT_INFO = (
         install=_TRANSFORMERS,
         package="transformers",
     ),
-    ExpertInfo(
-        name="moge-2[:FILE or DIR]",
-        kind="depth",
-        licence="MIT",
-        weights="model.pt of Ruicheng/moge-2-vitl",
-        looked_for="FILE, DIR/model.pt, else the Hugging Face cache, else its hub",
-        install=INSTALL_MOGE,
-        package="moge",
+    *(
+        ExpertInfo(
+            name=f"{name}[:FILE or DIR]",
+            kind="depth",
+            licence="MIT",
+            weights=f"model.pt of {release.model_id}" + ("; on a GPU only" if release.refined else ""),
+            looked_for="FILE, DIR/model.pt, else the Hugging Face cache, else its hub",
+            install=release.install,
+            package=release.package,
+        )
+        for name, release in MOGE.items()
     ),
     ExpertInfo(
         name="da3-mono[:FILE or DIR]",
@@ -117,7 +120,8 @@ def depth_expert(spec: str, *, device: str = "auto") -> DepthExpert:
     ``device``: auto (the accelerator where there is one), cpu, cuda, ...
 
     Raises:
-        UserError: no such expert, an argument is missing or superfluous, or an ONNX file is not declared.
+        UserError: no such expert, an argument is missing or superfluous, an ONNX file is not declared, or the expert
+            runs on a GPU only and ``device`` is none.
     """
     name, _, argument = spec.partition(":")
     device = resolve_device(device).type
@@ -125,8 +129,8 @@ def depth_expert(spec: str, *, device: str = "auto") -> DepthExpert:
         return DepthAnythingV2(weights=argument or None, device=device)
     if name == "depth-pro":
         return DepthPro(weights=argument or None, device=device)
-    if name == "moge-2":
-        return MoGe2(weights=argument or None, device=device)
+    if name in MOGE:
+        return MoGe(version=name, weights=argument or None, device=device)
     if name == "da3-mono":
         return Da3Mono(weights=argument or None, device=device)
     if name == "onnx" and argument:
@@ -279,14 +283,17 @@ def track_expert(spec: str, *, device: str = "auto") -> TrackExpert:
 
 
 FOV_EXPERT_INFO = (
-    ExpertInfo(
-        name="expert (--depth moge-2) or expert:moge-2[:FILE or DIR]",
-        kind="fov",
-        licence="MIT",
-        weights="as the depth expert",
-        looked_for="as the depth expert",
-        install=INSTALL_MOGE,
-        package="moge",
+    *(
+        ExpertInfo(
+            name=f"expert (--depth {name}) or expert:{name}[:FILE or DIR]",
+            kind="fov",
+            licence="MIT",
+            weights="as the depth expert",
+            looked_for="as the depth expert",
+            install=release.install,
+            package=release.package,
+        )
+        for name, release in MOGE.items()
     ),
     ExpertInfo(
         name="expert (--depth depth-pro) or expert:depth-pro[:DIR]",

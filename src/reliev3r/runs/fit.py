@@ -65,8 +65,9 @@ class FitConfig(TrainConfig):
     """Settings of ``reliev3r fit``; those of the training loop are its own."""
 
     depth: str = "depth-anything-v2-small"
-    """Depth expert: depth-anything-v2-small[:DIR], depth-pro[:DIR], moge-2[:FILE or DIR], onnx:FILE, folder:PATH,
-    folder-disparity:PATH, simulated (synthetic captures only), none; `reliev3r experts` says more."""
+    """Depth expert: depth-anything-v2-small[:DIR], depth-pro[:DIR], moge-2[:FILE or DIR], moge-3[:FILE or DIR] (on a
+    GPU), onnx:FILE, folder:PATH, folder-disparity:PATH, simulated (synthetic captures only), none;
+    `reliev3r experts` says more."""
     tracks: str = "sift"
     """Track expert."""
     intrinsics: str | None = None
