@@ -18,8 +18,8 @@ from reliev3r.data.depth_truth.stored import StoredScene
 from reliev3r.data.find_captures import CaptureTask
 from reliev3r.data.readers import open_scene
 from reliev3r.labels.align_depth import RegisterConfig
+from reliev3r.labels.catalogue import licence_of
 from reliev3r.labels.prepare import PrepareConfig
-from reliev3r.labels.registry import licence_of
 from reliev3r.runs.export_labels.run import capture_tasks, export_job, export_labels
 
 READERS = {"wai": wai.read_scene, "omega": omega.read_scene, "dust3r": cut3r.read_scene}

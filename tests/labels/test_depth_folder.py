@@ -5,8 +5,9 @@ from PIL import Image
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
+from reliev3r.labels.catalogue import DEPTH_EXPERTS
 from reliev3r.labels.expert import DepthExpert
-from reliev3r.labels.registry import DEPTH_EXPERTS, depth_expert
+from reliev3r.labels.registry import depth_expert
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import torch
 
 from reliev3r.cli import main
 from reliev3r.core.errors import UserError
+from reliev3r.labels.catalogue import all_experts, licence_of
 from reliev3r.labels.depth.moge import MoGe
 from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import DepthExpert, NoDepth
-from reliev3r.labels.registry import all_experts, depth_expert, licence_of
+from reliev3r.labels.registry import depth_expert
 
 VERSIONS = ("moge-2", "moge-3")
 NETWORK = """

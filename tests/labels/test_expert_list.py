@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from reliev3r.cli import main
-from reliev3r.labels import registry as experts
-from reliev3r.labels.registry import all_experts, expert_table, is_installed
+from reliev3r.labels import catalogue as experts
+from reliev3r.labels.catalogue import all_experts, expert_table, is_installed
 
 HEAVY = (
     "transformers",

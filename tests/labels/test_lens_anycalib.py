@@ -10,10 +10,11 @@ import torch
 from counting_experts import CountingTracks
 
 from reliev3r.core.errors import UserError
+from reliev3r.labels.catalogue import licence_of
 from reliev3r.labels.estimate_intrinsics import resolve_intrinsics
 from reliev3r.labels.expert import LensExpert, LensGuess, NoDepth
 from reliev3r.labels.pipeline import label_capture
-from reliev3r.labels.registry import depth_expert, lens_expert, licence_of
+from reliev3r.labels.registry import depth_expert, lens_expert
 from reliev3r.labels.store import read_manifest
 
 

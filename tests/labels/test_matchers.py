@@ -11,8 +11,9 @@ import torch
 
 from reliev3r.core.errors import UserError
 from reliev3r.data.capture import load_capture
+from reliev3r.labels.catalogue import TRACK_EXPERT_INFO, TRACK_EXPERTS
 from reliev3r.labels.expert import ExpertInfo, TrackExpert
-from reliev3r.labels.registry import TRACK_EXPERT_INFO, TRACK_EXPERTS, track_expert
+from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.matcher import FeatureMatcher, ImageMatcher, PointMatches
 from reliev3r.labels.tracks.pairwise import PairwiseTracks
 

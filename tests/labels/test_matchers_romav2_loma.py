@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from reliev3r.core.errors import UserError
+from reliev3r.labels.catalogue import licence_of
 from reliev3r.labels.expert_weights import without_download
-from reliev3r.labels.registry import licence_of, track_expert
+from reliev3r.labels.registry import track_expert
 from reliev3r.labels.tracks.matcher import FeatureMatcher, ImageMatcher
 from reliev3r.labels.tracks.roma import matches_on_grid
 

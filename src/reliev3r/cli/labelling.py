@@ -234,7 +234,7 @@ def experts(argv: list[str]) -> int:
         kind: Literal["depth", "tracks", "fov", "all"] = "all"
 
     given = parse(Experts, "experts", argv)
-    from reliev3r.labels.registry import expert_table
+    from reliev3r.labels.catalogue import expert_table
 
     print(expert_table(given.kind))
     return 0

@@ -18,9 +18,9 @@ from reliev3r.data.capture import Capture
 from reliev3r.export.trainers.scene import TrainingScene
 from reliev3r.geometry.sampling import sample_bilinear
 from reliev3r.geometry.triangulate import consistent_points
+from reliev3r.labels.catalogue import licence_of
 from reliev3r.labels.prepare import PrepareConfig, Prepared, prepare_capture
 from reliev3r.labels.quality.assess import LabelQuality
-from reliev3r.labels.registry import licence_of
 from reliev3r.labels.store import CaptureLabels
 
 FEWEST_VIEWS = 3
