@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -133,7 +134,7 @@ def in_new_words(argv: Sequence[str]) -> list[str]:
 def _resume_alone(argv: Sequence[str]) -> list[str]:
     """``--resume`` without a value is ``--resume yes``."""
     words: list[str] = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip_longest(argv, argv[1:]):
         words += ["--resume", "yes"] if word == "--resume" and following not in get_args(Resume) else [word]
     return words
 
@@ -227,24 +228,37 @@ def progress_bars() -> Iterator[Report]:
 def progress_lines(
     write: Callable[[str], None], *, every: float = 60.0, clock: Callable[[], float] = time.monotonic
 ) -> Report:
-    """For log files: a line when a stage begins, when it is done, and every so many seconds in between."""
+    """For log files: a line when a stage begins, when it is done, and every so many seconds in between; one that begins
+    again once it is done (the next matcher, the next capture) is timed anew, and heard of if it takes that long."""
     begun: dict[str, float] = {}
     told: dict[str, float] = {}
     finished: set[str] = set()
+    again: set[str] = set()
 
     def report(stage: str, done: float, total: float, what: str) -> None:
         now, complete = clock(), total > 0 and done >= total
+        if stage in finished and not complete:
+            finished.remove(stage)
+            again.add(stage)
+            begun[stage] = told[stage] = now
         begun.setdefault(stage, now)
         if stage in finished or (stage in told and not complete and now - told[stage] < every):
             return
-        told[stage] = now
         finished.update({stage} if complete else ())
+        if complete and stage in again:
+            return
+        told[stage] = now
+        again.discard(stage)
         elapsed = now - begun[stage]
         left = f", {_duration(elapsed * (total - done) / done)} left" if 0 < done < total and elapsed > 0 else ""
         rate = f", {done / elapsed:.3g}/s" if done > 0 and elapsed > 0 else ""
-        write(f"{stage}: {done:g} of {total:g}, {_duration(elapsed)}{rate}{left}{f' ({what})' if what else ''}")
+        write(f"{stage}: {_count(done)} of {_count(total)}, {_duration(elapsed)}{rate}{left}{f' ({what})' if what else ''}")
 
     return report
+
+
+def _count(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 1000 else f"{amount:g}"
 
 
 def _duration(seconds: float) -> str:

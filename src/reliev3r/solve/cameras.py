@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from reliev3r.core.progress import Progress
+from reliev3r.core.progress import Progress, Report, silent, staged
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.masks import without_masked
@@ -71,25 +71,28 @@ class CaptureCameras:
 
 
 def solve_capture(
-    capture: Capture, experts: Sequence[tuple[str, TrackExpert, float]], progress: Progress | None = None
+    capture: Capture, experts: Sequence[tuple[str, TrackExpert, float]], report: Report = silent
 ) -> CaptureCameras | None:
     """Cameras of a capture; ``None`` where no two views share enough.
 
     Args:
         capture: with or without intrinsics; unknown ones are searched for, one focal length in image widths for all.
         experts: name, expert and inlier angle in radians of each.
-        progress: hears of the tracks.
+        report: hears of the tracks, the focal length and the cameras.
     """
+    tracked = [(name, expert.track(capture, staged(report, "tracks")), angle) for name, expert, angle in experts]
     candidates = [
-        Candidate(
-            expert=name, tracks=without_masked(expert.track(capture, progress), capture.masks), inlier_angle=angle
-        )
-        for name, expert, angle in experts
+        Candidate(expert=name, tracks=without_masked(tracks, capture.masks), inlier_angle=angle)
+        for name, tracks, angle in tracked
     ]
-    K = known_K(capture) if capture.has_K else _searched_K(capture, candidates)
+    K = known_K(capture) if capture.has_K else _searched_K(capture, candidates, staged(report, "focal"))
     if K is None:
         return None
-    found = {each.expert: solve_groups(each, K) for each in candidates}
+    found: dict[str, tuple[Group, ...]] = {}
+    for number, each in enumerate(candidates):
+        report("cameras", number, len(candidates), f"solving them from {each.expert} tracks")
+        found[each.expert] = solve_groups(each, K)
+    report("cameras", len(candidates), len(candidates), "solved")
     explained = {
         name: sum(explained_observations(groups, each.tracks, K) for each in candidates)
         for name, groups in found.items()
@@ -104,11 +107,14 @@ def known_K(capture: Capture) -> Float[Tensor, "v 3 3"]:
     return torch.stack([torch.from_numpy(frame.K).double() for frame in capture.frames if frame.K is not None])
 
 
-def _searched_K(capture: Capture, candidates: Sequence[Candidate]) -> Float[Tensor, "v 3 3"] | None:
+def _searched_K(
+    capture: Capture, candidates: Sequence[Candidate], progress: Progress
+) -> Float[Tensor, "v 3 3"] | None:
     """The focal length under which the tracks of the first expert that ties anything explain most."""
     sizes = [(frame.height, frame.width) for frame in capture.frames]
     for each in candidates:
-        found = solve_focal(each.tracks, sizes, config=SolveConfig(inlier_angle=each.inlier_angle))
+        config = SolveConfig(inlier_angle=each.inlier_angle)
+        found = solve_focal(each.tracks, sizes, config=config, progress=progress)
         if found is not None:
             focal = torch.tensor([found[0] * width for _, width in sizes], dtype=torch.float64)
             return torch.stack([K_from_focal(f, *size) for f, size in zip(focal, sizes, strict=True)])

@@ -65,7 +65,7 @@ def reconstruct_groups(
             cameras explain more of the observations of both.
         precision: of a network that gives all in one forward pass; matching and the sweep are in float32.
         device: of a network that is named.
-        report: hears of tracks and views.
+        report: hears of tracks, cameras and depth.
 
     Raises:
         UserError: bad images or weights, or no two images share enough.
@@ -83,7 +83,7 @@ def reconstruct_groups(
     size = network_size(network, model if isinstance(model, Path | str) else None, image_size)
     network = network.to(place)
     report = report or silent
-    cameras = solve_capture(capture, _experts(network, place, tracks), staged(report, "tracks"))
+    cameras = solve_capture(capture, _experts(network, place, tracks), report)
     if cameras is None:
         raise UserError(
             f"{capture.root}: no two images share enough for their cameras to be solved; more images between them, "
