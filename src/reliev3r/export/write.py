@@ -87,7 +87,7 @@ def refuse_taken(
     beside = [path.parent / IMAGES] if path.name == TRANSFORMS and IMAGES in contents else []
     for target in [path, *beside] if path.suffix else [path / name for name in contents]:
         if target.exists() and not overwrite:
-            raise UserError(f"{target}: exists already; choose another name or allow overwriting")
+            raise UserError(f"{target}: exists already; choose another name, or --overwrite (Python: overwrite=True)")
     _refuse_anothers_cameras(path)
 
 

@@ -96,7 +96,7 @@ def write_groups(
     targets = [_targets(place) for place in places]
     for target in [*(target for each in targets[1:] for target in each), *targets[0][1:]]:  # before anything is written
         if target.exists() and not overwrite:
-            raise UserError(f"{target}: exists already; choose another name or allow overwriting")
+            raise UserError(f"{target}: exists already; choose another name, or --overwrite (Python: overwrite=True)")
     return [
         path
         for reconstruction, own in zip(found, targets, strict=True)
