@@ -38,8 +38,12 @@ def test_a_stage_that_begins_again_is_heard_of_if_it_takes_long() -> None:
         for done in (0, 1, 2):
             report("tracks", done, 2, "")
             now[0] += times
-    assert lines == ["tracks: 0 of 2, 0:00:00", "tracks: 2 of 2, 0:00:20, 0.1/s",
-                     "tracks: 1 of 2, 0:01:10, 0.0143/s, 0:01:10 left", "tracks: 2 of 2, 0:02:20, 0.0143/s"]  # fmt: skip
+    assert lines == [
+        "tracks: 0 of 2, 0:00:00",
+        "tracks: 2 of 2, 0:00:20, 0.1/s",
+        "tracks: 1 of 2, 0:01:10, 0.0143/s, 0:01:10 left",
+        "tracks: 2 of 2, 0:02:20, 0.0143/s",
+    ]
 
 
 def test_large_counts_are_read_at_a_glance() -> None:

@@ -33,8 +33,15 @@ def test_a_value_that_cannot_be_is_one_line(tmp_path, capsys, arguments, told) -
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("out", "told"), [("x.obj", "unknown format '.obj'"), ("x.glb", "x.html: exists already"),
-                                           ("full", "scene.ply: exists already"), ("x.html", "x.html: exists")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("x.obj", "unknown format '.obj'"),
+        ("x.glb", "x.html: exists already"),
+        ("x.html", "x.html: exists already"),
+        ("full", "scene.ply: exists already"),
+    ],
+)
 def test_a_place_that_cannot_be_is_refused_before_any_work(tmp_path, capsys, out, told) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "scene.ply").touch()

@@ -84,7 +84,7 @@ def test_either_tracks_alone_are_enough(room, tracks) -> None:
 
 
 def test_unknown_intrinsics_are_searched_for(room, caplog) -> None:
-    """One focal length for all, told in ``meta``; a precision that has no say is told in a line, every stage is heard."""
+    """One focal length for all, told in ``meta``; a precision without a say is told in a line; every stage is heard."""
     capture = load_capture(room)
     frames = tuple(dataclasses.replace(frame, K=None) for frame in capture.frames[:3])
     unknown = dataclasses.replace(capture, frames=frames, K_source=None)

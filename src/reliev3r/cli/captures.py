@@ -154,8 +154,8 @@ def reconstruct(argv: list[str]) -> int:
         overwrite: bool = False
 
     given = parse(Reconstruct, "reconstruct", in_new_words(argv))
-    from reliev3r.runs.reconstruct import reconstruct as run
     from reliev3r.runs.reconstruct import check_place, write_groups
+    from reliev3r.runs.reconstruct import reconstruct as run
 
     check_place(given.out, overwrite=given.overwrite)
     with progress_bars() as report:

@@ -252,7 +252,8 @@ def progress_lines(
         elapsed = now - begun[stage]
         left = f", {_duration(elapsed * (total - done) / done)} left" if 0 < done < total and elapsed > 0 else ""
         rate = f", {done / elapsed:.3g}/s" if done > 0 and elapsed > 0 else ""
-        write(f"{stage}: {_count(done)} of {_count(total)}, {_duration(elapsed)}{rate}{left}{f' ({what})' if what else ''}")
+        told_what = f" ({what})" if what else ""
+        write(f"{stage}: {_count(done)} of {_count(total)}, {_duration(elapsed)}{rate}{left}{told_what}")
 
     return report
 

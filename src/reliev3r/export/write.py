@@ -120,7 +120,7 @@ def write_folder(
     ``tracks`` [v, m] in original pixels give the COLMAP model its points; the photographs are those of ``capture``
     (:func:`~reliev3r.export.images.write_images`), by default of the one that is open, as copies where
     ``copy_images`` says so; ``keep`` is the share of pixels in the point clouds; ``depth_size`` is the long side
-    of the maps that :data:`FINE_FILES` show, of which ``progress`` hears. Views whose camera was not found are left out.
+    of the maps that :data:`FINE_FILES` show (``progress`` hears of them). Views without a camera are left out.
 
     Raises:
         UserError: no camera was found, the folder cannot be written, or a link in it leads elsewhere.

@@ -107,9 +107,7 @@ def known_K(capture: Capture) -> Float[Tensor, "v 3 3"]:
     return torch.stack([torch.from_numpy(frame.K).double() for frame in capture.frames if frame.K is not None])
 
 
-def _searched_K(
-    capture: Capture, candidates: Sequence[Candidate], progress: Progress
-) -> Float[Tensor, "v 3 3"] | None:
+def _searched_K(capture: Capture, candidates: Sequence[Candidate], progress: Progress) -> Float[Tensor, "v 3 3"] | None:
     """The focal length under which the tracks of the first expert that ties anything explain most."""
     sizes = [(frame.height, frame.width) for frame in capture.frames]
     for each in candidates:
