@@ -38,6 +38,19 @@ def test_every_verb_is_listed_with_what_it_does(capsys) -> None:
     assert all(f"  {verb} " in printed and text in printed for verb, (_, text) in VERBS.items())
 
 
+def test_a_misspelt_verb_is_told_which_one_was_meant(capsys) -> None:
+    assert main(["fits"]) == 2
+    assert "no verb 'fits'; did you mean fit?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["fit", "adapt", "reconstruct"])
+def test_a_verb_alone_says_what_it_needs(verb, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([verb])
+    assert left.value.code == 2
+    assert "--out" in capsys.readouterr().err
+
+
 def test_the_version_is_the_package_s(capsys) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"reliev3r {importlib.metadata.version('reliev3r')}\n"

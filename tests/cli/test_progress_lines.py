@@ -38,3 +38,25 @@ def test_a_stage_that_finds_more_to_do_goes_on_speaking():
         now[0] = float(second)
         report("tracks", done, total, "")
     assert [line.split(",")[0] for line in lines] == ["tracks: 10 of 10", "tracks: 30 of 40", "tracks: 40 of 40"]
+
+
+def test_a_stage_that_begins_again_is_heard_of_if_it_takes_long() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    report = progress_lines(lines.append, clock=lambda: now[0])
+    for times in (10.0, 10.0, 70.0):  # seconds of a step
+        for done in (0, 1, 2):
+            report("tracks", done, 2, "")
+            now[0] += times
+    assert lines == [
+        "tracks: 0 of 2, 0:00:00",
+        "tracks: 2 of 2, 0:00:20, 0.1/s",
+        "tracks: 1 of 2, 0:01:10, 0.0143/s, 0:01:10 left",
+        "tracks: 2 of 2, 0:02:20, 0.0143/s",
+    ]
+
+
+def test_large_counts_are_read_at_a_glance() -> None:
+    lines: list[str] = []
+    progress_lines(lines.append, clock=lambda: 0.0)("render", 0, 2073600, "pixels rendered")
+    assert lines == ["render: 0 of 2,073,600, 0:00:00 (pixels rendered)"]

@@ -33,6 +33,23 @@ def test_a_value_that_cannot_be_is_one_line(tmp_path, capsys, arguments, told) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("x.obj", "unknown format '.obj'"),
+        ("x.glb", "x.html: exists already"),
+        ("x.html", "x.html: exists already"),
+        ("full", "scene.ply: exists already"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_before_any_work(tmp_path, capsys, out, told) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "scene.ply").touch()
+    (tmp_path / "x.html").touch()
+    assert main(["reconstruct", str(tmp_path / "never read"), "--out", str(tmp_path / out)]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_value_in_a_stored_run_names_the_file() -> None:
     with pytest.raises(UserError, match=r"RUN/config.json: steps must be at least 1"):
         from_plain(FitConfig, {"steps": -3}, source="RUN/config.json")

@@ -84,11 +84,17 @@ def test_either_tracks_alone_are_enough(room, tracks) -> None:
 
 
 def test_unknown_intrinsics_are_searched_for(room, caplog) -> None:
-    """One focal length for all, told in ``meta``; and a precision that has no say is told in one line."""
+    """One focal length for all, told in ``meta``; a precision without a say is told in a line; every stage is heard."""
     capture = load_capture(room)
     frames = tuple(dataclasses.replace(frame, K=None) for frame in capture.frames[:3])
     unknown = dataclasses.replace(capture, frames=frames, K_source=None)
-    (found,) = reconstruct_groups(unknown, tracks="sift", precision="bf16")
+    heard: dict[str, tuple[float, float]] = {}
+    (found,) = reconstruct_groups(
+        unknown, tracks="sift", precision="bf16",
+        report=lambda stage, done, total, what: heard.update({stage: (done, total)}),
+    )  # fmt: skip
+    assert list(heard) == ["tracks of sift", "focal length", "cameras by sift", "depth"]
+    assert all(done == total for done, total in heard.values())
     assert "precision bf16 has no effect" in caplog.text
     true = float(capture.frames[0].K[0, 0])
     K = found.K_original
@@ -110,6 +116,7 @@ def test_rooms_that_share_nothing_come_back_as_groups(two_rooms, tmp_path, capsy
     printed = capsys.readouterr().out
     assert "scene.group2.glb" in printed
     out.unlink()
+    (tmp_path / "scene.html").unlink()
     assert main(["reconstruct", str(two_rooms), "--out", str(out), "--intrinsics", "fov:60", "--tracks", "sift"]) == 2
     assert "group2.glb: exists already" in capsys.readouterr().err
     assert not out.exists()

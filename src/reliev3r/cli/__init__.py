@@ -1,6 +1,7 @@
 """The command line: verbs to functions, progress bars, and errors as one line with exit code 2."""
 
 import contextlib
+import difflib
 import errno
 import importlib
 import importlib.metadata
@@ -57,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         known = "\n".join(f"  {name:<14} {text}" for name, (_, text) in VERBS.items())
         asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
         stream = sys.stdout if asked_for_help else sys.stderr
+        if arguments and not asked_for_help:
+            near = difflib.get_close_matches(arguments[0], VERBS, n=1)
+            print(f"error: no verb {arguments[0]!r}{f'; did you mean {near[0]}?' if near else ''}\n", file=stream)
         hint = "`reliev3r VERB --help` lists the options of a verb; `reliev3r --version` says which one this is."
         print(f"usage: reliev3r VERB ...\n\n{known}\n\n{hint}", file=stream)
         return 0 if asked_for_help else 2

@@ -154,15 +154,17 @@ def reconstruct(argv: list[str]) -> int:
         overwrite: bool = False
 
     given = parse(Reconstruct, "reconstruct", in_new_words(argv))
+    from reliev3r.runs.reconstruct import check_place, write_groups
     from reliev3r.runs.reconstruct import reconstruct as run
-    from reliev3r.runs.reconstruct import write_groups
 
+    check_place(given.out, overwrite=given.overwrite)
     with progress_bars() as report:
         result = run(
             given.images, given.model, intrinsics=given.intrinsics, views=given.views, image_size=given.image_size,
             tracks=given.tracks, precision=given.precision, device=given.device, report=report,
         )  # fmt: skip
-    for path in write_groups(result, given.out, overwrite=given.overwrite):
+        written = write_groups(result, given.out, overwrite=given.overwrite, report=report)
+    for path in written:
         print(path)
     return 0
 

@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -133,7 +134,7 @@ def in_new_words(argv: Sequence[str]) -> list[str]:
 def _resume_alone(argv: Sequence[str]) -> list[str]:
     """``--resume`` without a value is ``--resume yes``."""
     words: list[str] = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip_longest(argv, argv[1:]):
         words += ["--resume", "yes"] if word == "--resume" and following not in get_args(Resume) else [word]
     return words
 
@@ -229,25 +230,44 @@ def progress_lines(
 ) -> Report:
     """For log files: a line when a stage begins, when it is done, and every so many seconds in between.
 
-    A stage that was done and has found more to do goes on speaking.
+    One that begins again once it is done (the next capture) is timed anew, and heard of if it takes that long. One that
+    was done and has found more to do goes on.
     """
     begun: dict[str, float] = {}
     told: dict[str, float] = {}
+    reached: dict[str, float] = {}
     finished: set[str] = set()
+    again: set[str] = set()
 
     def report(stage: str, done: float, total: float, what: str) -> None:
         now, complete = clock(), total > 0 and done >= total
+        if stage in finished and not complete:
+            finished.remove(stage)
+            if done < reached[stage]:
+                again.add(stage)
+                begun[stage] = told[stage] = now
         begun.setdefault(stage, now)
-        if stage in finished if complete else stage in told and now - told[stage] < every:
+        reached[stage] = done
+        if complete and (stage in finished or stage in again):
+            finished.add(stage)
             return
+        if not complete and stage in told and now - told[stage] < every:
+            return
+        if complete:
+            finished.add(stage)
         told[stage] = now
-        (finished.add if complete else finished.discard)(stage)
+        again.discard(stage)
         elapsed = now - begun[stage]
         left = f", {_duration(elapsed * (total - done) / done)} left" if 0 < done < total and elapsed > 0 else ""
         rate = f", {done / elapsed:.3g}/s" if done > 0 and elapsed > 0 else ""
-        write(f"{stage}: {done:g} of {total:g}, {_duration(elapsed)}{rate}{left}{f' ({what})' if what else ''}")
+        told_what = f" ({what})" if what else ""
+        write(f"{stage}: {_count(done)} of {_count(total)}, {_duration(elapsed)}{rate}{left}{told_what}")
 
     return report
+
+
+def _count(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 1000 else f"{amount:g}"
 
 
 def _duration(seconds: float) -> str:

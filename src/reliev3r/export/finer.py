@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from reliev3r.core.errors import UserError
+from reliev3r.core.progress import Progress
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.network_views import area_mean
@@ -25,7 +26,10 @@ MOST_PIXELS = 16_000_000
 
 
 def finer(
-    reconstruction: Reconstruction, capture: Capture | Path | str | None, depth_size: int | None = None
+    reconstruction: Reconstruction,
+    capture: Capture | Path | str | None,
+    depth_size: int | None = None,
+    progress: Progress | None = None,
 ) -> Reconstruction:
     """The same cameras with depth, confidence and colours of a finer grid over the same regions.
 
@@ -61,6 +65,8 @@ def finer(
         own = reconstruction.prediction.depth[view], reconstruction.prediction.conf[view]
         depth[view], conf[view] = upsample_depth(*own, coarse, photograph / 255)
         image[view] = photograph.round().to(torch.uint8)
+        if progress is not None:
+            progress(view + 1, views, "finer depth, by the photographs")
     rays = resize_linear(reconstruction.prediction.rays, *size, extrapolate=True)
     prediction = dataclasses.replace(reconstruction.prediction, depth=depth, conf=conf, rays=rays)
     made = {"upsampled_from": [height, width], "guided_by": "the photographs"}

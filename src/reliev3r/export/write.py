@@ -10,6 +10,7 @@ from pathlib import Path
 from reliev3r.core.cameras_json import CAMERAS_JSON, is_result
 from reliev3r.core.errors import UserError
 from reliev3r.core.files import refuse_links_out
+from reliev3r.core.progress import Progress
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
@@ -41,39 +42,53 @@ def export_reconstruction(
     capture: Capture | Path | str | None = None,
     keep: float = 0.8,
     depth_size: int | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write one file, or all formats into a folder, and return what was written.
 
     The suffix decides: ``.ply``, ``.glb``, ``.npz``, ``.html`` (to look around in), ``.json`` (``transforms.json`` is
     nerfstudio's, any other name ours), none: a folder as :func:`write_folder` fills it, which explains the rest.
-    ``transforms.json`` too has its ``images/`` beside it.
+    ``transforms.json`` too has its ``images/`` beside it. ``progress`` hears of the maps.
 
     Raises:
         UserError: unknown suffix, a file that exists already and ``overwrite`` is off, the cameras of a capture or
             dataset even so, or nothing to write.
     """
     path = Path(path)
+    capture = reconstruction.capture if capture is None else capture
+    images = () if capture is None else (IMAGES,)
+    refuse_taken(path, (*images, *_contents(reconstruction)), overwrite=overwrite)
+    if path.suffix in (".ply", ".glb", ".npz") and not reconstruction.predicts_depth:
+        raise UserError(f"{path}: this reconstruction has cameras but no depth; export to .json or a folder")
+    if not path.suffix:
+        return write_folder(
+            reconstruction, tracks, path, capture=capture, keep=keep, depth_size=depth_size, progress=progress
+        )
+    reconstruction, tracks = found_views(reconstruction, tracks)
+    located = _images(reconstruction, capture, path.parent) if path.name == TRANSFORMS else None
+    if path.suffix in (".ply", ".glb"):
+        reconstruction = finer(reconstruction, capture, depth_size, progress)
+    _write(reconstruction, tracks, path, images=located, keep=keep)
+    return [path]
+
+
+def refuse_taken(
+    path: Path, contents: Collection[str] = (IMAGES, *CAMERA_FILES, *DEPTH_FILES), *, overwrite: bool = False
+) -> None:
+    """What is wrong with a place to write to, before any work is done for it; ``contents`` are those of a folder.
+
+    Raises:
+        UserError: as :func:`export_reconstruction`.
+    """
     if path.suffix not in ("", ".ply", ".glb", ".npz", ".html", ".json"):
         raise UserError(f"{path}: unknown format {path.suffix!r}; use .ply, .glb, .npz, .html, .json or a folder")
     if not path.suffix and path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file, not a folder; choose another name or a suffix")
-    if path.suffix in (".ply", ".glb", ".npz") and not reconstruction.predicts_depth:
-        raise UserError(f"{path}: this reconstruction has cameras but no depth; export to .json or a folder")
-    capture = reconstruction.capture if capture is None else capture
-    images = [] if capture is None else [IMAGES]
-    beside = [path.parent / name for name in images if path.name == TRANSFORMS]
-    for target in [path, *beside] if path.suffix else [path / name for name in (*images, *_contents(reconstruction))]:
+    beside = [path.parent / IMAGES] if path.name == TRANSFORMS and IMAGES in contents else []
+    for target in [path, *beside] if path.suffix else [path / name for name in contents]:
         if target.exists() and not overwrite:
-            raise UserError(f"{target}: exists already; choose another name or allow overwriting")
+            raise UserError(f"{target}: exists already; choose another name, or --overwrite (Python: overwrite=True)")
     _refuse_anothers_cameras(path)
-    if not path.suffix:
-        return write_folder(reconstruction, tracks, path, capture=capture, keep=keep, depth_size=depth_size)
-    reconstruction, tracks = found_views(reconstruction, tracks)
-    located = _images(reconstruction, capture, path.parent) if path.name == TRANSFORMS else None
-    if path.suffix in (".ply", ".glb"):
-        reconstruction = finer(reconstruction, capture, depth_size)
-    _write(reconstruction, tracks, path, images=located, keep=keep)
-    return [path]
 
 
 def _refuse_anothers_cameras(path: Path) -> None:
@@ -97,6 +112,7 @@ def write_folder(
     without: Collection[str] = (),
     copy_images: bool = False,
     depth_size: int | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write ``images/``, :data:`CAMERA_FILES` and :data:`DEPTH_FILES` except ``without``, over what is there; returns
     their paths.
@@ -104,7 +120,7 @@ def write_folder(
     ``tracks`` [v, m] in original pixels give the COLMAP model its points; the photographs are those of ``capture``
     (:func:`~reliev3r.export.images.write_images`), by default of the one that is open, as copies where
     ``copy_images`` says so; ``keep`` is the share of pixels in the point clouds; ``depth_size`` is the long side
-    of the maps that :data:`FINE_FILES` show. Views whose camera was not found are left out.
+    of the maps that :data:`FINE_FILES` show (``progress`` hears of them). Views without a camera are left out.
 
     Raises:
         UserError: no camera was found, the folder cannot be written, or a link in it leads elsewhere.
@@ -114,7 +130,7 @@ def write_folder(
     names = [name for name in _contents(reconstruction) if name not in without]
     points = "scene.ply" if "scene.ply" in names else None
     images = _images(reconstruction, capture, folder, copy=copy_images)
-    fine = finer(reconstruction, reconstruction.capture if capture is None else capture, depth_size)
+    fine = finer(reconstruction, reconstruction.capture if capture is None else capture, depth_size, progress)
     for name in names:
         shown = fine if name in FINE_FILES else reconstruction
         _write(shown, tracks, folder / name, images=images, keep=keep, points=points)

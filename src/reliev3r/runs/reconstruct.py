@@ -11,7 +11,7 @@ from reliev3r.core.progress import Report, silent, staged
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import load_capture
 from reliev3r.data.intrinsics import with_intrinsics
-from reliev3r.export.write import export_reconstruction
+from reliev3r.export.write import export_reconstruction, refuse_taken
 from reliev3r.model.load import PACKAGED, Model
 from reliev3r.runs.held_matches import contradiction
 from reliev3r.solve.capture import TrackChoice, reconstruct_groups
@@ -66,9 +66,26 @@ def reconstruct(
     return found
 
 
-def write_groups(found: list[Reconstruction], out: Path, *, overwrite: bool = False) -> list[Path]:
+def check_place(out: Path, *, overwrite: bool = False) -> None:
+    """Refuse, before minutes of work, what :func:`write_groups` would refuse after them.
+
+    Raises:
+        UserError: unknown suffix, or a file that exists already and ``overwrite`` is off.
+    """
+    for target in _targets(out):
+        refuse_taken(target, overwrite=overwrite)
+
+
+def _targets(out: Path) -> list[Path]:
+    return [out, out.with_suffix(".html")] if out.suffix == ".glb" else [out]
+
+
+def write_groups(
+    found: list[Reconstruction], out: Path, *, overwrite: bool = False, report: Report | None = None
+) -> list[Path]:
     """Export the first to ``out``, and group N of the others beside it: ``scene.group2.glb``, or a folder
     ``groupN`` in it; returns what was written. A ``.glb`` has a page to look at it beside it (``scene.html``).
+    ``report`` hears of the maps.
 
     Raises:
         UserError: unknown suffix, or a file that exists already and ``overwrite`` is off.
@@ -76,13 +93,15 @@ def write_groups(found: list[Reconstruction], out: Path, *, overwrite: bool = Fa
     places = [out]
     for number in range(2, len(found) + 1):
         places.append(out.with_suffix(f".group{number}{out.suffix}") if out.suffix else out / f"group{number}")
-    targets = [[place, place.with_suffix(".html")] if place.suffix == ".glb" else [place] for place in places]
+    targets = [_targets(place) for place in places]
     for target in [*(target for each in targets[1:] for target in each), *targets[0][1:]]:  # before anything is written
         if target.exists() and not overwrite:
-            raise UserError(f"{target}: exists already; choose another name or allow overwriting")
+            raise UserError(f"{target}: exists already; choose another name, or --overwrite (Python: overwrite=True)")
     return [
         path
         for reconstruction, own in zip(found, targets, strict=True)
         for target in own
-        for path in export_reconstruction(reconstruction, None, target, overwrite=overwrite)
+        for path in export_reconstruction(
+            reconstruction, None, target, overwrite=overwrite, progress=staged(report or silent, "maps")
+        )
     ]

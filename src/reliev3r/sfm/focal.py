@@ -88,6 +88,8 @@ def _search(
     for step in _STEPS if solves[best] is not None else ():
         best = min((best - step, best, best + step), key=cost)
     solve = solves[best]
+    if progress:
+        progress(most, most, "")
     return None if solve is None else (math.exp(best), solve)
 
 

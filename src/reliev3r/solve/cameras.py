@@ -91,7 +91,12 @@ def solve_capture(
     K = known_K(capture) if capture.has_K else _searched_K(capture, candidates, staged(report, "focal length"))
     if K is None:
         return None
-    found = {each.expert: solve_groups(each, K, staged(report, f"cameras by {each.expert}")) for each in candidates}
+    found: dict[str, tuple[Group, ...]] = {}
+    for each in candidates:
+        placed = staged(report, f"cameras by {each.expert}")
+        placed(0, len(K), "")
+        found[each.expert] = solve_groups(each, K, placed)
+        placed(len(K), len(K), "")
     explained = {
         name: sum(explained_observations(groups, each.tracks, K) for each in candidates)
         for name, groups in found.items()

@@ -65,7 +65,7 @@ def reconstruct_groups(
             cameras explain more of the observations of both.
         precision: of a network that gives all in one forward pass; matching and the sweep are in float32.
         device: of a network that is named.
-        report: hears of tracks and views.
+        report: hears of tracks, cameras and depth.
 
     Raises:
         UserError: bad images or weights, or no two images share enough.

@@ -59,7 +59,7 @@ def render(
             hits, _ = _cast_pixels(scene, K, world_from_cam, size, pixels, 1)
         depth[part], valid[part] = hits.depth, hits.hit
         if progress is not None:
-            progress(part.stop, total, "rendering")
+            progress(part.stop, total, "pixels rendered")
     image = image.view(3, len(K), height, width).transpose(0, 1).contiguous()
     truth = Truth(
         depth=depth.view(-1, height, width),

@@ -77,7 +77,7 @@
     const hidden = Number(at("hidden-share").value);
     const count = Math.round(data.count * (1 - hidden / 100));
     cloud.setDrawRange(0, count);
-    const least = data.count ? `, W ≥ ${data.thresholds[hidden].toFixed(2)}` : "";
+    const least = data.count ? `, confidence ≥ ${data.thresholds[hidden].toFixed(2)}` : "";
     at("shown").textContent = `best ${100 - hidden} %: ${count.toLocaleString("en")} points${least}`;
     dots.size = 2 * data.spacing * 2 ** Number(at("size").value);
     const size = data.camera_size * 2 ** Number(at("camera-size").value);
