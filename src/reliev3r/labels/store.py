@@ -2,7 +2,7 @@
 
 ``manifest.json`` (written last, so a folder without one is unfinished), ``depth/NAME.npz``, ``tracks.npz``. A part
 holds its arrays and, under "key", JSON that names all it depends on; parts of an interrupted run stay usable. Any
-frame's depth and any view's tracks can be read alone. docs/labels.md describes the layout.
+frame's depth and any view's tracks can be read alone. docs/label-store.md describes the layout.
 """
 
 from __future__ import annotations

@@ -168,8 +168,8 @@ def scene_factor(points_cam: Float[Tensor, "*b v m 3"], tracks: Tracks) -> Float
 def gauge_loss(prediction: Prediction, tracks: Tracks, geometry: TrackGeometry | None = None) -> Float[Tensor, "*b"]:
     """Squared log of the scene factor: keeps the one free scale at 1 (both main losses are blind to it).
 
-    Without it the scale drifts and Adam's effective step shrinks with it (measured in method.md's toy: 97 % to 66 %).
-    Falls back to the mean log depth where no track is seen.
+    Without it the scale drifts (docs/method.md), and Adam's effective step shrinks with it. Falls back to the mean log
+    depth where no track is seen.
     """
     geometry = geometry or track_geometry(prediction, tracks)
     seen = tracks.weight.flatten(-2).sum(-1) > 0

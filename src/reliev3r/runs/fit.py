@@ -104,7 +104,7 @@ class FitConfig(TrainConfig):
     tracks themselves ends; it begins at half of it."""
     teacher_floor: float = 0.5
     """What of the teacher stays to the end. At 0 the paper's losses have the last word; where depth is poor and the
-    cameras look inwards, they then drift along the bas-relief valley (docs/method.md)."""
+    cameras look inwards, they then drift along the bas-relief valley (docs/results/ablation.md)."""
     batch: BatchConfig = field(default_factory=BatchConfig)
 
     def __post_init__(self) -> None:

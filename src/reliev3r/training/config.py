@@ -53,7 +53,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the transformer blocks (torch.compile): minutes at the start, faster steps on GPUs."""
     recompute: Recompute = "none"
-    """What of the transformer blocks is computed again for the gradient (docs/training.md has the measured table).
+    """What of the transformer blocks is computed again for the gradient (measured: docs/results/training.md).
     ``cheap``: norms, activations and the like, hardly any work. ``most``: all but attention and a few products."""
     seed: int = 0
     """Of the initial weights and of the batches."""

@@ -1,7 +1,7 @@
 """A capture at the network's size on disk, from which training reads the views of a sample and nothing else.
 
 One safetensors file a capture, mapped into memory: whatever is stored by view is read by view. Images are 8-bit, depth
-is 16-bit log-depth as in the labels, and tracks are lists of what each view sees (docs/training.md).
+is 16-bit log-depth as in the labels, and tracks are lists of what each view sees (docs/how-training-works.md).
 """
 
 from __future__ import annotations

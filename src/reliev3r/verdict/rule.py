@@ -125,7 +125,7 @@ def judge(
     replay: Sequence[HeldoutCapture] = (),
     config: JudgeConfig | None = None,
 ) -> Verdict:
-    """Compare two networks on captures whose images are the evidence; see docs/adapt.md for the rule.
+    """Compare two networks on captures whose images are the evidence; see docs/verdict.md for the rule.
 
     ``better`` needs the decisive figure (``angle``) to be clearly better, no other one to look worse, and labels that
     are of these images; ``worse`` is said of a collapse, of predictions that are not finite, and where a figure is
