@@ -332,9 +332,8 @@ def test_a_run_of_other_images_is_refused(room: Path) -> None:
 
 def test_a_headline_does_not_hold_missing_depth_against_cameras() -> None:
     def standing(system: str, scene: int, cameras: int) -> Any:
-        return SimpleNamespace(
-            system=system, scene=SimpleNamespace(rank=scene, mean=0.9), cameras=SimpleNamespace(rank=cameras, mean=0.9)
-        )
+        figures = [SimpleNamespace(rank=rank, mean=90.0, low=85.0, high=95.0) for rank in (scene, cameras)]
+        return SimpleNamespace(system=system, scene=figures[0], cameras=figures[1], depth=None, remarks=())
 
     both = standing("reconstruct", 1, 1)
     assert headline([both, standing("colmap", 2, 2)]) == "reconstruct is first: every other is clearly worse."
