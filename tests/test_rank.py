@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from reliev3r.evaluation.systems import System
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import so3_exp
+from reliev3r.report.ranking import headline
 from reliev3r.runs.rank import _leave_out, _notes, _with_K, on_frames, rank
 from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.verdict.agreement import Agreement, agreement, nothing, tied_pairs
@@ -325,3 +328,15 @@ def test_a_run_of_other_images_is_refused(room: Path) -> None:
         on_frames(other, capture, "fit:RUN")
     same = truth_of(capture)
     assert on_frames(same, capture, "fit:RUN") is same
+
+
+def test_a_headline_does_not_hold_missing_depth_against_cameras() -> None:
+    def standing(system: str, scene: int, cameras: int) -> Any:
+        figures = [SimpleNamespace(rank=rank, mean=90.0, low=85.0, high=95.0) for rank in (scene, cameras)]
+        return SimpleNamespace(system=system, scene=figures[0], cameras=figures[1], depth=None, remarks=())
+
+    both = standing("reconstruct", 1, 1)
+    assert headline([both, standing("colmap", 2, 2)]) == "reconstruct is first: every other is clearly worse."
+    assert headline([both, standing("colmap", 2, 1)]).endswith(
+        "By cameras alone reconstruct, colmap share the first rank."
+    )

@@ -62,12 +62,16 @@ def ranking_cells(standings: Sequence[Ranked]) -> list[list[str]]:
 
 
 def headline(standings: Sequence[Ranked]) -> str:
-    """Who is first, in one sentence."""
+    """Who is first, in one sentence; in two where the cameras alone say otherwise (a system without depth)."""
     first = [each.system for each in standings if each.scene.rank == 1]
     if max(each.scene.mean for each in standings) <= 0:
         return "No system gives cameras and depth that agree with the images anywhere."
     if len(first) == 1:
-        return f"{first[0]} is first: every other is clearly worse."
+        cameras = [each.system for each in standings if each.cameras.rank == 1]
+        if cameras == first:
+            return f"{first[0]} is first: every other is clearly worse."
+        alone = f"{cameras[0]} is first" if len(cameras) == 1 else f"{', '.join(cameras)} share the first rank"
+        return f"{first[0]} is first: with depth, every other is clearly worse. By cameras alone {alone}."
     return f"{', '.join(first[:-1])} and {first[-1]} share the first rank: the images do not tell them apart."
 
 
