@@ -109,6 +109,8 @@ def prepare_capture(
     ``progress`` hears of what takes long: the search for an unknown focal length, the solve, and the sweep.
     """
     views, pseudo, regions = network_sample(capture, labels, long_side=config.image_size, patch=patch)
+    seen = pseudo.tracks.visible
+    tied = seen[:, seen.sum(0) > 1].any(1)  # of other views the labels' verdict tells
     train_index, heldout_index = split_tracks(pseudo.tracks, config.heldout)
     heldout = pseudo.tracks.select_tracks(heldout_index)
     pseudo = dataclasses.replace(pseudo, tracks=pseudo.tracks.select_tracks(train_index))
@@ -126,7 +128,7 @@ def prepare_capture(
         if config.register and bool(pseudo.depth.valid.any()):
             registered = register_depth(pseudo.depth, pseudo.tracks.uv, depth, certainty, config.registration)
             pseudo = dataclasses.replace(pseudo, depth=registered)
-        unreached = [frame.name for frame, ok in zip(capture.frames, solve.reached.tolist()) if not ok]
+        unreached = [frame.name for frame, weak in zip(capture.frames, (tied & ~solve.reached).tolist()) if weak]
         if unreached:
             notes.append(
                 f"too few matches tie {', '.join(unreached)} to the other images: their cameras are the least certain; "
