@@ -106,7 +106,14 @@ def test_depth_follows_the_refined_points():
 def test_focal_length_is_refined_where_it_was_estimated():
     start = perturbed(focal=1.2)
     tracks, heldout = tracks_of(small_scene.arc(VIEWS)), tracks_of(small_scene.arc(VIEWS), count=150, seed=9)
-    result = refine_cameras(start, tracks, heldout, lens=LensPrior(camera_of=(0,) * VIEWS, focal_sigma=0.2))
+    heard = []
+    result = refine_cameras(
+        start, tracks, heldout, lens=LensPrior(camera_of=(0,) * VIEWS, focal_sigma=0.2),
+        progress=lambda done, total, what: heard.append((done, total, what)),
+    )  # fmt: skip
+    assert heard[0][:2] == (1, 24)
+    assert all(0 < done <= total for done, total, _ in heard)
+    assert float(heard[-1][2].split()[1]) < float(heard[0][2].split()[1])  # pixels
     K = result.reconstruction.K_original
     assert start.K_original[0, 0, 0].item() == pytest.approx(720, abs=0.1)
     assert result.kept

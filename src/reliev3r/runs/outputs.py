@@ -84,8 +84,10 @@ def write_outputs(
     best, figures = network, {"network": dataclasses.asdict(quality)}
     if refine:
         more = dense_tracks(fitted.capture, tracks, progress=staged(report, "matches"))
-        report("refine", 0, 1, "bundle adjustment of the tracks")
-        refined = refine_cameras(network, more, heldout, lens=_lens_prior(fitted.capture), guessed=~tied_views(tracks))
+        refined = refine_cameras(
+            network, more, heldout, lens=_lens_prior(fitted.capture), guessed=~tied_views(tracks),
+            progress=staged(report, "refine"),
+        )  # fmt: skip
         report("refine", 1, 1, "")
         notes.append(refined.reason)
         shutil.rmtree(out / "refined", ignore_errors=True)  # of an earlier refinement

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
 from reliev3r.core.quiet_colmap import quiet_colmap
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.align import align_cameras
@@ -75,6 +76,7 @@ def adjust_bundle(
     free_radial: bool = False,
     radial: Float[Tensor, " v"] | None = None,
     near: bool = False,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Alternate triangulation, outlier filter and bundle adjustment (Cauchy loss) until the residuals stop falling.
 
@@ -86,7 +88,8 @@ def adjust_bundle(
 
     Intrinsics are fixed, unless ``camera_of`` says for each view which view's intrinsics it shares (fx = fy): with
     ``free_focal`` one focal length a camera is adjusted, with ``free_radial`` k1; ``radial`` is what it starts from, or
-    stays. Cameras that are ``near`` the solution already are spared the coarse rounds.
+    stays. Cameras that are ``near`` the solution already are spared the coarse rounds. ``progress`` hears of each
+    round, of as many as there can be.
 
     Raises:
         NotAdjusted: too few consistent tracks, a solver failure, or a focal length or distortion that runs away.
@@ -100,13 +103,17 @@ def adjust_bundle(
         radial=free_radial, square_pixels=camera_of is not None, reference=reference,
     )  # fmt: skip
     best = _State(median_angle(undistorted(problem.tracks, K, radial), K, reference), reference, K, radial)
-    for stage in _STAGES[-1:] if near else _STAGES:
+    stages = _STAGES[-1:] if near else _STAGES
+    for number, stage in enumerate(stages):
         current = best
         for done in range(_MAX_ROUNDS):
             current = _round(problem, current, stage)
             stalled = current.pixels > stage.gain * best.pixels
             if current.pixels < 1.01 * best.pixels:  # of equals the later one has converged further
                 best = current
+            if progress is not None:
+                told = f"adjusting: {current.pixels:.2f} pixels"
+                progress(number * _MAX_ROUNDS + done + 1, len(stages) * _MAX_ROUNDS, told)
             if stalled and done + 1 >= _MIN_ROUNDS:
                 break
     if not ((best.K[:, 0, 0] / K[:, 0, 0]).log().abs() < math.log(2)).all():

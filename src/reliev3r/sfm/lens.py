@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
 from reliev3r.core.types import Tracks
 from reliev3r.sfm.bundle_pycolmap import Bundle, adjust_bundle, shared_focal
 from reliev3r.sfm.held_views import NotAdjusted
@@ -94,12 +95,13 @@ def adjust_with_lens(
     world_from_cam: Float[Tensor, "v 4 4"],
     sizes: Sequence[tuple[int, int]],
     prior: LensPrior,
+    progress: Progress | None = None,
 ) -> tuple[Bundle, tuple[CameraLens, ...]]:
     """Bundle adjustment on ``tracks`` [v, m] (original pixels), with the lens that they and the prior speak for.
 
     Views that lie across (portrait among landscape pictures of one camera) share its lens. ``K`` is the prior's. Up to
     three adjustments, each from the last one's cameras: under the prior, with free lenses, and, unless one of these is
-    what they are weighed to, under the outcome.
+    what they are weighed to, under the outcome. ``progress`` hears of the rounds of each.
 
     Raises:
         NotAdjusted: as :func:`~reliev3r.sfm.bundle_pycolmap.adjust_bundle`, under the prior itself.
@@ -108,11 +110,11 @@ def adjust_with_lens(
     tracks, world_from_cam, sizes = turn.tracks(tracks), turn.cameras(world_from_cam), turn.turned_sizes
     cameras = list(dict.fromkeys(camera_of))
     K = shared_focal(turn.K(K.double()), camera_of)
-    known = adjust_bundle(tracks, K, world_from_cam, sizes, camera_of=camera_of)
+    known = adjust_bundle(tracks, K, world_from_cam, sizes, camera_of=camera_of, progress=progress)
     try:
         free = adjust_bundle(
             tracks, K, known.world_from_cam, sizes, camera_of=camera_of, free_focal=True,
-            free_radial=prior.distortion, near=True,
+            free_radial=prior.distortion, near=True, progress=progress,
         )  # fmt: skip
     except NotAdjusted:
         free = None

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reliev3r.core.progress import Progress
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.geometry.camera import pixel_grid, ray_map, transform
@@ -60,6 +61,7 @@ def refine_cameras(
     *,
     lens: LensPrior | None = None,
     guessed: Bool[Tensor, " v"] | None = None,
+    progress: Progress | None = None,
 ) -> RefineResult:
     """Bundle-adjust the cameras on ``tracks`` and keep the outcome only where ``heldout`` tracks do not disagree.
 
@@ -69,7 +71,7 @@ def refine_cameras(
     about images without it (``Reconstruction.radial``). Views that adjustment leaves wrong are placed anew by points of
     the others (:mod:`reliev3r.sfm.place_views`); so are those that ``guessed`` names, whose cameras nothing is known
     about, and whose observations do not count before. Lack of tracks or a failed adjustment raises nothing: the input
-    is handed back and ``reason`` says why.
+    is handed back and ``reason`` says why. ``progress`` hears of the rounds of adjustment.
     """
     try:
         tracks, judges = _split(tracks, heldout)
@@ -79,9 +81,9 @@ def refine_cameras(
         lenses: tuple[CameraLens, ...] = ()
         own = trusted(tracks, ~guessed)
         if lens is None:
-            first = adjust_bundle(own, K, cameras, sizes)
+            first = adjust_bundle(own, K, cameras, sizes, progress=progress)
         else:
-            first, lenses = adjust_with_lens(own, K, cameras, sizes, lens)
+            first, lenses = adjust_with_lens(own, K, cameras, sizes, lens, progress)
         outcome = place_views(tracks, first, sizes, guessed)
         bundle = outcome.bundle
         refined = _with_bundle(reconstruction, outcome.tracks, bundle)
