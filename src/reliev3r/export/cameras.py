@@ -20,7 +20,8 @@ def upright_from_world(world_from_cam: Float[Tensor, "v 4 4"]) -> Float[Tensor, 
     """Rigid motion into glTF's axes: x right, y up, z towards the viewer who stands behind the first camera.
 
     Up is the mean "up" of all cameras (people hold cameras level far more often than not), -z the first camera's
-    viewing direction without its vertical part, the origin the mean camera centre without lost ones (``main_part``). Lengths are unchanged. Float64.
+    viewing direction without its vertical part, the origin the mean camera centre without lost ones
+    (``main_part``). Lengths are unchanged. Float64.
     """
     cameras = world_from_cam.double()
     up = -cameras[:, :3, 1].mean(0)
