@@ -136,7 +136,13 @@ def test_what_cannot_be_shown_is_told_in_a_line(tmp_path, capsys) -> None:
     assert main(["view", str(tmp_path / "bad.glb")]) == 2
     assert "not readable as a GLB" in capsys.readouterr().err
     assert main(["view", str(tmp_path), "--live"]) == 2
-    assert "config.json" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "config.json" in told.err
+    assert "open http" not in told.out
+    write_json(tmp_path / "adapted" / "config.json", {"format": "reliev3r-adapt/1", "model": "x"})
+    (tmp_path / "adapted" / "checkpoint").mkdir()
+    assert main(["view", str(tmp_path / "adapted")]) == 2
+    assert "adapt again" in capsys.readouterr().err
 
 
 def test_without_viser_one_line_says_what_to_do(tmp_path, monkeypatch, capsys) -> None:

@@ -36,7 +36,7 @@ class State:
     status: str
 
 
-def states(run: Path, capture: Path | None, *, seconds: float) -> Iterator[State]:
+def states(run: Path, capture: Path | None, *, seconds: float = 3.0) -> Iterator[State]:
     """The run as it is, and again whenever its best weights, its metrics or who works on it changed; endless.
 
     Args:
@@ -52,7 +52,10 @@ def states(run: Path, capture: Path | None, *, seconds: float) -> Iterator[State
     config = read_json(run / "config.json")
     if not isinstance(config, dict) or not str(config.get("format", "")).startswith(_FORMATS):
         raise UserError(f"{run / 'config.json'}: is not of a fit, a train or an adapt; --live takes the folder of one")
-    fitted = config["format"].startswith(_FORMATS[0])
+    return _states(run, capture, fitted=config["format"].startswith(_FORMATS[0]), seconds=seconds)
+
+
+def _states(run: Path, capture: Path | None, *, fitted: bool, seconds: float) -> Iterator[State]:
     best, rows = run / "training" / "best" / "record.json", run / "metrics.jsonl"
     scene: Capture | None = None
     shown, weights, seen = Shown(title=run.name), "no weights yet", (-1, -1, "")
@@ -77,9 +80,9 @@ def states(run: Path, capture: Path | None, *, seconds: float) -> Iterator[State
         time.sleep(seconds)
 
 
-def follow(viewer: Viewer, run: Path, capture: Path | None, *, seconds: float = 3.0) -> None:
+def follow(viewer: Viewer, found: Iterator[State]) -> None:
     """Show all :func:`states`; ends by Ctrl-C."""
-    for state in states(run, capture, seconds=seconds):
+    for state in found:
         viewer.show(state.shown, metrics=state.metrics, status=state.status)
 
 
