@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -17,18 +19,19 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Prediction, Tracks
 from reliev3r.data.capture import Capture, load_capture
 from reliev3r.data.truth import load_truth
+from reliev3r.evaluation.predictions import predict_cell
 from reliev3r.evaluation.rank_agreement import rank_agreement
 from reliev3r.evaluation.systems import System
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.radial import distort
 from reliev3r.geometry.rigid import so3_exp
-from reliev3r.report.ranking import headline
+from reliev3r.report.ranking import headline, write_ranking
 from reliev3r.runs.rank import _leave_out, _notes, _with_K, on_frames, rank
 from reliev3r.sfm.camera_solve import CameraSolve
 from reliev3r.verdict.agreement import Agreement, agreement, nothing, tied_pairs
 from reliev3r.verdict.evidence import Evidence
 from reliev3r.verdict.pairs import rays_of_pair, short_of_meeting
-from reliev3r.verdict.ranking import RankConfig, ranked
+from reliev3r.verdict.ranking import RankConfig, Score, Standing, ranked
 from small_scene import K, arc, observe, reconstruction, wall_points
 
 VIEWS = 6
@@ -284,6 +287,52 @@ def test_better_cameras_rank_above_worse_ones_on_rendered_images(room: Path, tmp
     assert written["standings"][2]["remarks"] == ["failed, and counts as missed everywhere: RuntimeError: out of "
                                                   "<b>memory</b>"]  # fmt: skip
     assert not (tmp_path / "script").exists()
+
+
+def test_a_camera_that_is_no_number_costs_its_pairs_and_not_the_page(room: Path, tmp_path: Path) -> None:
+    def spoilt(capture: Capture, folder: Path) -> Reconstruction:
+        cameras = truth_of(capture).prediction.world_from_cam.clone()
+        cameras[1] = torch.nan
+        return truth_of(capture).with_cameras(cameras)
+
+    result = rank([System(name="a, b", run=spoilt, fingerprint=dict)], room, tmp_path)
+    assert result.failures == 0
+    assert "no camera for 1 of 5 views" in result.ranking.standings[0].remarks[0]
+    assert "a, b alone was asked" in (tmp_path / "ranking.html").read_text()
+
+
+def test_too_little_evidence_is_told_before_any_system_runs(room: Path, tmp_path: Path) -> None:
+    def never(capture: Capture, folder: Path) -> Reconstruction:
+        raise AssertionError("hours for nothing")
+
+    with pytest.raises(UserError, match="too little evidence"):
+        rank([System(name="slow", run=never, fingerprint=dict)], room, tmp_path, views=2)
+    assert not (tmp_path / "predictions").exists()
+
+
+def test_other_images_of_the_same_names_and_lengths_are_predicted_anew(tmp_path: Path) -> None:
+    folder, seen = tmp_path / "photos", []
+    folder.mkdir()
+
+    def predicted(capture: Capture, logs: Path) -> Reconstruction:
+        seen.append(int(capture.image(0).mean()))
+        return dataclasses.replace(wall(), names=capture.names, sizes=((64, 48),) * VIEWS)
+
+    system = System(name="mine", run=predicted, fingerprint=dict)
+    for grey in (10, 10, 200):
+        for k in range(VIEWS):
+            cv2.imwrite(str(folder / f"{k}.bmp"), np.full((48, 64, 3), grey, np.uint8))
+        predict_cell(system, {}, "photos", load_capture(folder), tmp_path / "out")
+    assert seen == [10, 200]
+
+
+def test_long_names_leave_room_for_the_figures(browser, tmp_path: Path) -> None:
+    score = Score(mean=50.0, low=40.0, high=60.0, rank=1, behind=())
+    standing = Standing(system="model:" + "x" * 200, scene=score, cameras=score, depth=None, remarks=())
+    write_ranking(tmp_path / "ranking.html", standings=[standing], facts="", notes=[], pictures=[])
+    browser.open((tmp_path / "ranking.html").as_uri(), (400, 800))
+    cell = "document.querySelectorAll('.wide td')[2].getBoundingClientRect().right"
+    assert browser.evaluate(cell) < 400
 
 
 def test_the_command_ranks_finished_runs_and_asks_the_truth_afterwards(

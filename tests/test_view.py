@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +31,7 @@ from reliev3r.export.cloud import Cloud
 from reliev3r.export.points import write_glb
 from reliev3r.geometry.radial import distort
 from reliev3r.runs.view import points
+from reliev3r.runs.view.glb import _whole, draw_glb
 from reliev3r.runs.view.live import states
 from reliev3r.runs.view.ruler import Ruler, clicked_point
 from reliev3r.runs.view.scene import NETWORK, REFINED, SOLVED, open_shown
@@ -133,7 +136,13 @@ def test_what_cannot_be_shown_is_told_in_a_line(tmp_path, capsys) -> None:
     assert main(["view", str(tmp_path / "bad.glb")]) == 2
     assert "not readable as a GLB" in capsys.readouterr().err
     assert main(["view", str(tmp_path), "--live"]) == 2
-    assert "config.json" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "config.json" in told.err
+    assert "open http" not in told.out
+    write_json(tmp_path / "adapted" / "config.json", {"format": "reliev3r-adapt/1", "model": "x"})
+    (tmp_path / "adapted" / "checkpoint").mkdir()
+    assert main(["view", str(tmp_path / "adapted")]) == 2
+    assert "adapt again" in capsys.readouterr().err
 
 
 def test_without_viser_one_line_says_what_to_do(tmp_path, monkeypatch, capsys) -> None:
@@ -274,10 +283,54 @@ def test_two_clicks_measure_a_distance() -> None:
     assert ruler._told.value.startswith("3 ")
 
 
+def plain_cloud(places) -> trimesh.Scene:
+    return trimesh.Scene([trimesh.PointCloud(places)])
+
+
+def test_a_glb_of_any_other_program_is_shown(tmp_path) -> None:
+    def kept(name: str, scene: trimesh.Scene):
+        (tmp_path / name).write_bytes(scene.export(file_type="glb"))
+        return open_shown(tmp_path / name).glb
+
+    places = np.random.default_rng(0).random((200, 3))
+    (xyz, rgb) = kept("plain.glb", plain_cloud(places)).points[0]
+    assert len(xyz) == 200
+    assert set(rgb.flatten().tolist()) == {200}
+    spoilt = places.copy()
+    spoilt[3], spoilt[4] = np.nan, 1e6
+    found = kept("spoilt.glb", plain_cloud(spoilt))
+    assert len(found.points[0][0]) == 199
+    assert found.place.extent < 2
+    far = trimesh.creation.box(extents=[5000] * 3).apply_translation([1e5, 0, 0])
+    place = kept("mesh.glb", trimesh.Scene([far])).place
+    assert np.allclose(place.target, [1e5, 0, 0])
+    assert 3000 < np.linalg.norm(place.start - place.target) < 5e4
+    line = trimesh.load_path(np.array([[[0.0, 0, 0], [1, 0, 0]], [[1, 0, 0], [1, 1, 0]]]))
+    assert len(kept("line.glb", trimesh.Scene([line])).points[0][0]) >= 3
+    box = trimesh.creation.box()
+    box.faces[0, 0] = 4_000_000_000
+    assert len(_whole(box).faces) == 11
+
+
+def test_an_empty_glb_is_told_in_a_line(tmp_path, capsys) -> None:
+    tree = b'{"asset": {"version": "2.0"}}   '
+    head = struct.pack("<4sII", b"glTF", 2, 20 + len(tree))
+    (tmp_path / "empty.glb").write_bytes(head + struct.pack("<I4s", len(tree), b"JSON") + tree)
+    assert main(["view", str(tmp_path / "empty.glb")]) == 2
+    assert "empty.glb: holds no points" in capsys.readouterr().err
+
+
+def test_points_of_a_glb_are_sent_in_full_precision(tmp_path) -> None:
+    (tmp_path / "far.glb").write_bytes(plain_cloud(np.full((3, 3), 1e6)).export(file_type="glb"))
+    server = mock.MagicMock()
+    draw_glb(server, open_shown(tmp_path / "far.glb").glb)
+    assert server.scene.add_point_cloud.call_args.kwargs["precision"] == "float32"
+
+
 def test_a_browser_shows_a_glb(browser, viewer, tmp_path) -> None:
     write_glb(small_scene.reconstruction(), tmp_path / "scene.glb")
     found = open_shown(tmp_path / "scene.glb")
-    assert isinstance(found.glb, trimesh.Scene)
+    assert len(found.glb.cameras) == 4
     viewer.show(found)
     assert coloured(look(browser, viewer)) > 0.02
 
@@ -287,7 +340,12 @@ def test_a_live_run_is_followed(labelled, tmp_path) -> None:
     with pytest.raises(UserError, match=r"config\.json"):
         next(states(run, None, seconds=0))
     capture = labelled / "captures" / "room"
+    for nonsense in ([], {"format": "somebody-else/1"}):
+        write_json(run / "config.json", nonsense)
+        with pytest.raises(UserError, match=r"config\.json"):
+            next(states(run, None, seconds=0))
     write_json(run / "config.json", {"format": "reliev3r-train/2"})
+    write_json(run / ".owner.json", {"host": socket.gethostname(), "pid": os.getpid()})
     steps = states(run, capture, seconds=0.01)
     state = next(steps)
     assert state.status == "no step yet; no weights yet"
@@ -311,3 +369,14 @@ def test_a_live_run_is_followed(labelled, tmp_path) -> None:
     state = next(steps)
     assert state.status.endswith("of step 5")
     assert not torch.equal(state.shown.versions[NETWORK].prediction.depth, first.prediction.depth)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    write_json(run / ".owner.json", {"host": socket.gethostname(), "pid": dead.pid})
+    assert (
+        next(steps).status
+        == "step 3; shown: the best weights, of step 5; nobody is at work in it: it ended, or died (--resume goes on)"
+    )
+    shutil.rmtree(run)
+    while "its folder is gone" not in (state := next(steps)).status:  # it goes file by file
+        pass
+    assert state.shown.versions[NETWORK].names == first.names

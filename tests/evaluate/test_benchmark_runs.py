@@ -266,6 +266,10 @@ def test_settings_of_baselines(tmp_path):
         ('[vggt]\nweight = "x"', "with keys among"),
         ('[mine]\nweights = "x"', "needs baseline = one of"),
         ("[vggt]\n", "needs weights"),
+        ('[vggt]\nweights = "random"\ntimeout_s = "soon"', "timeout_s must be a number above 0"),
+        ('[vggt]\nweights = "random"\nmemory_gb = -1', "memory_gb must be a number above 0"),
+        ('[vggt]\nweights = "random"\nsizes = 3', "sizes must be a table"),
+        ('[vggt]\nweights = "random"\ndevice = 0', "device must be a text"),
     ],
 )
 def test_bad_settings(tmp_path, text, message):

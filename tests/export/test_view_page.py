@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 
 import small_scene
 from reliev3r.core.types import Prediction
-from reliev3r.export.cloud import thinned
+from reliev3r.export.cameras import upright_from_world
+from reliev3r.export.cloud import thinned, whole_scene
+from reliev3r.export.points import frustum_size
 from reliev3r.export.view import LARGEST, MOST_POINTS, write_view
 from reliev3r.geometry.camera import K_from_fov, ray_map
 
@@ -50,7 +53,7 @@ def test_each_voxel_keeps_its_most_confident_point() -> None:
     points, conf = rng.random((2000, 3)), rng.random(2000).astype(np.float32)
     kept, size = thinned(points, conf, 400, 0.01)
     assert 200 < len(kept) <= 400
-    cells = np.floor((points - points.min(0)) / size).astype(int)
+    cells = np.floor((points - np.median(points, axis=0)) / size).astype(int)
     best: dict[tuple, float] = {}
     for cell, value in zip(map(tuple, cells.tolist()), conf.tolist(), strict=True):
         best[cell] = max(best.get(cell, 0), value)
@@ -68,6 +71,35 @@ def test_equal_confidence_is_mixed_and_few_points_are_kept_whole() -> None:
     assert size == 0.5
     assert sorted(kept) == list(range(1000))
     assert 400 < kept[:100].mean() < 600  # the first tenth lies everywhere
+
+
+def test_one_lost_point_does_not_thin_all_others() -> None:
+    points = np.random.default_rng(0).random((5000, 3))
+    points[7] = (1e6, 0, 0)
+    kept, size = thinned(points, np.linspace(1, 0, 5000, dtype=np.float32), 1000, 0.001)
+    assert 700 < len(kept) <= 1000
+    assert size < 0.2
+
+
+def test_one_lost_camera_does_not_decide_where_one_stands() -> None:
+    seen = np.random.default_rng(0).random((500, 3))
+    centres = np.stack([np.linspace(0, 1, 12), np.zeros(12), np.full(12, 3.0)], axis=1)
+    wanted = whole_scene(centres, seen)
+    lost = centres.copy()
+    lost[5] = (1e6, 0, 0)
+    far = np.concatenate([seen, np.full((100, 3), 1e6)])  # what the lost one says it sees
+    found = whole_scene(lost, far)
+    assert np.linalg.norm(found.start - wanted.start) < wanted.extent
+    assert found.extent == pytest.approx(wanted.extent, rel=0.2)
+    assert frustum_size(lost, far) == pytest.approx(frustum_size(centres, seen), rel=0.2)
+    cameras = small_scene.arc(12)
+    cameras[5, 0, 3] = 1e6
+    assert (upright_from_world(cameras) @ cameras)[:5, :3, 3].norm(dim=-1).max() < 5
+
+
+def test_cameras_alone_at_one_place_are_seen_from_outside() -> None:
+    place = whole_scene(np.zeros((3, 3)), np.zeros((3, 3)))
+    assert np.linalg.norm(place.start - place.target) > frustum_size(np.zeros((3, 3)), np.zeros((3, 3)))
 
 
 def test_a_page_of_millions_of_pixels_stays_small(tmp_path) -> None:
@@ -112,6 +144,24 @@ def test_a_single_view_and_values_that_are_no_numbers(tmp_path, depth) -> None:
     assert len(data_of(tmp_path / "view.html")["cameras"]) == 1
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.0])
+def test_depth_that_is_no_number_takes_nothing_else_along(tmp_path, value) -> None:
+    scene = small_scene.reconstruction()
+    depth = scene.prediction.depth.clone()
+    depth[1], depth[2, 3, 3] = value, value
+    spoilt = dataclasses.replace(scene, prediction=dataclasses.replace(scene.prediction, depth=depth))
+    assert write_view(spoilt, tmp_path / "view.html") >= 2 * 24 * 28
+    assert data_of(tmp_path / "view.html")["cameras"][1]["distance"] == 1.0
+
+
+def test_a_camera_that_is_no_number_counts_as_not_found(tmp_path) -> None:
+    scene = small_scene.reconstruction()
+    cameras = scene.prediction.world_from_cam.clone()
+    cameras[2, 0, 3] = torch.nan
+    scene.with_cameras(cameras).export(tmp_path / "view.html")
+    assert [each["name"] for each in data_of(tmp_path / "view.html")["cameras"]] == ["frame0", "frame1", "frame3"]
+
+
 def test_text_of_files_is_no_html(page) -> None:
     text = page.read_text()
     assert "document.title = 'hacked'</script>" not in text
@@ -139,6 +189,31 @@ def test_the_policy_lets_no_script_in_and_nothing_out(opened) -> None:
     assert opened.evaluate("window.hacked === undefined")
     assert opened.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
     assert not any(address.startswith("http") for address in opened.requests)
+
+
+def test_links_reach_cameras_of_any_name_also_on_an_open_page(browser, tmp_path) -> None:
+    names = ("IMG (1)'!*", "50% & more + #2", "\U0001f642 \u00e9\u2028", "plain")
+    write_view(dataclasses.replace(small_scene.reconstruction(), names=names), tmp_path / "view.html")
+    browser.open((tmp_path / "view.html").as_uri())
+    for name in names:
+        browser.evaluate(f"location.hash = {json.dumps('camera=' + quote(name, safe=''))}")  # as report.html writes it
+        browser.wait(f"document.getElementById('name').textContent === {json.dumps(name)}")
+    browser.open((tmp_path / "view.html").as_uri() + "#camera=%E0%A4%A")
+    assert browser.evaluate("document.getElementById('chosen').hidden")
+    assert browser.complaints == []
+
+
+def test_without_webgl_or_scripts_the_page_says_why_it_is_empty(browser, page) -> None:
+    told = browser.call(
+        "Page.addScriptToEvaluateOnNewDocument", source="HTMLCanvasElement.prototype.getContext = () => null"
+    )
+    try:
+        browser.open(page.as_uri())
+        assert "WebGL" in browser.evaluate("document.getElementById('failed').innerText")
+        assert "4 cameras" in browser.evaluate("document.getElementById('facts').innerText")
+    finally:
+        browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=told["identifier"])
+    assert "<noscript><p>Scripts are switched off" in page.read_text()
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=["desktop", "narrow"])

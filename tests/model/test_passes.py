@@ -1,17 +1,20 @@
 """More views than a pass takes: what the passes come to together is what one pass would have said."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
+import builders
 from reliev3r.core.types import Prediction, Views
+from reliev3r.data.capture import load_capture
 from reliev3r.geometry.camera import K_from_fov, ray_map
 from reliev3r.geometry.rigid import so3_exp
 from reliev3r.geometry.similarities import moved_cameras, scale_of
 from reliev3r.model.network import NetworkConfig, Reliev3R
 from reliev3r.model.passes import AT_ONCE, predict_in_passes
-from reliev3r.model.predict import predict, predict_depth
+from reliev3r.model.predict import predict, predict_depth, reconstruct_capture
 from reliev3r.synthetic.path import look_at
 
 COUNT, SIZE = 60, (12, 16)
@@ -118,6 +121,55 @@ def test_views_that_nothing_ties_to_the_first_pass_are_said():
     assert found.reached.tolist() == [view < 30 for view in range(COUNT)]
 
 
+@pytest.mark.parametrize("anything", [0.0, torch.nan])
+def test_a_beginning_without_features_does_not_take_the_rest_along(anything):
+    truth = walk()
+
+    def late(views: Views) -> Prediction:
+        found = run(views)
+        reached = views.image[:, 0, 0, 0] >= 25  # the first pass ties nothing
+        cameras = torch.where(reached[:, None, None], found.world_from_cam, anything)
+        return dataclasses.replace(found, world_from_cam=cameras, reached=reached)
+
+    run = Runner(truth)
+    found = predict_in_passes(late, numbered(), at_once=20, overlap=6)
+    assert found.reached is not None
+    assert found.reached.tolist() == [view >= 25 for view in range(COUNT)]
+    centres, wanted = (each.world_from_cam[25:, :3, 3].diff(dim=0).norm(dim=-1) for each in (found, truth))
+    assert float((centres / wanted).std() / (centres / wanted).mean()) < 1e-3
+
+
+def test_neighbouring_passes_that_contradict_each_other_are_told(caplog):
+    truth = walk()
+
+    def lies(views: Views) -> Prediction:
+        found = run(views)
+        index = views.image[:, 0, 0, 0]
+        if index[0] == 0:
+            return found
+        g = torch.Generator().manual_seed(int(index[0]))
+        return dataclasses.replace(
+            found, depth=found.depth.mean() * (0.05 + 5 * torch.rand(found.depth.shape, generator=g))
+        )
+
+    run = Runner(truth)
+    predict_in_passes(lies, numbered(), at_once=20, overlap=6)
+    assert "views 14 to 20: two passes" in caplog.text
+    caplog.clear()
+    predict_in_passes(Runner(truth), numbered(), at_once=20, overlap=6)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("count", [20, 21, 22, 39, 40, 41, 59])
+def test_every_view_is_in_the_result_once_and_in_order(count):
+    truth = walk()
+    views = numbered().select_views(list(range(count)))
+    found = predict_in_passes(Runner(truth), views, at_once=20, overlap=6)
+    assert len(found.depth) == count
+    sizes = found.depth.flatten(1).mean(1) / truth.depth[:count].flatten(1).mean(1)
+    assert float(sizes.std() / sizes.mean()) < 1e-3
+
+
 def test_a_network_never_sees_more_views_than_a_pass_takes(monkeypatch):
     config = NetworkConfig(
         dim=16, heads=2, encoder_depth=1, decoder_depth=2, patch_size=12, encoder_grid=2, head_dim=16, head_heads=2,
@@ -134,3 +186,18 @@ def test_a_network_never_sees_more_views_than_a_pass_takes(monkeypatch):
     assert len(predict_depth(network, views)) == AT_ONCE + 4
     assert max(seen) == AT_ONCE
     assert len(seen) == 5  # two passes, a loop, two parts
+
+
+def test_views_that_nothing_ties_are_named(tmp_path, monkeypatch, caplog):
+    whole = predict
+
+    def untied(*given, **more) -> Prediction:
+        found = whole(*given, **more)
+        return dataclasses.replace(found, reached=torch.tensor([True, True, False]))
+
+    monkeypatch.setattr("reliev3r.model.predict.predict", untied)
+    network = builders.network()
+    network.describe(image_size=64, precision="fp32", facts={})
+    found = reconstruct_capture(load_capture(builders.capture(tmp_path / "room", views=3)), network)
+    assert found.found is not None
+    assert f"nothing ties 1 of 3 views to the others, so they have no camera: {found.names[2]}" in caplog.text

@@ -156,10 +156,10 @@ def _rank(given: Any, out: Path, *, keep: bool) -> int:
         for remark in standing.remarks:
             print(f"{standing.system}: {remark}")
     print(*(f"note: {note}" for note in result.notes), sep="\n", end="\n" if result.notes else "")
-    if given.with_truth:
-        _print_agreement(result)
     if keep:
         print(f"\nopen {out / 'ranking.html'}; ranking.json")
+    if given.with_truth:
+        _print_agreement(result)
     return 3 if result.failures else 0
 
 

@@ -30,18 +30,20 @@ def view(argv: list[str]) -> int:
         """On 127.0.0.1; another one where it is taken."""
 
     given = parse(View, "view", argv)
-    from reliev3r.runs.view.live import follow
+    from reliev3r.runs.view.live import follow, states
     from reliev3r.runs.view.scene import open_shown
     from reliev3r.runs.view.server import Viewer
+    from reliev3r.runs.view.shown import Shown
 
-    shown = None if given.live else open_shown(given.path, given.capture)  # bad input is told before anything is served
+    # Bad input is told before anything is served
+    found = states(given.path, given.capture) if given.live else open_shown(given.path, given.capture)
     viewer = Viewer(given.port)
     print(f"open {viewer.address} (Ctrl-C ends it)", flush=True)
     try:
-        if shown is None:
-            follow(viewer, given.path, given.capture)
+        if not isinstance(found, Shown):
+            follow(viewer, found)
         else:
-            viewer.show(shown)
+            viewer.show(found)
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:

@@ -7,11 +7,12 @@ import hashlib
 import json
 import logging
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from reliev3r.core.errors import UserError
-from reliev3r.core.files import read_json, write_json
+from reliev3r.core.files import file_hash, read_json, write_json
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.data.capture import Capture
 from reliev3r.evaluation.systems import System
@@ -51,7 +52,8 @@ def predict_cell(
         _check(result, capture)
     except Exception as error:  # one cell of the table: a system may fail in any way, and must not cost the others
         words = " ".join(f"{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}".split())
-        words = words[:_LONGEST_WORDS] or type(error).__name__
+        words = words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]} ..."
+        words = words or type(error).__name__
         _log.debug("%s failed on %s", system.name, scene, exc_info=True)
         write_json(folder / "failed.json", {"system": system.name, "scene": scene, "last_words": words, **key})
         raise PredictionFailed(words) from error
@@ -82,19 +84,25 @@ def _check(result: Reconstruction, capture: Capture) -> None:
 
 
 def _images_hash(capture: Capture) -> str:
-    """Of names, sizes, intrinsics and lengths of the image files: tells a changed capture without reading pixels."""
+    """Of names, sizes, intrinsics and contents of the image files."""
     facts = [
         [
             frame.name,
             frame.width,
             frame.height,
             None if frame.K is None else frame.K.tolist(),
-            frame.path.stat().st_size if frame.path.is_file() else None,
+            _content_hash(frame.path, frame.path.stat().st_mtime_ns) if frame.path.is_file() else None,
             None if frame.rectification is None else frame.rectification.lens,
         ]
         for frame in capture.frames
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=10_000)
+def _content_hash(path: Path, changed: int) -> str:
+    """Read once for all systems, unless the file was ``changed`` meanwhile (nanoseconds)."""
+    return file_hash(path)
 
 
 def _list_name(capture: Capture) -> str:

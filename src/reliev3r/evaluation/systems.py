@@ -145,6 +145,13 @@ def read_settings(file: Path) -> dict[str, dict[str, Any]]:
             raise UserError(f"{file}: [{name}] needs baseline = one of {', '.join(NAMES)}")
         if "weights" not in entry:
             raise UserError(f'{file}: [{name}] needs weights = "PATH" (or "random", to try the interface)')
+        for key in ("timeout_s", "memory_gb"):
+            value = entry.get(key, 1)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise UserError(f"{file}: [{name}] {key} must be a number above 0, not {value!r}")
+        for key, kind, words in (("sizes", dict, "a table"), ("prepare", dict, "a table"), ("device", str, "a text")):
+            if key in entry and not isinstance(entry[key], kind):
+                raise UserError(f"{file}: [{name}] {key} must be {words}, not {entry[key]!r}")
         for key in ("python", "repo", "weights"):
             value = entry.get(key)
             if value is not None and not isinstance(value, str):

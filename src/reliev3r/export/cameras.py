@@ -13,13 +13,15 @@ from reliev3r.core.cameras_json import PosedEntry, write_frames
 from reliev3r.core.files import write_json
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.geometry.rigid import rigid_from
+from reliev3r.geometry.statistics import main_part
 
 
 def upright_from_world(world_from_cam: Float[Tensor, "v 4 4"]) -> Float[Tensor, "4 4"]:
     """Rigid motion into glTF's axes: x right, y up, z towards the viewer who stands behind the first camera.
 
     Up is the mean "up" of all cameras (people hold cameras level far more often than not), -z the first camera's
-    viewing direction without its vertical part, the origin the mean camera centre. Lengths are unchanged. Float64.
+    viewing direction without its vertical part, the origin the mean camera centre without lost ones
+    (``main_part``). Lengths are unchanged. Float64.
     """
     cameras = world_from_cam.double()
     up = -cameras[:, :3, 1].mean(0)
@@ -32,7 +34,8 @@ def upright_from_world(world_from_cam: Float[Tensor, "v 4 4"]) -> Float[Tensor, 
     back = -(forward - (forward @ up) * up)
     back = back / back.norm()
     rotation = torch.stack([torch.linalg.cross(up, back), up, back])
-    return rigid_from(rotation, -(rotation @ cameras[:, :3, 3].mean(0)))
+    origin = torch.from_numpy(main_part(cameras[:, :3, 3].numpy())).mean(0)
+    return rigid_from(rotation, -(rotation @ origin))
 
 
 def write_cameras(reconstruction: Reconstruction, path: Path | str, *, images: Sequence[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.export.points import pixel_size, shown_pixels
 from reliev3r.geometry.camera import transform
+from reliev3r.geometry.statistics import main_part
 
 _LOOKED_AT = 6
 
@@ -63,10 +64,11 @@ def thinned(
     if most <= 0 or len(points) <= most:
         return order[:most], size
     order = order[:: math.ceil(len(order) / (_LOOKED_AT * most))]
-    low = points.min(0)
-    size = max(size, float((points.max(0) - low).max()) / 2**20, 1e-12)  # a voxel's number has 21 bits an axis
+    middle = np.median(points[order], axis=0)
+    size = max(size, np.finfo(float).tiny)
     while True:
-        cells = ((points[order] - low) / size).astype(np.int64)
+        # A voxel's number has 21 bits an axis; what lies farther out shares the outermost ones.
+        cells = np.clip(np.floor((points[order] - middle) / size), -(2**20), 2**20 - 1).astype(np.int64) + 2**20
         _, first = np.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2], return_index=True)
         if len(first) <= most:
             return order[np.sort(first)], size
@@ -85,8 +87,11 @@ class WholeScene:
 
 
 def whole_scene(centres: Float[np.ndarray, "v 3"], seen: Float[np.ndarray, "n 3"]) -> WholeScene:
-    """A place from where one sees every camera and most points within 23 degrees; y is up."""
+    """A place from where one sees the cameras and most points within 23 degrees, but for those that lie lost
+    (:func:`~reliev3r.geometry.statistics.main_part`); y is up."""
+    seen = main_part(seen)
     target = np.median(seen, axis=0)
+    centres = main_part(centres, target)
     extent = float(np.linalg.norm(np.percentile(seen, 95, axis=0) - np.percentile(seen, 5, axis=0))) or 1.0
     away = centres.mean(0) - target
     length = float(np.linalg.norm(away))

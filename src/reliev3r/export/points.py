@@ -20,6 +20,7 @@ from reliev3r.export.cameras import upright_from_world
 from reliev3r.geometry.camera import transform
 from reliev3r.geometry.rigid import invert
 from reliev3r.geometry.sampling import depth_edges
+from reliev3r.geometry.statistics import main_part
 
 _log = logging.getLogger(__name__)
 _FEWEST = 100
@@ -137,15 +138,18 @@ def write_glb(reconstruction: Reconstruction, path: Path | str, *, keep: float =
 
 def frustum_size(centres: np.ndarray, points: np.ndarray) -> float:
     """A length at which cameras are seen in the scene without hiding it: by their spacing, bounded by the scene's."""
+    points = main_part(points)
+    centres = main_part(centres, np.median(points, axis=0))
     extent = float(np.linalg.norm(np.percentile(points, 90, axis=0) - np.percentile(points, 10, axis=0)))
     spread = float(np.linalg.norm(centres - centres.mean(0), axis=1).mean())
-    return float(np.clip(0.25 * spread, 0.02 * extent, 0.08 * extent)) or 1.0
+    return float(np.clip(0.25 * spread, 0.02 * extent, 0.08 * extent)) or 0.08
 
 
 def pixel_size(reconstruction: Reconstruction) -> float:
     """The side of a pixel of the maps at the median depth, in the scene's unit."""
     prediction = reconstruction.prediction
-    return float(prediction.depth.median() / prediction.K[:, 0, 0].mean())
+    known = prediction.depth[prediction.depth.isfinite()]
+    return float(known.median() / prediction.K[:, 0, 0].mean()) if len(known) else 0.0
 
 
 def _corner_rays(reconstruction: Reconstruction) -> Float[np.ndarray, "v 4 3"]:

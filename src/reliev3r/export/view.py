@@ -78,7 +78,7 @@ def _cameras(reconstruction: Reconstruction, cameras: np.ndarray, pictures: list
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
     rays = corners @ np.linalg.inv(K).transpose(0, 2, 1)
     spread = float(np.linalg.norm(cameras[:, :3, 3] - cameras[:, :3, 3].mean(0), axis=1).mean())
-    depth = reconstruction.prediction.depth.flatten(1).median(1).values if reconstruction.predicts_depth else None
+    depth = reconstruction.prediction.depth.flatten(1).median(1).values.nan_to_num(0.0, 0.0, 0.0)
     return [
         {
             "name": name,
@@ -86,7 +86,7 @@ def _cameras(reconstruction: Reconstruction, cameras: np.ndarray, pictures: list
             "corners": ray.flatten().tolist(),
             "colour": colour.tolist(),
             "image": picture,
-            "distance": (float(depth[view]) if depth is not None else spread) or 1.0,
+            "distance": (float(depth[view]) if reconstruction.predicts_depth else spread) or 1.0,
         }
         for view, (name, pose, ray, colour, picture) in enumerate(
             zip(reconstruction.names, cameras, rays, view_colours(len(cameras)), pictures, strict=True)

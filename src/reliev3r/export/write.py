@@ -154,9 +154,12 @@ def _contents(reconstruction: Reconstruction) -> tuple[str, ...]:
 
 def found_views(reconstruction: Reconstruction, tracks: Tracks | None) -> tuple[Reconstruction, Tracks | None]:
     """The views with cameras: the others' mean nothing and must not reach other programs."""
-    if reconstruction.found is None or reconstruction.found.all():
+    found = reconstruction.prediction.world_from_cam.isfinite().flatten(1).all(1)
+    if reconstruction.found is not None:
+        found &= reconstruction.found
+    if found.all():
         return reconstruction, tracks
-    index = reconstruction.found.nonzero()[:, 0].tolist()
+    index = found.nonzero()[:, 0].tolist()
     if not index:
         raise UserError("no camera was found, so there is nothing to export")
     return only_views(reconstruction, index), None if tracks is None else tracks.select_views(index)

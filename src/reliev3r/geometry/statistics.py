@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -51,3 +52,18 @@ def weighted_deviation(
     median = weighted_median(values, weight)
     apart = (values - median[..., None]).abs()
     return median, (weighted_mean if average == "mean" else weighted_median)(apart, weight)
+
+
+_LOST = 10
+
+
+def main_part(
+    places: Float[np.ndarray, "n 3"], middle: Float[np.ndarray, "3"] | None = None
+) -> Float[np.ndarray, "k 3"]:
+    """Without what is more than ten times as far from the ``middle`` (by default the median) as half of all is.
+
+    One lost camera, or a few points at the horizon, must not decide how everything else is looked at.
+    """
+    away = np.linalg.norm(places - (np.median(places, axis=0) if middle is None else middle), axis=1)
+    half = np.median(away)
+    return places[away <= _LOST * half] if half > 0 else places

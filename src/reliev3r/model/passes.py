@@ -29,8 +29,8 @@ OVERLAP = 20
 _GRID = 16
 """Points on a side of a view's grid, by which passes are compared."""
 _AGREES = 0.2
-"""Largest distance, as a share of the scene, between what two passes say of their views: a loop's join beyond it is
-none."""
+"""Largest distance, as a share of the scene, between what two passes say of the views that they share: beyond it a
+loop's join is none, and that of neighbours is warned of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,9 @@ def predict_in_passes(
     at_once: int = AT_ONCE,
     overlap: int = OVERLAP,
 ) -> Prediction:
-    """Prediction [v ...] of unbatched ``views`` of any number, each camera and depth in the frame of the first pass.
+    """Prediction [v ...] of unbatched ``views`` of any number, all in the frame of one pass.
+
+    That is the first of those that hang together and have most views; the others' views are said to be not reached.
 
     Views must come in the order of a walk: each pass sees ``at_once`` of them in a row, its next shares ``overlap``.
 
@@ -103,27 +105,39 @@ def _passed(run: Callable[[Views], Prediction], views: Views, index: list[int], 
     thin = dataclasses.replace(found, **cells)
     weight = thin.conf.flatten(1)
     weight = weight if found.reached is None else weight * found.reached[:, None]
+    points = thin.points_world.flatten(1, 2).double()
+    finite = points.isfinite().all(-1) & weight.isfinite()  # a camera that means nothing may be anything
     return _Pass(
-        views=index, points=thin.points_world.flatten(1, 2).double(), weight=weight.double(), own=own,
-        kept=found.select_views(own),
+        views=index, points=torch.where(finite[..., None], points, 0.0),
+        weight=torch.where(finite, weight.double(), 0.0), own=own, kept=found.select_views(own),
     )  # fmt: skip
 
 
 def _frames(passes: Sequence[_Pass], windows: int) -> tuple[Float[Tensor, "n 4 4"], list[bool]]:
-    """``first_from_pass`` of each pass, and whether anything ties it to the first; the identity where nothing does."""
+    """``frame_from_pass`` of each pass, and whether anything ties it to the frame; the identity where nothing does."""
     joins = []
     for a, b in combinations(range(len(passes)), 2):
         join = _join(passes, a, b, loop=b >= windows)
         joins += [] if join is None else [join]
-    tied = {0}
-    while more := {end for join in joins for end in (join.a, join.b) if tied & {join.a, join.b}} - tied:
-        tied |= more
+    tied = max((_tied_to(start, joins) for start in range(windows)), key=lambda group: _reach(passes, group))
     place = {index: number for number, index in enumerate(sorted(tied))}
     inner = [dataclasses.replace(join, a=place[join.a], b=place[join.b]) for join in joins if join.a in tied]
     frames = torch.eye(4, dtype=torch.float64).repeat(len(passes), 1, 1)
     if inner:
         frames[sorted(tied)] = joined_frames(inner, len(tied))
     return frames, [index in tied for index in range(len(passes))]
+
+
+def _tied_to(start: int, joins: Sequence[Join]) -> set[int]:
+    tied = {start}
+    while more := {end for join in joins for end in (join.a, join.b) if tied & {join.a, join.b}} - tied:
+        tied |= more
+    return tied
+
+
+def _reach(passes: Sequence[_Pass], group: set[int]) -> int:
+    """How many views get a camera by a group of passes."""
+    return sum(int((passes[index].weight[passes[index].own] > 0).any(-1).sum()) for index in group)
 
 
 def _join(passes: Sequence[_Pass], a: int, b: int, *, loop: bool) -> Join | None:
@@ -143,17 +157,23 @@ def _join(passes: Sequence[_Pass], a: int, b: int, *, loop: bool) -> Join | None
         ends = passes[b].views[0], passes[b].views[-1]
         logger.info("the loop of views %d and %d contradicts the rest: dropped", *ends)
         return None
+    if apart > _AGREES and b == a + 1:
+        logger.warning(
+            "views %d to %d: two passes of the network contradict each other there, by %.0f %% of the scene; do not "
+            "trust how what comes before is joined to what comes after", passes[b].views[0] + 1,
+            passes[a].views[-1] + 1, 100 * apart,
+        )  # fmt: skip
     return Join(a=a, b=b, a_from_b=a_from_b, weight=float(len(shared)))
 
 
-def _moved(part: Prediction, first_from_pass: Tensor, tied: bool) -> Prediction:
-    """In the frame and unit of the first pass."""
+def _moved(part: Prediction, frame_from_pass: Tensor, tied: bool) -> Prediction:
+    """In the frame and unit of the pass that all others are tied to."""
     reached = part.reached
     if reached is not None or not tied:
         reached = torch.full((len(part.depth),), tied) & (True if reached is None else reached)
     return dataclasses.replace(
-        part, depth=part.depth * float(scale_of(first_from_pass)), reached=reached,
-        world_from_cam=moved_cameras(first_from_pass, part.world_from_cam.double()).float(),
+        part, depth=part.depth * float(scale_of(frame_from_pass)), reached=reached,
+        world_from_cam=moved_cameras(frame_from_pass, part.world_from_cam.double()).float(),
     )  # fmt: skip
 
 

@@ -106,6 +106,10 @@ def reconstruct_capture(
     prediction = predict(network.to(place), sample, bf16=bf16, loops=loops)
     refuse_not_finite(prediction, name or "this network")
     tied = prediction.reached
+    lost = [] if tied is None else [name for name, ok in zip(capture.names, tied.tolist(), strict=True) if not ok]
+    if lost:
+        logger.warning("nothing ties %d of %d views to the others, so they have no camera: %s", len(lost),
+                       len(capture.names), ", ".join(lost))  # fmt: skip
     return Reconstruction(
         prediction=dataclasses.replace(prediction, reached=None),
         found=None if tied is None or bool(tied.all()) else tied,

@@ -27,7 +27,8 @@ _HEIGHT = 120
 STYLE = """
 .wide table { white-space: nowrap; } .wide th { text-align: right; padding: .25rem .6rem .25rem 0; font-weight: 600; }
 .wide td { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-.wide th:first-child, .wide td:first-child { text-align: left; color: inherit; width: auto; }
+.wide { margin-top: 1rem; } .wide th:first-child, .wide td:first-child { text-align: left; color: inherit;
+  width: auto; min-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
 details { margin: .5rem 0; } .pair { display: grid; gap: .8rem; grid-template-columns: 2fr 1fr; align-items: center; }
 .pair img { width: 100%; border-radius: 8px; display: block; margin-bottom: .3rem; }
 @media (max-width: 640px) { .pair { grid-template-columns: 1fr; } }
@@ -87,6 +88,7 @@ def scene_picture(
     everyone = torch.ones(len(true_cameras), dtype=torch.bool)
     known = everyone if known is None else known
     found = (everyone if reconstruction.found is None else reconstruction.found) & known
+    found &= reconstruction.prediction.world_from_cam.isfinite().flatten(1).all(1)
     if not found.any():
         return None
     true = true_cameras.double()

@@ -14,7 +14,7 @@ from reliev3r.report.page import write_page
 _STYLE = """
 .lacks { margin-top: .8rem; } .lacks b { overflow-wrap: anywhere; }
 """
-_LONGEST_NAME = 40
+_LONGEST_NAME = 30
 
 
 @runtime_checkable
@@ -66,6 +66,8 @@ def headline(standings: Sequence[Ranked]) -> str:
     first = [each.system for each in standings if each.scene.rank == 1]
     if max(each.scene.mean for each in standings) <= 0:
         return "No system gives cameras and depth that agree with the images anywhere."
+    if len(standings) == 1:
+        return f"{first[0]} alone was asked: its figures say how far it agrees with the images."
     if len(first) == 1:
         cameras = [each.system for each in standings if each.cameras.rank == 1]
         if cameras == first:
@@ -90,6 +92,7 @@ def write_ranking(
         *(f'<p class="alarm">{escape(note)}</p>' for note in notes),
         f'<div class="plots">{_chart("Scene: cameras and depth together", standings, "scene")}'
         f"{_chart('Cameras alone', standings, 'cameras')}</div>",
+        '<p class="faint">Rank and name; dot: mean, bar: its interval, in colour: first rank.</p>',
         grid(HEAD, ranking_cells(standings)),
         _lacks(standings),
         _HOW,
@@ -128,7 +131,7 @@ def _lacks(standings: Sequence[Ranked]) -> str:
 
 def _chart(title: str, standings: Sequence[Ranked], kind: str) -> str:
     """A dot and its interval for each system, those of the first rank in colour."""
-    figure, axes = blank_figure(5.6, 0.7 + 0.34 * len(standings))
+    figure, axes = blank_figure(4.2, 0.6 + 0.26 * len(standings))
     for row, each in enumerate(reversed(standings)):
         score: Interval = getattr(each, kind)
         colour = PALETTE[0] if score.rank == 1 else PALETTE[-1]

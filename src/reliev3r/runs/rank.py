@@ -27,7 +27,7 @@ from reliev3r.report.comparison import ScenePicture, scene_picture
 from reliev3r.report.ranking import write_ranking
 from reliev3r.verdict.agreement import Agreement, agreement, nothing, tied_pairs
 from reliev3r.verdict.evidence import MOST_FRAMES, Evidence, image_evidence
-from reliev3r.verdict.ranking import RankConfig, Ranking, ranked
+from reliev3r.verdict.ranking import RankConfig, Ranking, ranked, refuse_too_little
 
 logger = logging.getLogger(__name__)
 
@@ -112,23 +112,20 @@ def compare(
     opened = _opened(footage, out, systems, views, intrinsics, report)
     done: list[RankedCapture] = []
     agreements: dict[str, list[Agreement]] = {system.name: [] for system in systems}
-    notes, failures = [], 0
-    for number, (name, capture) in enumerate(opened):
-        evidence = image_evidence(capture, expert=expert, name=name, progress=staged(report, f"matches of {name}"))
-        if evidence.K is None:
-            _leave_out(name, alone=len(opened) == 1)
-            notes.append(f"{name} is left out: its intrinsics are unknown, and the matches do not tell them.")
-            continue
-        capture = _with_K(capture, evidence)
+    found, notes = _evidence(opened, expert, report)
+    # Before hours of systems that nobody could tell apart
+    refuse_too_little(sum(len(tied_pairs(evidence)) for _, evidence in found), [name for name, _ in opened], config)
+    failures = 0
+    for number, (capture, evidence) in enumerate(found):
         made: dict[str, Reconstruction] = {}
         for k, system in enumerate(systems):
-            report("systems", number * len(systems) + k, len(opened) * len(systems), f"{name}: {system.name}")
+            report("systems", number * len(systems) + k, len(found) * len(systems), f"{evidence.name}: {system.name}")
             try:
-                made[system.name] = _made(system, fingerprints[system.name], name, capture, out)
+                made[system.name] = _made(system, fingerprints[system.name], evidence.name, capture, out)
             except PredictionFailed as error:
                 failures += 1
                 agreements[system.name].append(nothing(evidence, f"failed, and counts as missed everywhere: {error}"))
-                logger.warning("%s failed on %s: %s", system.name, name, error)
+                logger.warning("%s failed on %s: %s", system.name, evidence.name, error)
             else:
                 agreements[system.name].append(agreement(made[system.name], evidence))
         notes += _notes(capture, evidence)
@@ -169,6 +166,21 @@ def _compared_frames(capture: Capture, finished: Sequence[System], *, limited: b
                     len(capture.frames))  # fmt: skip
         return dataclasses.replace(capture, frames=tuple(evenly_spaced(capture.frames, MOST_FRAMES)))
     return capture
+
+
+def _evidence(
+    opened: Sequence[tuple[str, Capture]], expert: TrackExpert | None, report: Report
+) -> tuple[list[tuple[Capture, Evidence]], list[str]]:
+    """What the images of each capture say, and notes of those that are left out."""
+    found, notes = [], []
+    for name, capture in opened:
+        evidence = image_evidence(capture, expert=expert, name=name, progress=staged(report, f"matches of {name}"))
+        if evidence.K is None:
+            _leave_out(name, alone=len(opened) == 1)
+            notes.append(f"{name} is left out: its intrinsics are unknown, and the matches do not tell them.")
+        else:
+            found.append((_with_K(capture, evidence), evidence))
+    return found, notes
 
 
 def _leave_out(name: str, *, alone: bool) -> None:

@@ -177,6 +177,15 @@ class RunFolder:
         return kept
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a process writes to a run; of one on another machine it is only known that it has not said it ended."""
+    try:
+        elsewhere = read_json(folder / _OWNER)["host"] != socket.gethostname()
+    except (UserError, KeyError, TypeError):
+        return False
+    return elsewhere or _is_alive(folder / _OWNER)
+
+
 def _is_alive(owner: Path) -> bool:
     """Whether the process that wrote this note runs on this machine; also where there is no note."""
     try:

@@ -85,11 +85,7 @@ def ranked(
     names = list(systems)
     first = systems[names[0]]
     rows = [(capture, *pair.frames) for capture, one in enumerate(first) for pair in one.pairs]
-    if len(rows) < config.min_pairs:
-        raise UserError(
-            f"{', '.join(captures)}: too little evidence: {len(rows)} pairs of frames share matches, at least "
-            f"{config.min_pairs} are needed; give more images that overlap, or another matcher (--tracks)"
-        )
+    refuse_too_little(len(rows), captures, config)
     weights = resampled(rows, config.resamples, config.seed, alike=True)
     scores = {kind: _scores(kind, systems, weights, config) for kind in KINDS}
     standings = [
@@ -102,6 +98,16 @@ def ranked(
     ]  # fmt: skip
     order = sorted(standings, key=lambda each: (each.rank, -each.scene.mean, each.cameras.rank, -each.cameras.mean))
     return Ranking(standings=tuple(order), captures=tuple(captures), pairs=len(rows))
+
+
+def refuse_too_little(pairs: int, captures: Sequence[str], config: RankConfig | None = None) -> None:
+    """Raise a UserError where so few pairs of frames share matches that nothing is said."""
+    least = (config or RankConfig()).min_pairs
+    if pairs < least:
+        raise UserError(
+            f"{', '.join(captures)}: too little evidence: {pairs} pairs of frames share matches, at least {least} are "
+            "needed; give more images that overlap, or another matcher (--tracks)"
+        )
 
 
 def _scores(

@@ -6,6 +6,8 @@
   const data = JSON.parse(at("scene").textContent);
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
+  at("facts").textContent = data.facts;
+
   // Colours are shown as they are stored, without any conversion of colour spaces.
   THREE.ColorManagement.enabled = false;
   let renderer;
@@ -23,6 +25,7 @@
   const scene = new THREE.Scene();
   const eye = new THREE.PerspectiveCamera(50, 1, data.extent / 2000, data.extent * 200);
   const controls = new THREE.OrbitControls(eye, at("canvas"));
+  controls.listenToKeyEvents(at("canvas"));
 
   // Points: the order is that of confidence, so that the slider only says how many are drawn.
   const cloud = new THREE.BufferGeometry();
@@ -179,9 +182,12 @@
     draw();
   }).observe(at("stage"));
 
-  at("facts").textContent = data.facts;
   whole();
-  const asked = /^#camera=(.+)$/.exec(location.hash); // a link to a camera: view.html#camera=NAME
-  const found = asked ? cameras.findIndex((camera) => encodeURIComponent(camera.name) === asked[1]) : -1;
-  if (found >= 0) stand(found);
+  function follow() { // a link to a camera: view.html#camera=NAME
+    const asked = new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get("camera");
+    const found = cameras.findIndex((camera) => camera.name === asked);
+    if (found >= 0) stand(found);
+  }
+  addEventListener("hashchange", follow);
+  follow();
 })();

@@ -26,12 +26,22 @@ _VIEWS = 8
 
 
 def adapted_run(folder: Path) -> dict[str, Any] | None:
-    """What ``config.json`` says of an adaptation; ``None`` where the folder is something else."""
+    """What ``config.json`` says of an adaptation; ``None`` where the folder is something else.
+
+    Raises:
+        UserError: it is of an adaptation and damaged, or of another version.
+    """
     if not (folder / "config.json").is_file():
         return None
     config = read_json(folder / "config.json")
     ours = isinstance(config, dict) and str(config.get("format", "")).startswith("reliev3r-adapt/")
-    return config if ours else None
+    if not ours:
+        return None
+    try:
+        int(config["settings"]["prepare"]["image_size"]), Path(config["footage"]), config["model"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'}: is not of `reliev3r adapt` of this version; adapt again") from error
+    return config
 
 
 def shown_adaptation(folder: Path, config: dict[str, Any], wanted: Path | None) -> Shown:

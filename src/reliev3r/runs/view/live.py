@@ -15,12 +15,14 @@ from reliev3r.data.find_captures import CaptureTask
 from reliev3r.export.write import found_views
 from reliev3r.model.predict import reconstruct_capture
 from reliev3r.runs.fit import finished_run
+from reliev3r.runs.run_folder import at_work
 from reliev3r.runs.view.scene import NETWORK
 from reliev3r.runs.view.server import Viewer
 from reliev3r.runs.view.shown import Shown, originals
 from reliev3r.training.captures import labelled_capture
 from reliev3r.training.monitor import read_metrics
 
+_FORMATS = ("reliev3r-fit/", "reliev3r-train/", "reliev3r-adapt/")
 _VIEWS = 8
 """Of a capture that the run was not made from: evenly spaced."""
 
@@ -34,8 +36,8 @@ class State:
     status: str
 
 
-def states(run: Path, capture: Path | None, *, seconds: float) -> Iterator[State]:
-    """The run as it is, and again whenever its best weights or its metrics have changed; endless.
+def states(run: Path, capture: Path | None, *, seconds: float = 3.0) -> Iterator[State]:
+    """The run as it is, and again whenever its best weights, its metrics or who works on it changed; endless.
 
     Args:
         run: the folder of a `fit` or a `train`.
@@ -47,31 +49,40 @@ def states(run: Path, capture: Path | None, *, seconds: float) -> Iterator[State
     """
     if not (run / "config.json").is_file():
         raise UserError(f"{run / 'config.json'}: not found; --live takes the folder of a fit or a train that was begun")
-    fitted = str(read_json(run / "config.json").get("format", "")).startswith("reliev3r-fit/")
+    config = read_json(run / "config.json")
+    if not isinstance(config, dict) or not str(config.get("format", "")).startswith(_FORMATS):
+        raise UserError(f"{run / 'config.json'}: is not of a fit, a train or an adapt; --live takes the folder of one")
+    return _states(run, capture, fitted=config["format"].startswith(_FORMATS[0]), seconds=seconds)
+
+
+def _states(run: Path, capture: Path | None, *, fitted: bool, seconds: float) -> Iterator[State]:
     best, rows = run / "training" / "best" / "record.json", run / "metrics.jsonl"
     scene: Capture | None = None
-    shown, trouble, seen = Shown(title=run.name), "", (-1, -1)
+    shown, weights, seen = Shown(title=run.name), "no weights yet", (-1, -1, "")
     while True:
-        now = (_changed(best), _changed(rows))
+        now = (_changed(best), _changed(rows), _work(run))
         if now != seen:
             if now[0] != seen[0] and now[0]:
                 try:
-                    trouble = ""
                     scene = scene or _capture(run, capture, fitted=fitted)
+                    weights = "curves only: --capture IMAGES shows what it makes of them"
                     if scene is not None:
+                        step = int(read_json(best)["step"])
                         found, _ = found_views(reconstruct_capture(scene, best.parent), None)
                         shown = Shown(title=run.name, versions={NETWORK: found}, photograph=originals(scene))
-                except UserError as error:  # or replaced while it was read: the next look finds the new one
-                    trouble = str(error)
+                        weights = f"shown: the best weights, of step {step}"
+                except (UserError, OSError, KeyError, TypeError, ValueError) as error:
+                    weights = str(error)  # or replaced while it was read: the next look finds the new one
             seen = now
             metrics = read_metrics(rows)
-            yield State(shown=shown, metrics=metrics, status=trouble or _status(metrics, best, scene))
+            parts = [f"step {metrics[-1]['step']}" if metrics else "no step yet", weights, now[2]]
+            yield State(shown=shown, metrics=metrics, status="; ".join(filter(None, parts)))
         time.sleep(seconds)
 
 
-def follow(viewer: Viewer, run: Path, capture: Path | None, *, seconds: float = 3.0) -> None:
+def follow(viewer: Viewer, found: Iterator[State]) -> None:
     """Show all :func:`states`; ends by Ctrl-C."""
-    for state in states(run, capture, seconds=seconds):
+    for state in found:
         viewer.show(state.shown, metrics=state.metrics, status=state.status)
 
 
@@ -90,12 +101,8 @@ def _changed(path: Path) -> int:
         return 0
 
 
-def _status(metrics: list[dict[str, Any]], best: Path, scene: Capture | None) -> str:
-    parts = [f"step {metrics[-1]['step']}" if metrics else "no step yet"]
-    if not best.is_file():
-        parts.append("no weights yet")
-    elif scene is None:
-        parts.append("curves only: --capture IMAGES shows what it makes of them")
-    else:
-        parts.append(f"shown: the best weights, of step {int(read_json(best)['step'])}")
-    return "; ".join(parts)
+def _work(run: Path) -> str:
+    """What is to be said of the process that writes to the run; nothing while it does."""
+    if not run.is_dir():
+        return "its folder is gone"
+    return "" if at_work(run) else "nobody is at work in it: it ended, or died (--resume goes on)"

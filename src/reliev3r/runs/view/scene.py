@@ -19,6 +19,7 @@ from reliev3r.labels.store import CaptureLabels, load_labels
 from reliev3r.runs.fit import finished_run
 from reliev3r.runs.show import depth_on_grid, labels_of
 from reliev3r.runs.view.adaptation import adapted_run, shown_adaptation
+from reliev3r.runs.view.glb import read_glb
 from reliev3r.runs.view.shown import Shown, originals
 from reliev3r.training.captures import labelled_capture
 
@@ -40,7 +41,7 @@ def open_shown(path: Path, capture: Path | None = None) -> Shown:
         UserError: nothing of that kind, damaged files, or labels without their images.
     """
     if path.suffix.lower() == ".glb":
-        return _glb(path)
+        return Shown(title=path.name, glb=read_glb(path))
     if (path / "prediction" / "prediction.json").is_file():
         return _run(path)
     if (path / "prediction.json").is_file():
@@ -52,19 +53,6 @@ def open_shown(path: Path, capture: Path | None = None) -> Shown:
         return _labels(path, capture)
     raise UserError(f"{path}: nothing to look at; name the folder of a finished fit or adaptation, labels, a store, or "
                     "a .glb (a run that is still at work: --live)")  # fmt: skip
-
-
-def _glb(path: Path) -> Shown:
-    import trimesh
-
-    if not path.is_file():
-        raise UserError(f"{path}: not found")
-    try:
-        with path.open("rb") as file:
-            scene = trimesh.load_scene(file, file_type="glb")
-    except Exception as error:  # trimesh raises whatever its parsers do
-        raise UserError(f"{path}: not readable as a GLB ({error})") from error
-    return Shown(title=path.name, glb=scene)
 
 
 def _run(folder: Path) -> Shown:

@@ -22,6 +22,7 @@ from reliev3r.geometry.camera import transform
 from reliev3r.geometry.triangulate import consistent_points
 from reliev3r.report.figures import curve_svgs
 from reliev3r.report.pictures import WORST_ANGLE_DEG, TrackLayer, badness_colour, view_pictures
+from reliev3r.runs.view.glb import draw_glb
 from reliev3r.runs.view.points import LAYERS, PointLayers
 from reliev3r.runs.view.ruler import Ruler
 from reliev3r.runs.view.shown import Shown
@@ -140,39 +141,14 @@ class Viewer:
             if status:
                 self._server.gui.add_text("Run", status, disabled=True)
             if shown.glb is not None:
-                self._show_glb(shown)
+                _look_at(self._server, shown.glb.place)
+                draw_glb(self._server, shown.glb)
             elif shown.versions:
                 self._page = _Page(self._server, shown, self._kept, self._lock)
                 self._page.build()
             for title, svg in curve_svgs(metrics):
                 with self._server.gui.add_folder(title):
                     self._server.gui.add_html(f"<div style='color: #8a94a6'>{svg}</div>")
-
-    def _show_glb(self, shown: Shown) -> None:
-        scene = shown.glb
-        points = []
-        for number, (node, name) in enumerate((node, scene.graph[node][1]) for node in scene.graph.nodes_geometry):
-            pose, geometry = scene.graph[node][0], scene.geometry[name].copy()
-            geometry.apply_transform(pose)
-            if hasattr(geometry, "faces"):
-                self._server.scene.add_mesh_trimesh(f"/meshes/{number}", geometry)
-            elif len(geometry.vertices):
-                points.append((np.asarray(geometry.vertices), np.asarray(geometry.colors)[:, :3]))
-        if not points:
-            return
-        place = whole_scene(np.zeros((1, 3)), np.concatenate([xyz for xyz, _ in points]))
-        size = place.extent / 400
-        clouds = [
-            self._server.scene.add_point_cloud(f"/points/{number}", xyz, rgb, point_size=size, point_shape="circle")
-            for number, (xyz, rgb) in enumerate(points)
-        ]
-        _look_at(self._server, place)
-        slider = self._server.gui.add_slider("Point size", min=-3, max=3, step=0.1, initial_value=0)
-
-        @slider.on_update
-        def _(_event: Any) -> None:
-            for cloud in clouds:
-                cloud.point_size = size * 2**slider.value
 
 
 class _Page:

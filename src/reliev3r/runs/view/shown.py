@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,6 +12,7 @@ from reliev3r.core.reconstruction import Reconstruction
 from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.export.lens import straightened_capture
+from reliev3r.runs.view.glb import Glb
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,8 +32,8 @@ class Shown:
     """Pixels that have a depth; None: all."""
     photograph: Callable[[Reconstruction, int], np.ndarray] | None = None
     """The original image of one of the versions' views as RGB, without the lens that refinement found there."""
-    glb: Any = None
-    """A ``trimesh.Scene`` instead of all that."""
+    glb: Glb | None = None
+    """A file instead of all that."""
 
 
 def originals(capture: Capture) -> Callable[[Reconstruction, int], np.ndarray]:
