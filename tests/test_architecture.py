@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
 """Which rooms each room may import; a room stands above all that it imports."""
 UPWARD = {("reliev3r.core.reconstruction", "reliev3r.export.write")}
 """The one arrow that points up: ``Reconstruction.export`` is a method for users, and imports when it is called."""
-MOST_NAMES, MOST_MODULES, MOST_LINES = 20, 329, 400
+MOST_NAMES, MOST_MODULES, MOST_LINES = 20, 330, 400
 
 OPEN = {"reliev3r.cli", "reliev3r.data.readers", "reliev3r.baselines.adapters"}
 """Packages whose ``__init__`` does something: it dispatches verbs, lists formats, gives adapters their private name."""
