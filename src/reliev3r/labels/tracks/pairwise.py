@@ -89,6 +89,8 @@ class PairwiseTracks:
         tracks = tracks_from_matches(points, matches)
         tracks = drop_inconsistent(tracks, matches, threshold=4 / 3 * threshold)
         tracks = weigh_moving(tracks, points, matches)
+        del points, matches
+        return_free_memory()
         scale = torch.from_numpy(np.stack([view.scale for view in views])).float()
         return thin(dataclasses.replace(tracks, uv=tracks.uv * scale[:, None]), budget(self.max_tracks, len(views)))
 
