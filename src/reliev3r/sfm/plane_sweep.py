@@ -39,6 +39,9 @@ class SweepConfig:
 NEAR = 24
 """Views, the nearest by their centres, among which a view's neighbours are sought and that confirm what it finds: time
 and the sense of what is near stay the same however long a walk is."""
+APART = 0.05
+"""Of a view's depth: what lies nearer to it sees hardly any parallax (3 degrees), and is asked after all others. Frames
+of a video lie nearer: swept with the next ones, their depth is off by a quarter (docs/results/long.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,36 +80,39 @@ def plane_sweep(
     grid = features.shape[-2:]
     K = _of_grid(K.float(), size, grid)
     cameras = world_from_cam.float()
+    apart = APART * depth_range.log().mean(-1).exp()
     depths, confidences = [], []
     for view in range(len(features)):
-        others = neighbours(cameras, view, config.neighbours)
+        others = neighbours(cameras, view, config.neighbours, float(apart[view]))
         depth, confidence = _swept(features, K, cameras, view, others, depth_range[view], config)
         depths.append(depth)
         confidences.append(confidence)
         if progress:
             progress(view + 1, len(features), "plane sweep")
     depth, confidence = torch.stack(depths), torch.stack(confidences)
-    count = confirmations(depth, K, cameras, config.agree)
+    count = confirmations(depth, K, cameras, config.agree, apart)
     # Two views that confirm a depth are enough; one is where the sweep itself was clear.
     share = torch.where(count >= 2, 1.0, torch.where((count == 1) & (confidence > config.sure), 0.5, 0.0))
     return SweptDepth(depth=depth, confidence=confidence * share)
 
 
-def neighbours(world_from_cam: Float[Tensor, "v 4 4"], view: int, count: int) -> Int[Tensor, " k"]:
-    """Views near enough to see the same, far enough to see it from elsewhere, that look the same way."""
+def neighbours(world_from_cam: Float[Tensor, "v 4 4"], view: int, count: int, apart: float) -> Int[Tensor, " k"]:
+    """Views near enough to see the same, far enough (``apart``) to see it from elsewhere, that look the same way."""
     centre, look = world_from_cam[:, :3, 3], world_from_cam[:, :3, 2]
     baseline = (centre - centre[view]).norm(dim=-1)
-    others = torch.zeros_like(baseline, dtype=torch.bool).index_fill(0, nearest(world_from_cam, view), True)
+    others = torch.zeros_like(baseline, dtype=torch.bool).index_fill(0, nearest(world_from_cam, view, apart), True)
     relative = baseline / baseline[others].median().clamp_min(1e-9)
-    cost = relative + 4 * (1 - look @ look[view]) + 10.0 * (relative < 0.15)
+    cost = relative + 4 * (1 - look @ look[view]) + 10.0 * ((relative < 0.15) | (baseline < apart))
     return cost.masked_fill(~others, torch.inf).argsort()[: min(count, len(centre) - 1)]
 
 
-def nearest(world_from_cam: Float[Tensor, "v 4 4"], view: int) -> Int[Tensor, " k"]:
-    """The up to :data:`NEAR` other views whose centres are nearest."""
+def nearest(world_from_cam: Float[Tensor, "v 4 4"], view: int, apart: float) -> Int[Tensor, " k"]:
+    """The up to :data:`NEAR` other views whose centres are nearest, those that lie nearer than ``apart`` after all
+    others."""
     baseline = (world_from_cam[:, :3, 3] - world_from_cam[view, :3, 3]).norm(dim=-1)
-    baseline[view] = torch.inf
-    return baseline.argsort(stable=True)[: min(NEAR, len(baseline) - 1)]
+    cost = torch.where(baseline < apart, baseline.max() + apart - baseline, baseline)
+    cost[view] = torch.inf
+    return cost.argsort(stable=True)[: min(NEAR, len(baseline) - 1)]
 
 
 def _of_grid(K: Tensor, size: tuple[int, int], grid: torch.Size) -> Tensor:
@@ -150,14 +156,18 @@ def _through_planes(
 
 
 def confirmations(
-    depth: Float[Tensor, "v fh fw"], K: Float[Tensor, "v 3 3"], world_from_cam: Float[Tensor, "v 4 4"], agree: float
+    depth: Float[Tensor, "v fh fw"],
+    K: Float[Tensor, "v 3 3"],
+    world_from_cam: Float[Tensor, "v 4 4"],
+    agree: float,
+    apart: Float[Tensor, " v"],
 ) -> Int[Tensor, "v fh fw"]:
-    """In how many of the nearest other views a point's depth is that view's own, within the share ``agree``; K in
-    cells."""
+    """In how many of the :func:`nearest` other views a point's depth is that view's own, within the share ``agree``; K
+    in cells."""
     views, rows, columns = depth.shape
     asks = torch.eye(views, dtype=torch.bool, device=depth.device)
     for view in range(views):
-        asks[view, nearest(world_from_cam, view)] = True
+        asks[view, nearest(world_from_cam, view, float(apart[view]))] = True
     at = pixel_grid(rows, columns).to(depth).reshape(-1, 2)
     points = torch.stack([rays_from_uv(at, K[v]) * depth[v].reshape(-1, 1) for v in range(views)])
     points = points @ world_from_cam[:, :3, :3].mT + world_from_cam[:, None, :3, 3]
