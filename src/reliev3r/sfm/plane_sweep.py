@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from reliev3r.core.memory import return_free_memory
 from reliev3r.core.progress import Progress
 from reliev3r.geometry.camera import pixel_grid, rays_from_uv
 from reliev3r.geometry.rigid import invert
@@ -42,6 +43,10 @@ and the sense of what is near stay the same however long a walk is."""
 APART = 0.05
 """Of a view's depth: what lies nearer to it sees hardly any parallax (3 degrees), and is asked after all others. Frames
 of a video lie nearer: swept with the next ones, their depth is off by a quarter (docs/results/long.md)."""
+
+
+_TIDY = 50
+"""Views after which freed memory is handed back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,8 @@ def plane_sweep(
         depth, confidence = _swept(features, K, cameras, view, others, depth_range[view], config)
         depths.append(depth)
         confidences.append(confidence)
+        if view % _TIDY == 0:
+            return_free_memory()
         if progress:
             progress(view + 1, len(features), "plane sweep")
     depth, confidence = torch.stack(depths), torch.stack(confidences)
