@@ -292,7 +292,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capture, tmp_path, capsys) -> Non
     assert "not an empty folder" in error_of(capsys, "fit", str(capture), "--out", str(used), "--depth", "none")
     assert [path.name for path in used.iterdir()] == ["thesis.tex"]
     assert "no run to resume" in error_of(capsys, "fit", str(capture), "--out", str(empty), "--resume")
-    assert error_of(capsys, "no-such-verb").startswith("usage")
+    assert error_of(capsys, "no-such-verb").startswith("error: no verb 'no-such-verb'\n\nusage")
 
 
 def test_images_without_texture_say_so(tmp_path, capsys) -> None:
