@@ -1,6 +1,7 @@
 """Cameras solved from dense matches: on exact matches the truth comes out, and no view is special."""
 
 import dataclasses
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from reliev3r.core.types import Tracks, Truth, Views
 from reliev3r.geometry.camera import project, transform, unproject
 from reliev3r.geometry.rigid import invert, relative, rigid_from, rotation_angle, so3_exp
 from reliev3r.geometry.sampling import sample_bilinear
+from reliev3r.sfm import dense_matches
 from reliev3r.sfm.dense_matches import DenseMatchConfig, mutual_matches, query_cells
 from reliev3r.sfm.match_cameras import MatchSolveConfig, bent_depth, cameras_from_matches
 from reliev3r.sfm.pair_motion import epipolar_motion
@@ -195,3 +197,17 @@ def test_features_that_are_places_match_where_they_should() -> None:
     assert found[expected].float().mean() > 0.9
     gap = tracks.uv[0, 1, :count][found & expected] - at[found & expected]
     torch.testing.assert_close(gap.median(0).values, torch.tensor([-7.0, 0.0]), atol=1.0, rtol=0)
+
+
+def test_queries_in_blocks_find_what_they_find_together(monkeypatch) -> None:
+    """On a CPU they ask in blocks, elsewhere all at once."""
+    features = 5 * torch.randn(2, 3, 16, 12, 16, generator=torch.Generator().manual_seed(0))
+    together = mutual_matches(features, (48, 64), DenseMatchConfig(mass=0.01, cycle=0.3))
+    assert dense_matches._asked_at_once(features) > 192
+    monkeypatch.setattr(dense_matches, "_LOGITS", 7 * 2 * 2 * 12 * 16)
+    assert dense_matches._asked_at_once(features) == 7
+    assert dense_matches._asked_at_once(features.to("meta")) == sys.maxsize
+    in_blocks = mutual_matches(features, (48, 64), DenseMatchConfig(mass=0.01, cycle=0.3))
+    assert 0 < float(together.weight.mean()) < 1
+    torch.testing.assert_close(in_blocks.uv, together.uv)
+    assert torch.equal(in_blocks.weight, together.weight)
