@@ -164,6 +164,8 @@ def test_frames_of_a_video_are_swept_with_those_that_lie_apart() -> None:
     assert sorted(nearest(few, 2, 0.1).tolist()) == [0, 1, 3, 4, 5]  # where none lies apart, the farthest first
     assert nearest(few, 2, 0.1)[0] == 5
     assert len(neighbours(few, 2, 5, 0.1)) == 5
+    few[1, 0, 3] = 0.0001
+    assert 1 not in neighbours(few, 0, 4, 0.1)  # hardly apart at all: last, also among those that are all too near
 
 
 def test_a_room_that_is_filmed_densely_is_swept_well() -> None:

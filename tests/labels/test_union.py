@@ -209,8 +209,8 @@ def test_tables_of_many_views_are_bounded(monkeypatch):
     assert torch.equal(some.uv, thin(every, 60).uv)
     assert some.visible.sum(0)[:10].tolist() == [4] * 10  # the longest first
     assert int((some.visible.sum(0) == 2).sum()) == 50
-    assert union.budget(4096, 12) == 4096
-    assert union.budget(20, 6) == 20
+    assert union.track_budget(4096, 12) == 4096
+    assert union.track_budget(20, 6) == 20
     monkeypatch.setattr(union, "_TABLE", 1000 * 40000)
-    assert union.budget(4096, 300) == round(4096 * 300 / 32)
-    assert union.budget(4096, 1000) == 40000
+    assert union.track_budget(4096, 300) == round(4096 * 300 / 32)
+    assert union.track_budget(4096, 1000) == 40000

@@ -6,7 +6,6 @@ Features are scaled so that the dot product of two is the logit of their match (
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +50,7 @@ def mutual_matches(
     for view in range(views):  # all pairs of a view at once
         others = [other for other in range(views) if other != view]
         parts = []
-        for part in cells.split(_asked_at_once(features)):
+        for part in cells.split(_asked_at_once(features, len(cells))):
             asked = flat[:, view, :, part].mT  # b k c
             cell, mass = _expectation(asked[:, None] @ flat[:, others], rows, columns, config.window)
             there = cell * stride
@@ -65,13 +64,13 @@ def mutual_matches(
     return Tracks(uv=torch.cat(places, dim=-2), weight=torch.cat(weights, dim=-1).to(features.dtype))
 
 
-def _asked_at_once(features: Float[Tensor, "b v c gh gw"]) -> int:
-    """Query cells of a view: on a CPU so many that their logits stay in memory that is used again. Larger blocks come
+def _asked_at_once(features: Float[Tensor, "b v c gh gw"], count: int) -> int:
+    """Of ``count`` query cells of a view: on a CPU so many that their logits stay in memory that is used again. Larger blocks come
     from the system each time, which takes a third of the time and leaves holes that long footage cannot fill."""
-    if features.device.type != "cpu":
-        return sys.maxsize
     batch, views, _, rows, columns = features.shape
-    return max(1, _LOGITS // (batch * (views - 1) * rows * columns)) if views > 1 else sys.maxsize
+    if features.device.type != "cpu" or views == 1:
+        return count
+    return max(1, min(count, _LOGITS // (batch * (views - 1) * rows * columns)))
 
 
 def query_cells(rows: int, columns: int, count: int) -> Int[Tensor, " k"]:

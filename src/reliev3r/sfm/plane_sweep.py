@@ -109,7 +109,7 @@ def neighbours(world_from_cam: Float[Tensor, "v 4 4"], view: int, count: int, ap
     baseline = (centre - centre[view]).norm(dim=-1)
     others = torch.zeros_like(baseline, dtype=torch.bool).index_fill(0, nearest(world_from_cam, view, apart), True)
     relative = baseline / baseline[others].median().clamp_min(1e-9)
-    cost = relative + 4 * (1 - look @ look[view]) + 10.0 * ((relative < 0.15) | (baseline < apart))
+    cost = relative + 4 * (1 - look @ look[view]) + 10.0 * (relative < 0.15) + 10.0 * (baseline < apart)
     return cost.masked_fill(~others, torch.inf).argsort()[: min(count, len(centre) - 1)]
 
 

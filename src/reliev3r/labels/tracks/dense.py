@@ -22,7 +22,7 @@ from reliev3r.core.types import Tracks
 from reliev3r.data.capture import Capture
 from reliev3r.data.masks import without_masked
 from reliev3r.labels.tracks.pairwise import working_image
-from reliev3r.labels.tracks.union import PairMatches, budget, thin, tracks_from_matches
+from reliev3r.labels.tracks.union import PairMatches, thin, track_budget, tracks_from_matches
 from reliev3r.sfm.held_views import confirmed
 
 _LONG_SIDE = 1600
@@ -70,7 +70,7 @@ def dense_tracks(capture: Capture, known: Tracks, *, progress: Progress | None =
         found = _matched(Path(folder), pairs, views, lambda done, what: tell(len(capture.frames) + done, what))
     uv = found.uv * torch.from_numpy(scale).float()[:, None]
     found = without_masked(Tracks(uv=uv, weight=found.weight), capture.masks)
-    found = thin(confirmed(found), max(1, budget(_MOST, views) - count))
+    found = thin(confirmed(found), max(1, track_budget(_MOST, views) - count))
     return Tracks(uv=torch.cat([known.uv, found.uv], dim=1), weight=torch.cat([known.weight, found.weight], dim=1))
 
 

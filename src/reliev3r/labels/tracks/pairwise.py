@@ -23,10 +23,10 @@ from reliev3r.labels.tracks.sift import SiftMatcher
 from reliev3r.labels.tracks.union import (
     PairMatches,
     PointPair,
-    budget,
     drop_inconsistent,
     merge_points,
     thin,
+    track_budget,
     tracks_from_matches,
 )
 from reliev3r.sfm.two_view import epipolar_distance, estimate_fundamental
@@ -66,7 +66,7 @@ class PairwiseTracks:
     min_share: float = 0.0
     """Nor those where a smaller share of the sure matches agrees: a wrong geometry finds some agreement among many."""
     max_tracks: int = 4096
-    """Of up to 32 views, of more as ``union.budget`` says; the longest are kept, evenly over the pairs of views."""
+    """Of up to 32 views, of more as ``union.track_budget`` says; the longest are kept, evenly over the pairs of views."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Settings, checkpoint hash and versions of the libraries."""
@@ -92,7 +92,9 @@ class PairwiseTracks:
         del points, matches
         return_free_memory()
         scale = torch.from_numpy(np.stack([view.scale for view in views])).float()
-        return thin(dataclasses.replace(tracks, uv=tracks.uv * scale[:, None]), budget(self.max_tracks, len(views)))
+        return thin(
+            dataclasses.replace(tracks, uv=tracks.uv * scale[:, None]), track_budget(self.max_tracks, len(views))
+        )
 
     def _threshold(self, frames: tuple[Frame, ...]) -> float:
         longest = max(min(self.long_side, max(frame.width, frame.height)) for frame in frames)

@@ -167,7 +167,7 @@ def _drop(
         seen[share[:, track].argmax(0), track] = False
 
 
-def budget(few: int, views: int) -> int:
+def track_budget(few: int, views: int) -> int:
     """How many tracks so many views keep: ``few`` of up to 32 views, in proportion of more, as far as memory goes."""
     return min(round(few * max(1, views / 32)), max(few, _TABLE // views))
 

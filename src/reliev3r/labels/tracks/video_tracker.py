@@ -22,7 +22,7 @@ from reliev3r.data.capture import Capture
 from reliev3r.geometry.sampling import clip_ranges, evenly_spaced
 from reliev3r.labels.tracks.clips import agreed, corners, farthest_frame, frozen, inside
 from reliev3r.labels.tracks.moving_objects import verified
-from reliev3r.labels.tracks.union import budget, thin
+from reliev3r.labels.tracks.union import thin, track_budget
 
 LEAST_FRAMES = 5
 """For clips of four frames or fewer CoTracker hands back (0, 0) without a word."""
@@ -127,7 +127,7 @@ class VideoTracker(ABC):
             weight=torch.from_numpy(np.ascontiguousarray(found.seen[keep].T)).float(),
         )
         tracks = verified(tracks, [frame.K for frame in capture.frames], threshold=self.tolerance * max(width, height))
-        return thin(tracks, budget(self.max_tracks, views))
+        return thin(tracks, track_budget(self.max_tracks, views))
 
     def _checked_size(self, capture: Capture) -> tuple[int, int]:
         """(width, height) of all frames."""
