@@ -65,8 +65,11 @@ def mutual_matches(
 
 
 def _asked_at_once(features: Float[Tensor, "b v c gh gw"], count: int) -> int:
-    """Of ``count`` query cells of a view: on a CPU so many that their logits stay in memory that is used again. Larger blocks come
-    from the system each time, which takes a third of the time and leaves holes that long footage cannot fill."""
+    """How many of a view's ``count`` query cells ask in one block.
+
+    On a CPU so many that their logits stay in memory that is used again. Larger blocks come from the system each time.
+    That takes a third of the time, and leaves holes in the heap.
+    """
     batch, views, _, rows, columns = features.shape
     if features.device.type != "cpu" or views == 1:
         return count

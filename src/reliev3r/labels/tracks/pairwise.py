@@ -66,7 +66,7 @@ class PairwiseTracks:
     min_share: float = 0.0
     """Nor those where a smaller share of the sure matches agrees: a wrong geometry finds some agreement among many."""
     max_tracks: int = 4096
-    """Of up to 32 views, of more as ``union.track_budget`` says; the longest are kept, evenly over the pairs of views."""
+    """Of up to 32 views, of more as ``track_budget`` says; the longest are kept, evenly over the pairs of views."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Settings, checkpoint hash and versions of the libraries."""
